@@ -1,0 +1,167 @@
+"""Architectures: blocks in order and a resolution."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cache, cached_property, lru_cache
+from importlib import import_module
+from itertools import accumulate
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, cast, get_type_hints
+
+from mvnas.errors import SpaceError, unknown
+from mvnas.graph import Graph, Summary, summary
+from mvnas.ops import Input, Map, Shape, Value
+
+Block = Callable[[Value], Value]
+
+IMAGE_CHANNELS = 3
+
+
+@cache
+def data_folder(name: str) -> Path:
+    """The folder of shipped data `name`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+@cache
+def block_class(kind: str) -> type:
+    """Class of the block `kind`: `Block` of a module of mvnas.blocks, or of any importable module if the name is dotted.
+
+    Raises:
+        SpaceError: there is no such module, or it defines no `Block`.
+    """
+    name = kind if "." in kind else f"mvnas.blocks.{kind}"
+    try:
+        return cast(type, import_module(name).Block)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        known = [module.name for module in iter_modules(import_module("mvnas.blocks").__path__)]
+        raise SpaceError(unknown("block", kind, known)) from None
+    except AttributeError:
+        raise SpaceError(f"a block's module must define the class Block, but {name} does not") from None
+
+
+def check_field(kind: str, key: str, value: object) -> None:
+    """Check that blocks of `kind` have the field `key`, and that it may hold `value`.
+
+    Raises:
+        SpaceError: there is no such field, or the value has the wrong type or is not positive.
+    """
+    types = get_type_hints(block_class(kind))
+    if key not in types:
+        raise SpaceError(unknown("key", key, (*types, "block", "repeat")))
+    wanted = types[key]
+    fits = isinstance(value, (int, float) if wanted is float else wanted) and (wanted is bool or value is not True)
+    if not fits or isinstance(value, bool) != (wanted is bool):
+        raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {value!r}")
+    if wanted in (int, float) and not cast(float, value) > 0:
+        raise SpaceError(f"{key} must be positive, but got {value!r}")
+
+
+def required_fields(kind: str) -> list[str]:
+    """Names of the fields of a block of `kind` that have no default."""
+    return [field.name for field in fields(block_class(kind)) if field.default is MISSING]
+
+
+@lru_cache(maxsize=1 << 14)
+def block(kind: str, settings: tuple[tuple[str, Any], ...]) -> Block:
+    """The block `kind` with its fields set."""
+    return cast(Block, block_class(kind)(**dict(settings)))
+
+
+def kind_of(part: Block) -> str:
+    """The name a block has in a YAML file."""
+    return type(part).__module__.removeprefix("mvnas.blocks.")
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One network: its blocks in order, and the resolution it is deployed at, in pixels.
+
+    >>> from mvnas.space import Space
+    >>> arch = Space.load("mobilevit_xxs").arch()
+    >>> arch.params, arch.macs, Arch.from_json(arch.to_json()) == arch
+    (1272024, 406900352, True)
+    """
+
+    blocks: tuple[Block, ...]
+    resolution: int = 256
+
+    def graph(self, resolution: int | tuple[int, int] = 0) -> Graph:
+        """The network's ops, at another resolution (square, or height and width) if one is given.
+
+        Raises:
+            SpaceError: a block is not defined on the map it gets.
+        """
+        size = resolution or self.resolution
+        image = Input(Map(IMAGE_CHANNELS, *((size, size) if isinstance(size, int) else size)))()
+        values = accumulate(self.blocks, lambda x, part: part(x), initial=image)
+        return Graph.of(*list(values)[1:])
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """Costs of each block at the deployed resolution, remembered across architectures.
+
+        Raises:
+            SpaceError: a block is not defined on the map it gets.
+        """
+        shape: Shape = Map(IMAGE_CHANNELS, self.resolution, self.resolution)
+        rows = []
+        for part in self.blocks:
+            rows.append(summary(part, (shape,)))
+            shape = rows[-1].shape
+        return tuple(rows)
+
+    @property
+    def params(self) -> int:
+        return sum([row.params for row in self.summaries])
+
+    @property
+    def macs(self) -> int:
+        return sum([row.macs for row in self.summaries])
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes of float32 activations alive at once in the deployed graph."""
+        return max([row.peak_bytes for row in self.summaries])
+
+    def with_classes(self, classes: int) -> Arch:
+        """The same network with another number of classes in its last block."""
+        return replace(self, blocks=(*self.blocks[:-1], replace(cast(Any, self.blocks[-1]), classes=classes)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes an equal architecture."""
+        rows = [{"block": kind_of(part)} | asdict(cast(Any, part)) for part in self.blocks]
+        return {"resolution": self.resolution, "blocks": rows}
+
+    @classmethod
+    def from_json(cls, data: Any, *, source: str = "architecture") -> Arch:
+        """The architecture that `to_json` wrote; `source` names it in errors.
+
+        Raises:
+            SpaceError: a key is missing or unknown, a value has the wrong type, or the network is not legal.
+        """
+        if not isinstance(data, Mapping) or set(data) != {"resolution", "blocks"}:
+            raise SpaceError(f"{source} must be an object with the keys resolution and blocks, but is {data!r:.200}")
+        from mvnas.space import Space
+
+        return Space.from_data({"resolution": data["resolution"], "stages": data["blocks"]}, source=source).arch()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Arch:
+        """Architecture from a JSON file.
+
+        Raises:
+            SpaceError: the file is not there, is not JSON, or holds no legal architecture.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise SpaceError(f"{path} must be an architecture's JSON file, but cannot be read: {error}") from None
+        return cls.from_json(data, source=str(path))

@@ -1,0 +1,30 @@
+"""MobileNetV2 inverted residual (arXiv:1801.04381, fig. 4): (C, H, W) -> (channels, H / stride, W / stride)."""
+
+from dataclasses import dataclass
+
+from mvnas.ops import Conv, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Expansion 1 x 1, depthwise 3 x 3, linear projection 1 x 1; the input is added where the shapes agree.
+
+    The hidden width is C * expand rounded to a multiple of 8, as in the reference code; `expand` 1 has no expansion.
+    """
+
+    channels: int
+    stride: int = 1
+    expand: float = 4.0
+
+    def __call__(self, x: Value) -> Value:
+        hidden = divisible(x.channels * self.expand)
+        y = x if self.expand == 1 else Conv(hidden)(x)
+        y = Conv(y.channels, kernel=3, stride=self.stride, groups=y.channels)(y)
+        y = Conv(self.channels, act="")(y)
+        return x + y if y.shape == x.shape else y
+
+
+def divisible(width: float) -> int:
+    """`width` rounded to the nearest multiple of 8, at least 8, and never more than 10 % below `width`."""
+    near = max(8, int(width + 4) // 8 * 8)
+    return near if near >= 0.9 * width else near + 8

@@ -1,0 +1,147 @@
+"""Graphs as torch modules: building, initial weights, folding for deployment, the rank check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, cat, fx
+from torch.nn import BatchNorm2d, Conv2d, Hardswish, Identity, LayerNorm, Linear, Module, ReLU, SiLU
+from torch.nn.functional import interpolate, linear
+
+from mvnas.errors import ExportError, SpaceError, unknown
+from mvnas.graph import Graph
+from mvnas.ops import Op, State
+
+if TYPE_CHECKING:
+    from mvnas.ops import Conv as ConvOp
+    from mvnas.ops import Linear as LinearOp
+
+__all__ = ["LayerNorm", "build", "cat", "deploy", "example", "rank"]
+
+ACTIVATIONS: dict[str, type[Module]] = {"": Identity, "silu": SiLU, "relu": ReLU, "hardswish": Hardswish}
+
+
+def build(graph: Graph) -> fx.GraphModule:
+    """Fresh module that computes `graph`; it works at any batch size and, where shapes are not fixed, any input size."""
+    modules: dict[str, Module] = {}
+    wires: list[fx.Node] = []
+    program = fx.Graph()
+    for node in graph.nodes:
+        if node.inputs:
+            modules[node.name] = node.op.module(*node.shapes)
+            wires.append(program.call_module(node.name, tuple(wires[i] for i in node.inputs)))
+        else:
+            wires.append(program.placeholder(node.name))
+    program.output(wires[-1])
+    return fx.GraphModule(modules, program)
+
+
+def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
+    """The deployed graph of `graph` and its weights, folded from `state` in float64.
+
+    Raises:
+        ExportError: `state` lacks weights of the graph.
+    """
+    shipped, sources = graph.deployment()
+    ops = {node.name: node.op for node in graph.nodes}
+    folded: State = {}
+    for name, source in sources.items():
+        weights = {k[len(source) + 1 :]: v.double() for k, v in state.items() if k.startswith(source + ".")}
+        if not weights:
+            raise ExportError(f"the weights must hold {source}.*, but do not; were they trained for another architecture?")
+        folded |= {f"{name}.{k}": v.float() for k, v in ops[source].fold(weights).items()}
+    return shipped, folded
+
+
+def example(graph: Graph, *, seed: int = 0, batch: int = 1) -> tuple[Tensor, ...]:
+    """Normal random inputs for `build(graph)`."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(batch, *node.shape, generator=generator) for node in graph.inputs)
+
+
+def rank(program: torch.export.ExportedProgram) -> int:
+    """Most axes of any tensor in an exported program, intermediate results included."""
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    return max(value.dim() for value in values if isinstance(value, Tensor))
+
+
+class Function(Module):
+    """An op without parameters as a module."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        self.op = op
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return self.op.forward(*xs)
+
+    def extra_repr(self) -> str:
+        return repr(self.op)
+
+
+class ConvNormAct(Module):
+    """Convolution, then batch norm if the op has one, then activation: (B, C, H, W) -> (B, out, H', W')."""
+
+    def __init__(self, channels: int, op: ConvOp) -> None:
+        super().__init__()
+        self.conv = Conv2d(
+            channels, op.out, op.kernel, op.stride, op.kernel // 2, groups=op.groups, bias=op.bias and not op.norm
+        )
+        self.norm = BatchNorm2d(op.out) if op.norm else Identity()
+        self.act = activation(op.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class Dense(Linear):
+    """Linear layer whose result is multiplied by a fixed gain, then activation: (..., C) -> (..., out)."""
+
+    def __init__(self, channels: int, op: LinearOp) -> None:
+        super().__init__(channels, op.out)
+        self.gain = op.gain
+        self.act = activation(op.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (self.weight, self.bias) if self.gain == 1 else (self.weight * self.gain, self.bias * self.gain)
+        return self.act(linear(x, weight, bias))  # type: ignore[no-any-return]
+
+
+def activation(name: str) -> Module:
+    """Fresh module of the activation `name`; "" is none.
+
+    Raises:
+        SpaceError: there is no activation of that name.
+    """
+    if name not in ACTIVATIONS:
+        raise SpaceError(unknown("activation", name, ACTIVATIONS))
+    return ACTIVATIONS[name]()
+
+
+def fold_norm(state: Mapping[str, Tensor], eps: float = 1e-5) -> State:
+    """Weights of one convolution with bias that equals convolution then batch norm in evaluation mode."""
+    scale = state["norm.weight"] / (state["norm.running_var"] + eps).sqrt()
+    bias = state["norm.bias"] - state["norm.running_mean"] * scale
+    return {"conv.weight": state["conv.weight"] * scale[:, None, None, None], "conv.bias": bias}
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Softmax attention without scaling, written out so that every converter sees plain products: (B, P, N, C) each."""
+    b, p, n, c = q.shape
+    q, k, v = (x.reshape(b * p, x.shape[2], heads, c // heads).transpose(1, 2) for x in (q, k, v))
+    mixed = (q @ k.transpose(2, 3)).softmax(-1) @ v
+    return mixed.transpose(1, 2).reshape(b, p, n, c)
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`x` resized bilinearly (corners not aligned), or `x` itself where it has the size: (B, C, H, W) -> (B, C, *size)."""
+    return x if tuple(x.shape[2:]) == size else interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def pool(x: Tensor) -> Tensor:
+    """Mean over the map: (B, C, H, W) -> (B, C)."""
+    return x.mean((2, 3))
+
+

@@ -1,0 +1,258 @@
+"""Search spaces: every list in a YAML file is a choice, and everything else is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import combinations, product
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+from mvnas.arch import IMAGE_CHANNELS, Arch, Block, block, check_field, data_folder, kind_of, required_fields
+from mvnas.errors import SpaceError, unknown
+from mvnas.graph import summary
+from mvnas.ops import Map, Shape
+
+Choose = Callable[[str, Sequence[Any]], Any]  # has the signature of optuna.Trial.suggest_categorical
+Picks = Mapping[str, Any]  # the option picked for each choice
+
+
+def names() -> list[str]:
+    """Names of the shipped spaces and published networks."""
+    return sorted(path.stem for path in data_folder("search_spaces").glob("*.yaml"))
+
+
+def options(value: Any) -> tuple[Any, ...]:
+    """The options of a choice, or the one fixed value."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of a space: a block whose fields are fixed or, where the value is a tuple, choices.
+
+    `repeat` puts the block several times, all with the same fields but the stride, which only the first one has.
+    """
+
+    kind: str
+    settings: tuple[tuple[str, Any], ...]
+    repeat: Any = 1
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        return {key: value for key, value in (*self.settings, ("repeat", self.repeat)) if isinstance(value, tuple)}
+
+    def blocks(self, picks: Picks) -> list[Block]:
+        """The blocks at one point of the stage; `picks` are by field name."""
+        values = tuple([(key, picks[key] if isinstance(value, tuple) else value) for key, value in self.settings])
+        count = picks["repeat"] if isinstance(self.repeat, tuple) else self.repeat
+        first = block(self.kind, values)
+        if count == 1:
+            return [first]
+        return [first] + [block(self.kind, tuple([(k, 1 if k == "stride" else v) for k, v in values]))] * (count - 1)
+
+    def match(self, blocks: Sequence[Block]) -> Iterator[tuple[int, Picks]]:
+        """Numbers of leading `blocks` that this stage can yield, its number of classes aside, each with the picks."""
+        for count in options(self.repeat):
+            if len(blocks) < count or kind_of(blocks[0]) != self.kind:
+                continue
+            have = asdict(cast(Any, blocks[0])) | {"repeat": count}
+            picks = {key: have[key] for key in self.choices()}
+            if all(have[key] in values for key, values in self.choices().items()):
+                made = self.blocks(picks)
+                if "classes" in have:
+                    made = [replace(cast(Any, part), classes=have["classes"]) for part in made]
+                if made == list(blocks[:count]):
+                    yield count, picks
+
+
+@dataclass(frozen=True)
+class Space:
+    """Choices of networks: stages in order and a resolution in pixels, where a tuple is a choice.
+
+    >>> space = Space.load("mobilevit")
+    >>> arch = space.sample(lambda name, options: options[0])
+    >>> arch.resolution, arch == space.at(space.locate(arch))
+    (160, True)
+    """
+
+    name: str
+    resolution: Any
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def load(cls, name: str | Path) -> Space:
+        """The shipped space or published network `name`, or the one in a YAML file.
+
+        Raises:
+            SpaceError: there is no such space, or it is not legal; the message names file, stage and key.
+        """
+        import yaml
+
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml"):
+            path = data_folder("search_spaces") / f"{name}.yaml"
+            if not path.is_file():
+                raise SpaceError(f"{unknown('space', name, names())}; a file's path must end in .yaml")
+        try:
+            data = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpaceError(f"a space must be a readable YAML file, but got {error}") from None
+        except yaml.YAMLError as error:
+            raise SpaceError(f"{path} must be YAML, but {' '.join(str(error).split())}") from None
+        return cls.from_data(data, source=str(path), name=str(name))
+
+    @classmethod
+    def from_data(cls, data: Any, *, source: str, name: str = "") -> Space:
+        """The space that plain data, such as a YAML file's, describes; `source` names it in errors.
+
+        Raises:
+            SpaceError: the data is no legal space.
+        """
+        if not isinstance(data, dict):
+            raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {data!r:.100}")
+        for key in data:
+            if key not in ("resolution", "stages"):
+                raise SpaceError(f"{source}: {unknown('key', key, ('resolution', 'stages'))}")
+        for key in ("resolution", "stages"):
+            if key not in data:
+                raise SpaceError(f"{source} must have the key {key!r}, but has only {', '.join(map(str, data)) or 'none'}")
+        resolution = _choice(data["resolution"], f"{source}: resolution")
+        for side in options(resolution):
+            if type(side) is not int or side < 32:
+                raise SpaceError(f"{source}: resolution must be whole pixels, 32 or more, but got {side!r}")
+        if not isinstance(data["stages"], list) or not data["stages"]:
+            raise SpaceError(f"{source}: stages must be a list of blocks, but got {data['stages']!r:.100}")
+        stages = tuple(_stage(row, f"{source}, stage {i}") for i, row in enumerate(data["stages"]))
+        space = cls(name or source, resolution, stages)
+        space._check(source)
+        return space
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Every choice by name, such as `4.mobilevit.dim`, with its options."""
+        named = {
+            f"{i}.{stage.kind}.{key}": values
+            for i, stage in enumerate(self.stages)
+            for key, values in stage.choices().items()
+        }
+        return named | ({"resolution": self.resolution} if isinstance(self.resolution, tuple) else {})
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return prod(len(values) for values in self.choices.values())
+
+    def sample(self, choose: Choose) -> Arch:
+        """The architecture that `choose(name, options)` picks, for example a trial's suggest_categorical."""
+        return self.at({name: choose(name, values) for name, values in self.choices.items()})
+
+    def at(self, picks: Picks) -> Arch:
+        """The architecture at one point."""
+        blocks: list[Block] = []
+        for stage, keys in self._keys:
+            blocks += stage.blocks({key: picks[name] for key, name in keys})
+        return Arch(tuple(blocks), picks["resolution"] if isinstance(self.resolution, tuple) else self.resolution)
+
+    @cached_property
+    def _keys(self) -> list[tuple[Stage, list[tuple[str, str]]]]:
+        """Each stage with the field and the name of each of its choices."""
+        stages = enumerate(self.stages)
+        return [(stage, [(key, f"{i}.{stage.kind}.{key}") for key in stage.choices()]) for i, stage in stages]
+
+    def arch(self) -> Arch:
+        """The only architecture of a space without choices, such as a published network.
+
+        Raises:
+            SpaceError: the space has choices.
+        """
+        if self.choices:
+            raise SpaceError(f"a network must have no choice left, but {self.name} has {len(self.choices)}; search it")
+        return self.at({})
+
+    def locate(self, arch: Arch) -> dict[str, Any] | None:
+        """The picks at which this space yields `arch`, its number of classes aside; None if it is no point of it."""
+
+        def search(index: int, blocks: Sequence[Block]) -> dict[str, Any] | None:
+            if index == len(self.stages):
+                return None if blocks else {}
+            for count, picks in self.stages[index].match(blocks):
+                rest = search(index + 1, blocks[count:])
+                if rest is not None:
+                    return {f"{index}.{self.stages[index].kind}.{key}": value for key, value in picks.items()} | rest
+            return None
+
+        if arch.resolution not in options(self.resolution):
+            return None
+        found = search(0, arch.blocks)
+        chosen = {"resolution": arch.resolution} if isinstance(self.resolution, tuple) else {}
+        return None if found is None else found | chosen
+
+    def with_classes(self, classes: int) -> Space:
+        """The same space with another number of classes in its last block."""
+        last = self.stages[-1]
+        settings = (*((key, value) for key, value in last.settings if key != "classes"), ("classes", classes))
+        return replace(self, stages=(*self.stages[:-1], replace(last, settings=settings)))
+
+    def _check(self, source: str) -> None:
+        """Build every pair of choices of a stage, and of a stage with the resolution, on the maps it can get."""
+        shapes: dict[int, Shape] = {side: Map(IMAGE_CHANNELS, side, side) for side in options(self.resolution)}
+        for i, stage in enumerate(self.stages):
+            first = {key: values[0] for key, values in stage.choices().items()}
+            for side, picks in product(shapes, _pairs(stage.choices())):
+                try:
+                    shape = shapes[side]
+                    for part in stage.blocks(first | picks):
+                        shape = summary(part, (shape,)).shape
+                except SpaceError as error:
+                    told = ", ".join(f"{key} {value}" for key, value in (picks | {"resolution": side}).items())
+                    raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {told}: {error}") from None
+            for side in shapes:
+                for part in stage.blocks(first):
+                    shapes[side] = summary(part, (shapes[side],)).shape
+
+
+def _pairs(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Every two choices at every pair of their options; every option of a lone choice; nothing of none."""
+    for keys in combinations(choices, min(2, len(choices))):
+        for values in product(*(choices[key] for key in keys)):
+            yield dict(zip(keys, values, strict=True))
+
+
+def _choice(value: Any, where: str) -> Any:
+    """A YAML list as a tuple of options, anything else as it is."""
+    if not isinstance(value, list):
+        return value
+    if not value:
+        raise SpaceError(f"{where} must have at least one option, but the list is empty")
+    if len(set(map(repr, value))) < len(value):
+        raise SpaceError(f"{where} must have different options, but got {value}")
+    return tuple(value)
+
+
+def _stage(row: Any, where: str) -> Stage:
+    """The stage that one row of a YAML file describes."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("block"), str):
+        raise SpaceError(f"{where} must be a mapping with the key block, but got {row!r:.100}")
+    try:
+        required = required_fields(row["block"])
+    except SpaceError as error:
+        raise SpaceError(f"{where}: {error}") from None
+    where = f"{where} ({row['block']})"
+    settings = {key: _choice(value, f"{where}, key {key}") for key, value in row.items() if key != "block"}
+    for key, value in settings.items():
+        for option in options(value):
+            if key == "repeat":
+                if type(option) is not int or option < 1:
+                    raise SpaceError(f"{where}: repeat must be a whole number, 1 or more, but got {option!r}")
+                continue
+            try:
+                check_field(row["block"], key, option)
+            except SpaceError as error:
+                raise SpaceError(f"{where}: {error}") from None
+    for key in required:
+        if key not in settings:
+            raise SpaceError(f"{where} must have the key {key!r}, but has only {', '.join(settings) or 'none'}")
+    repeat = settings.pop("repeat", 1)
+    return Stage(row["block"], tuple(settings.items()), repeat)
