@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mvnas.ops import Conv as ConvOp
     from mvnas.ops import Linear as LinearOp
 
-__all__ = ["LayerNorm", "build", "cat", "deploy", "example", "rank"]
+__all__ = ["LayerNorm", "build", "deploy", "example", "rank"]
 
 ACTIVATIONS: dict[str, type[Module]] = {"": Identity, "silu": SiLU, "relu": ReLU, "hardswish": Hardswish}
 
@@ -130,9 +130,11 @@ def fold_norm(state: Mapping[str, Tensor], eps: float = 1e-5) -> State:
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Softmax attention without scaling, written out so that every converter sees plain products: (B, P, N, C) each."""
     b, p, n, c = q.shape
-    q, k, v = (x.reshape(b * p, x.shape[2], heads, c // heads).transpose(1, 2) for x in (q, k, v))
-    mixed = (q @ k.transpose(2, 3)).softmax(-1) @ v
-    return mixed.transpose(1, 2).reshape(b, p, n, c)
+    q, k, v = (x.reshape(b * p, x.shape[2], heads, c // heads) for x in (q, k, v))
+    queries, values = (x.transpose(1, 2).reshape(b * p * heads, x.shape[1], c // heads) for x in (q, v))
+    keys = k.permute(0, 2, 3, 1).reshape(b * p * heads, c // heads, k.shape[1])
+    mixed = (queries @ keys).softmax(-1) @ values
+    return mixed.reshape(b * p, heads, n, c // heads).transpose(1, 2).reshape(b, p, n, c)
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -140,8 +142,13 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if tuple(x.shape[2:]) == size else interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+def concat(xs: tuple[Tensor, ...]) -> Tensor:
+    """Concatenation of maps along channels, in channel-last order so that no converter moves data: (B, Ci, H, W) each."""
+    return cat([x.permute(0, 2, 3, 1) for x in xs], -1).permute(0, 3, 1, 2)
+
+
 def pool(x: Tensor) -> Tensor:
     """Mean over the map: (B, C, H, W) -> (B, C)."""
-    return x.mean((2, 3))
+    return x.permute(0, 2, 3, 1).mean((1, 2))
 
 

@@ -336,7 +336,7 @@ class Concat(Op):
     def forward(self, *xs: Tensor) -> Tensor:
         from mvnas import nn
 
-        return nn.cat(xs, 1)
+        return nn.concat(xs)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, s
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
-    (('0', '1', '2'), 32, (1194, 3, 32, 32), dtype('uint8'))
+    (('0', '1', '2'), 32, (1195, 3, 32, 32), dtype('uint8'))
 
     Raises: DataError if there is no such source, or if its images or labels cannot be trained on.
     """

@@ -104,7 +104,7 @@ def _survey(
     for i, item in enumerate(_items(dataset, split)):
         if not 0 <= item.label < len(classes):
             raise DataError(
-                f"a label must be in 0..{len(classes) - 1}, one a class, but {item.place} has label {item.label}; "
+                f"a label must be in 0..{len(classes) - 1}, one a class, but {item.place} has {item.label}; "
                 "mend the labels or the class names"
             )
         labels.append(item.label)

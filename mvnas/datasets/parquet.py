@@ -44,6 +44,10 @@ class Dataset:
                 with pq.ParquetFile(file) as table:
                     for batch in table.iter_batches(256, columns=["image", "label"]):
                         for image, label in zip(*(column.to_pylist() for column in batch), strict=True):
+                            if label is None:
+                                raise DataError(
+                                    f"every row must have a label, but {file} row {row} has none; add it"
+                                )
                             content = image["bytes"] if image else None
                             yield Item(content or b"", self._number.get(label, label), f"{file} row {row}")
                             row += 1
@@ -97,7 +101,7 @@ def _names(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def _labels(file: Path) -> set[int]:
-    return set(pq.read_table(file, columns=["label"])["label"].unique().to_pylist())
+    return set(pq.read_table(file, columns=["label"])["label"].drop_null().to_pylist())
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:

@@ -1,0 +1,55 @@
+"""Backends: one file a runtime. The file name is the name; the class it defines is `Backend`.
+
+A backend writes a graph to a file and executes it:
+
+    suffix                                   how its files end
+    export(graph, path, weights)             write a deployed graph with these weights
+    export_each(graphs, folder)              files of many graphs with arbitrary weights, for microbenchmarks
+    run(path, inputs)                        outputs for inputs laid out as `nn.example` lays them out
+    time(path, seconds=..., runs=...)        milliseconds of single runs at batch 1, one thread group, inputs in place
+    conditions()                             what figures depend on: runtime, versions, threads, precision
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, Protocol
+
+import numpy as np
+
+from mvnas.errors import ExportError, unknown
+from mvnas.graph import Graph
+from mvnas.ops import State
+
+
+class Runtime(Protocol):
+    """What every `Backend` offers."""
+
+    suffix: str
+
+    def export(self, graph: Graph, path: Path, weights: State) -> None: ...
+    def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]: ...
+    def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
+    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]: ...
+    def conditions(self) -> Mapping[str, Any]: ...
+
+
+def backend(name: str, **settings: Any) -> Runtime:
+    """The backend `name`: a module of mvnas.backends, or any importable module if the name is dotted.
+
+    Raises:
+        ExportError: there is no such backend, or a package that it needs is not installed.
+    """
+    module = name if "." in name else f"mvnas.backends.{name}"
+    try:
+        return import_module(module).Backend(**settings)  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ExportError(unknown("backend", name, (m.name for m in iter_modules(__path__)))) from None
+        raise ExportError(
+            f"the backend {name} needs the package {error.name}, which is not installed; "
+            f"pip install 'mvnas[{name if name in ('tflite', 'onnx') else 'all'}]'"
+        ) from None

@@ -1,0 +1,280 @@
+"""Measuring: which kernels and networks to time, and timing them so that the figures can be trusted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from shutil import rmtree
+from statistics import median
+from tempfile import TemporaryDirectory, gettempdir
+
+import numpy as np
+
+from mvnas import __version__
+from mvnas.arch import Arch
+from mvnas.backends import Runtime
+from mvnas.errors import TableError
+from mvnas.graph import Graph, Kernel
+from mvnas.latency import dimensions, kind
+from mvnas.nn import build
+from mvnas.ops import Conv, Map
+from mvnas.space import Space
+from mvnas.table import (
+    NETWORKS_COLUMNS,
+    OPS_COLUMNS,
+    Table,
+    Timing,
+    append,
+    read_device,
+    timing_row,
+    write_network,
+    write_op,
+    write_shapes,
+)
+
+REFERENCE = (Conv(128, norm=False, bias=True, act=""), (Map(128, 32, 32),))
+CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table serves any data
+DRIFT = 1.1  # a timing is repeated while the reference op beside it is slower than this times the fastest seen
+REPEATS = 3
+BATCH = 32  # kernels converted together
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long things are timed: at least so many runs and so many seconds each."""
+
+    op_runs: int = 15
+    op_seconds: float = 0.05
+    network_runs: int = 10
+    network_seconds: float = 0.6
+    passes: int = 3
+
+    def describe(self) -> str:
+        return (
+            f"batch 1; pinned; minimum and median of at least {self.op_runs} runs and {self.op_seconds} s an op, "
+            f"{self.network_runs} runs and {self.network_seconds} s a network and pass, {self.passes} interleaved passes; "
+            f"a reference op beside each, repeated up to {REPEATS} times while that is {DRIFT} x its fastest"
+        )
+
+
+def measure(
+    space: Space,
+    runtime: Runtime,
+    *,
+    folder: Path,
+    ops_a_kind: int = 60,
+    networks: int = 48,
+    seed: int = 0,
+    protocol: Protocol = Protocol(),
+    progress: Progress = lambda what, done, total: None,
+) -> Table:
+    """Time what a latency model of `space` needs, into the table at `folder`; continues one that is incomplete.
+
+    Raises:
+        TableError: the folder holds a table measured under other conditions, or another measurement is running.
+    """
+    with _alone():
+        _start(folder, runtime, protocol)
+        files = Files(runtime, folder / "build")
+        kernels = plan(space, ops_a_kind, seed=seed)
+        archs = _sample(space, networks, seed=seed + 1)
+        done = Table.load(folder) if (folder / "ops.csv").exists() else None
+        kernels = [kernel for kernel in kernels if done is None or kernel not in done.ops]
+        passes = {arch: len(done.passes.get(arch, ())) if done else 0 for arch in archs}
+        files.convert(kernels, [arch for arch in archs if passes[arch] < protocol.passes], progress)
+        clock = Clock(runtime, files.kernel(REFERENCE), protocol)
+        _time_ops(kernels, files, clock, folder, progress)
+        _time_networks(passes, files, clock, folder, progress)
+        rmtree(files.folder)
+    return Table.load(folder)
+
+
+def plan(space: Space, ops_a_kind: int, *, seed: int = 0) -> list[Kernel]:
+    """Kernels to time: of each kind up to `ops_a_kind`, its extremes first, then those farthest from all chosen so far."""
+    groups: dict[str, dict[Kernel, None]] = {}
+    corners = [space.at({name: values[end] for name, values in space.choices.items()}) for end in (0, -1)]
+    archs = _sample(space, 1000, seed=seed) + corners + _one_way(space)
+    for arch, classes in zip(archs, (CLASSES * len(archs)), strict=False):
+        for block in arch.with_classes(classes).summaries:
+            for kernel, _ in block.kernels:
+                groups.setdefault(kind(kernel), {})[kernel] = None
+    kernels = [kernel for name in sorted(groups) for kernel in _spread(list(groups[name]), ops_a_kind)]
+    random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
+    return kernels
+
+
+def _one_way(space: Space) -> list[Arch]:
+    """Every option of every choice with all others at their first, and with all others at their last."""
+    ends = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
+    return [space.at(end | {name: value}) for end in ends for name, values in space.choices.items() for value in values]
+
+
+def _sample(space: Space, count: int, *, seed: int) -> list[Arch]:
+    generator = random.Random(seed)
+    return [space.sample(lambda name, values: generator.choice(values)) for _ in range(count)]
+
+
+def _spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
+    """Up to `count` kernels that span every dimension and lie far from one another on logarithmic scales."""
+    if len(kernels) <= count:
+        return list(kernels)
+    sizes = np.log([list(dimensions(kernel).values()) for kernel in kernels])
+    extremes = np.unique(np.concatenate([sizes.argmin(0), sizes.argmax(0)]))
+    chosen = list(extremes)
+    span = np.ptp(sizes, 0)
+    sizes = sizes / np.where(span > 0, span, 1)
+    gaps = np.min([np.abs(sizes - sizes[i]).sum(1) for i in chosen], 0)
+    while len(chosen) < count:
+        chosen.append(int(gaps.argmax()))
+        gaps = np.minimum(gaps, np.abs(sizes - sizes[chosen[-1]]).sum(1))
+    return [kernels[i] for i in chosen]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files to time, converted before anything is timed and kept until all is, so that a kill loses none."""
+
+    runtime: Runtime
+    folder: Path
+
+    def kernel(self, kernel: Kernel) -> Path:
+        return self._path(f"{write_op(kernel[0])} {write_shapes(kernel[1])}")
+
+    def network(self, arch: Arch) -> Path:
+        return self._path(write_network(arch))
+
+    def _path(self, text: str) -> Path:
+        return self.folder / f"{sha256(text.encode()).hexdigest()[:16]}{self.runtime.suffix}"
+
+    def convert(self, kernels: Sequence[Kernel], archs: Sequence[Arch], progress: Progress) -> None:
+        """Make the files that are missing: kernels many at a time, networks one by one."""
+        self.folder.mkdir(exist_ok=True)
+        left = [kernel for kernel in (*kernels, REFERENCE) if not self.kernel(kernel).exists()]
+        networks = [arch for arch in archs if not self.network(arch).exists()]
+        for start in range(0, len(left), BATCH):
+            batch = left[start : start + BATCH]
+            with TemporaryDirectory(dir=self.folder) as work:
+                made = self.runtime.export_each([Graph.single(*kernel) for kernel in batch], Path(work))
+                for kernel, path in zip(batch, made, strict=True):
+                    path.replace(self.kernel(kernel))
+            progress("ops converted", start + len(batch), len(left))
+        for count, arch in enumerate(networks, 1):
+            graph = arch.graph().deployed()
+            with TemporaryDirectory(dir=self.folder) as work:
+                path = Path(work) / f"network{self.runtime.suffix}"
+                self.runtime.export(graph, path, build(graph).state_dict())
+                path.replace(self.network(arch))
+            progress("networks converted", count, len(networks))
+
+
+class Clock:
+    """Times files of one runtime, pinned to cores, with a reference op beside each to expose drift."""
+
+    def __init__(self, runtime: Runtime, reference: Path, protocol: Protocol) -> None:
+        self.runtime, self.reference, self.protocol = runtime, reference, protocol
+        self.fastest = float("inf")
+
+    def time(self, path: Path, *, runs: int, seconds: float) -> Timing:
+        """The fastest of up to three timings; there is only one where the reference op shows no drift."""
+        timings = []
+        with pinned(int(self.runtime.conditions()["threads"])):
+            for _ in range(REPEATS):
+                reference = min(self.runtime.time(self.reference, seconds=0.01, runs=10))
+                taken = self.runtime.time(path, seconds=seconds, runs=runs)
+                self.fastest = min(self.fastest, reference)
+                now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                timings.append(Timing(min(taken), median(taken), len(taken), reference, now))
+                if reference <= DRIFT * self.fastest:
+                    break
+        return min(timings, key=lambda timing: timing.min_ms)
+
+
+def _time_ops(kernels: Sequence[Kernel], files: Files, clock: Clock, folder: Path, progress: Progress) -> None:
+    for count, kernel in enumerate(kernels, 1):
+        timing = clock.time(files.kernel(kernel), runs=clock.protocol.op_runs, seconds=clock.protocol.op_seconds)
+        row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
+        append(folder / "ops.csv", OPS_COLUMNS, row)
+        progress("ops timed", count, len(kernels))
+
+
+def _time_networks(passes: Mapping[Arch, int], files: Files, clock: Clock, folder: Path, progress: Progress) -> None:
+    """Time every network once a pass, so that passes interleave the networks."""
+    left = [(turn, arch) for turn in range(clock.protocol.passes) for arch in passes if passes[arch] <= turn]
+    for count, (turn, arch) in enumerate(left, 1):
+        timing = clock.time(files.network(arch), runs=clock.protocol.network_runs, seconds=clock.protocol.network_seconds)
+        row = {"network": write_network(arch), "pass": turn + 1} | timing_row(timing)
+        append(folder / "networks.csv", NETWORKS_COLUMNS, row)
+        progress("network passes timed", count, len(left))
+
+
+def _start(folder: Path, runtime: Runtime, protocol: Protocol) -> None:
+    """Write the conditions of a new table, or check that those of an old one still hold."""
+    conditions = dict(runtime.conditions())
+    if (folder / "device.json").exists():
+        old = read_device(folder)
+        for key, value in conditions.items():
+            if old.get(key) != value:
+                raise TableError(
+                    f"{folder} must be continued under its own conditions, but {key} was {old.get(key)} and is {value}; "
+                    "measure into another folder"
+                )
+        if old.get("cpu") != cpu():
+            raise TableError(f"{folder} was measured on {old.get('cpu')}, but this is {cpu()}; measure into another folder")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    device = {
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **conditions,
+        "protocol": protocol.describe(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "mvnas": __version__,
+    }
+    (folder / "device.json").write_text(json.dumps(device, indent=2) + "\n")
+
+
+def cpu() -> str:
+    """Name of this machine's processor."""
+    try:
+        rows = [row.split(":", 1) for row in Path("/proc/cpuinfo").read_text().splitlines() if ":" in row]
+        known = {key.strip(): value.strip() for key, value in rows}
+        return "{model name}, family {cpu family} model {model} stepping {stepping}".format_map(known)
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
+
+
+@contextmanager
+def pinned(cores: int) -> Iterator[None]:
+    """Keep this process on its first `cores` cores, where the system allows it."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, set(sorted(allowed)[:cores]))
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock that lets one measurement run on this machine at a time: two would slow each other unnoticed."""
+    with (Path(gettempdir()) / "mvnas-measure.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TableError("one measurement must run at a time, but another is running; wait for it to end") from None
+        yield

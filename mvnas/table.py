@@ -1,0 +1,234 @@
+"""Latency tables: what was measured on one device, as plain text with its provenance.
+
+A table is a folder of `device.json` (the conditions), `ops.csv` (one row an op) and `networks.csv` (one row a network and
+pass). Rows are only ever appended.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mvnas import ops
+from mvnas.arch import Arch, data_folder
+from mvnas.errors import SpaceError, TableError, unknown
+from mvnas.graph import Kernel
+from mvnas.ops import Op, Shape
+
+OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
+NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
+
+
+def write_op(op: Op) -> str:
+    """The op as text, without fields that have their default.
+
+    >>> write_op(ops.Conv(64, kernel=3))
+    'Conv(out=64, kernel=3)'
+    """
+    settings = []
+    for field in fields(op):  # type: ignore[arg-type]
+        value = getattr(op, field.name)
+        if field.default is MISSING or value != field.default:
+            settings.append(f"{field.name}={value!r}")
+    return f"{type(op).__name__}({', '.join(settings)})"
+
+
+def write_shapes(shapes: Sequence[Shape]) -> str:
+    """Shapes as text.
+
+    >>> write_shapes((ops.Map(64, 32, 32), ops.Vector(10)))
+    'Map(64, 32, 32) Vector(10)'
+    """
+    return " ".join(f"{type(shape).__name__}({', '.join(map(str, shape))})" for shape in shapes)
+
+
+def read_kernel(op: str, shapes: str) -> Kernel:
+    """The op and shapes that `write_op` and `write_shapes` wrote.
+
+    Raises:
+        ValueError: the text is none of these.
+    """
+    made = _call(op)
+    places = tuple(_call(f"{part})") for part in shapes.split(")") if part.strip())
+    if not isinstance(made, Op) or any(isinstance(shape, Op) for shape in places):
+        raise ValueError(f"{op!r} on {shapes!r} is no op on shapes")
+    return made, places
+
+
+@lru_cache(maxsize=1 << 14)
+def _call(text: str) -> Any:
+    """Value of a call such as `Conv(out=64)` of an op or shape, with constants as arguments."""
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        kind = vars(ops)[call.func.id]
+        assert isinstance(kind, type) and (issubclass(kind, (Op, tuple)))
+        positional = [ast.literal_eval(arg) for arg in call.args]
+        return kind(*positional, **{str(word.arg): ast.literal_eval(word.value) for word in call.keywords})
+    except (SyntaxError, AssertionError, KeyError, TypeError) as error:
+        raise ValueError(f"{text!r} is no op or shape: {error or 'not a call'}") from None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measurement: milliseconds of the fastest and of the median run, and of the reference op beside it."""
+
+    min_ms: float
+    median_ms: float
+    runs: int
+    reference_ms: float
+    time: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A loaded latency table.
+
+    `ops` and `networks` hold the fastest timing of each; `passes` all timings of a network in the order they were made.
+    """
+
+    path: Path
+    device: Mapping[str, Any]
+    ops: Mapping[Kernel, Timing]
+    passes: Mapping[Arch, tuple[Timing, ...]]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def networks(self) -> dict[Arch, Timing]:
+        return {arch: min(timings, key=lambda timing: timing.min_ms) for arch, timings in self.passes.items()}
+
+    @classmethod
+    def load(cls, name: str | Path) -> Table:
+        """The shipped table `name`, or the one in a folder.
+
+        Raises:
+            TableError: there is no such table, or a row of it cannot be read; the message names file, row and column.
+        """
+        path = Path(name)
+        if not path.is_dir():
+            path = data_folder("latency_tables") / str(name)
+        if not path.is_dir():
+            raise TableError(f"{unknown('device', name, shipped())}; or give a folder that `mvnas measure` wrote")
+        device = read_device(path)
+        timed: dict[Kernel, Timing] = {}
+        for where, row in _rows(path / "ops.csv", OPS_COLUMNS):
+            try:
+                kernel = read_kernel(row["op"], row["shapes"])
+                kernel[0].shape(*kernel[1])
+            except (ValueError, SpaceError, TypeError) as error:
+                raise TableError(f"{where}, column op: {error}") from None
+            timing = _timing(where, row)
+            if kernel not in timed or timing.min_ms < timed[kernel].min_ms:
+                timed[kernel] = timing
+        if not timed:
+            raise TableError(f"{path / 'ops.csv'} must hold timings of ops, but has none; run `mvnas measure`")
+        passes: dict[Arch, tuple[Timing, ...]] = {}
+        for where, row in _rows(path / "networks.csv", NETWORKS_COLUMNS):
+            arch = read_network(row["network"], f"{where}, column network")
+            passes[arch] = (*passes.get(arch, ()), _timing(where, row))
+        return cls(path, device, timed, passes)
+
+
+def shipped() -> list[str]:
+    """Names of the shipped tables."""
+    return sorted(path.parent.name for path in data_folder("latency_tables").glob("*/device.json"))
+
+
+def read_device(path: Path) -> dict[str, Any]:
+    """The conditions a table was measured under.
+
+    Raises:
+        TableError: there are none, or they cannot be read.
+    """
+    file = path / "device.json"
+    try:
+        device = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise TableError(f"a latency table must have a readable device.json, but got {error}") from None
+    missing = [key for key in ("backend", "threads", "precision", "versions") if key not in device]
+    if missing:
+        raise TableError(f"{file} must have the key {missing[0]!r}, but has {', '.join(device) or 'none'}")
+    return dict(device)
+
+
+def write_network(arch: Arch) -> str:
+    """An architecture as one line of text."""
+    return json.dumps(arch.to_json(), separators=(",", ":"))
+
+
+@lru_cache(maxsize=1 << 12)
+def read_network(text: str, where: str) -> Arch:
+    """The architecture that `write_network` wrote.
+
+    Raises:
+        TableError: the text is none.
+    """
+    try:
+        return Arch.from_json(json.loads(text))
+    except (ValueError, SpaceError) as error:
+        raise TableError(f"{where}: {error}") from None
+
+
+def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Append one row to a CSV file so that it survives whatever happens next; a half-written last row is dropped first."""
+    if file.exists():
+        text = file.read_bytes()
+        if text and not text.endswith(b"\n"):
+            os.truncate(file, text.rfind(b"\n") + 1)
+    fresh = not file.exists() or file.stat().st_size == 0
+    with file.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def timing_row(timing: Timing) -> dict[str, Any]:
+    """The columns of a CSV row that hold `timing`."""
+    return {
+        "min_ms": f"{timing.min_ms:.6g}",
+        "median_ms": f"{timing.median_ms:.6g}",
+        "runs": timing.runs,
+        "reference_ms": f"{timing.reference_ms:.6g}",
+        "time": timing.time,
+    }
+
+
+def _timing(where: str, row: Mapping[str, str]) -> Timing:
+    values = []
+    for column in ("min_ms", "median_ms", "runs", "reference_ms"):
+        try:
+            values.append(float(row[column]))
+            assert 0 < values[-1] < float("inf")
+        except (ValueError, AssertionError):
+            raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}") from None
+    return Timing(values[0], values[1], int(values[2]), values[3], row["time"])
+
+
+def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a CSV file, each with where it is; none if there is no file. A last row cut off by a kill is left out."""
+    if not file.exists():
+        return
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TableError(f"a latency table must be readable text, but got {error}") from None
+    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    if tuple(reader.fieldnames or ()) != tuple(columns):
+        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {reader.fieldnames}")
+    for number, row in enumerate(reader, 2):
+        if None in row or None in row.values():
+            raise TableError(f"{file}, row {number}: must have {len(columns)} columns, but has another number")
+        yield f"{file}, row {number}", row

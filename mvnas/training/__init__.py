@@ -1,0 +1,18 @@
+"""Short, deterministic, multi-scale training of a candidate network."""
+
+from mvnas.training.fit import Trained, evaluate, fit
+from mvnas.training.sampler import MultiScaleSampler, factor_for, pixels, scales
+from mvnas.training.schedule import Schedule
+from mvnas.training.weights import initialise
+
+__all__ = [
+    "MultiScaleSampler",
+    "Schedule",
+    "Trained",
+    "evaluate",
+    "factor_for",
+    "fit",
+    "initialise",
+    "pixels",
+    "scales",
+]

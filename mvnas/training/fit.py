@@ -1,0 +1,169 @@
+"""Training of one candidate and its accuracy on held-out images."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import Module
+from torch.nn.functional import cross_entropy
+
+from mvnas.errors import TrainingError
+from mvnas.training.augment import random_crops, whole
+from mvnas.training.sampler import MultiScaleSampler, pixels, scales
+from mvnas.training.schedule import Schedule
+from mvnas.training.weights import Average, groups, kept
+
+
+class Split(Protocol):
+    """Images, uint8 (N, 3, S, S), and labels, int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Data(Protocol):
+    """What a network is trained on and judged by; where `flip` is False a mirrored image is another thing."""
+
+    train: Split
+    val: Split
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Result of a training: held-out accuracy in [0, 1], averaged weights on the CPU, and what it took."""
+
+    accuracy: float
+    state: dict[str, Tensor]
+    steps: int
+    seconds: float
+    images: int
+
+
+def fit(
+    module: Module,
+    data: Data,
+    *,
+    resolution: int,
+    factor: float,
+    schedule: Schedule,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[int, int, float], None] | None = None,
+    deadline: float = math.inf,
+) -> Trained:
+    """Train `module`, (B, 3, H, W) -> (B, K), for a network deployed at `resolution`, from the weights it has.
+
+    Sizes are those of `scales(resolution)` times `factor`, the accuracy is that of the averaged weights on whole
+    validation images of `resolution` times `factor` pixels, and the module is left with these weights. On one
+    machine, CPU and number of threads the same arguments give the same bits.
+
+    Args:
+        progress: called after each step with the step (from 1), the number of steps, and the loss.
+        deadline: moment of `time.monotonic()` past which no step is begun.
+
+    Raises:
+        TrainingError: the loss is not finite, memory is exhausted, or the deadline has passed.
+    """
+    begun = time.monotonic()
+    sampler = MultiScaleSampler(
+        len(data.train.labels), scales(resolution, schedule.batch), epochs=schedule.epochs, seed=seed
+    )
+    steps, images = len(sampler), 0
+    with _memory(), _reproducible(torch.device(device), seed):
+        module.to(device, memory_format=torch.channels_last).train()
+        average = Average(module, schedule.ema)
+        learn = _learner(module, data, schedule, Generator().manual_seed(seed))
+        for step, (size, indices) in enumerate(sampler, 1):
+            if time.monotonic() > deadline:
+                raise TrainingError(f"training must end by its deadline, but is at step {step} of {steps}")
+            loss = learn(pixels(size, factor), indices, schedule.rate(step - 1, steps))
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss must be finite, but is {loss} at step {step} of {steps}; lower lr")
+            average.update(step)
+            images += len(indices)
+            if progress:
+                progress(step, steps, loss)
+        average.store()
+        accuracy = evaluate(module, data.val, side=pixels(resolution, factor), batch=schedule.batch)
+    return Trained(accuracy, kept(module), steps, time.monotonic() - begun, images)
+
+
+def _learner(
+    module: Module, data: Data, schedule: Schedule, generator: Generator
+) -> Callable[[int, np.ndarray, float], float]:
+    """Function (side, indices, rate) -> loss that takes one optimisation step."""
+    optimizer = torch.optim.AdamW(groups(module, schedule.weight_decay), fused=True)
+    device = next(module.parameters()).device
+    flip = getattr(data, "flip", True)
+
+    def learn(side: int, indices: np.ndarray, rate: float) -> float:
+        images = torch.from_numpy(data.train.images[indices]).to(device)
+        labels = torch.from_numpy(data.train.labels[indices]).to(device)
+        x = random_crops(images, side, area=schedule.crop, flip=flip, generator=generator)
+        with _precision(device):
+            logits = module(x.contiguous(memory_format=torch.channels_last))
+        loss = cross_entropy(logits.float(), labels, label_smoothing=schedule.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        return loss.item()
+
+    return learn
+
+
+@torch.inference_mode()
+def evaluate(module: Module, split: Split, *, side: int, batch: int = 128) -> float:
+    """Share of the images of `split`, resized to `side`, whose highest logit is at their label.
+
+    The module computes on the device it is on, and is left in evaluation mode.
+
+    Raises:
+        TrainingError: a logit is not finite.
+    """
+    device = next(module.parameters()).device
+    module.eval()
+    right = 0
+    for start in range(0, len(split.labels), batch):
+        images = torch.from_numpy(np.array(split.images[start : start + batch])).to(device)
+        x = whole(images, side).contiguous(memory_format=torch.channels_last)
+        with _precision(device):
+            logits = module(x)
+        if not logits.isfinite().all():
+            raise TrainingError("logits must be finite, but are not on held-out images; lower lr")
+        labels = torch.from_numpy(np.array(split.labels[start : start + batch]))
+        right += int((logits.argmax(1).cpu() == labels).sum())
+    return right / len(split.labels)
+
+
+def _precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where it is fast, on CUDA; float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@contextmanager
+def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed what draws from torch's global generators (dropout), and give them back as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Turn exhausted memory into a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise TrainingError(f"out of memory ({str(error).splitlines()[0]}); use a smaller batch") from error

@@ -1,0 +1,68 @@
+"""How long and how hard a network is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mvnas.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Hyper-parameters of one training; JSON-able, so that a study can hold every candidate to the same ones.
+
+    The defaults are the recipe of MobileViT (arXiv:2110.02178, section 4.1) but for its length, 300 epochs of
+    ImageNet at 8 x 128 images a step, and the crops: the published `crop` of 0.08 needs a long training.
+
+    Fields:
+        epochs: passes over the training images; may be a fraction.
+        batch: images a step at the base resolution; other sizes get as many as keep the pixels a step constant.
+        lr: highest learning rate of AdamW.
+        weight_decay: of weights; norms and biases have none.
+        warmup: share of the steps in which the learning rate rises from lr / 10 to lr.
+        label_smoothing: share of the target that is spread over all classes.
+        ema: decay of the averaged weights once the training is long enough for it.
+        crop: smallest share of an image's area that a random crop keeps; 1 crops nothing.
+
+    Raises:
+        TrainingError: a field is outside its range.
+
+    >>> Schedule(epochs=3).rate(0, 100), Schedule(lr=1.0, warmup=0.1).rate(9, 100)
+    (0.0002, 1.0)
+    """
+
+    epochs: float = 4.0
+    batch: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    ema: float = 0.9995
+    crop: float = 0.35
+
+    def __post_init__(self) -> None:
+        legal = {
+            "epochs": 0 < self.epochs < math.inf,
+            "batch": self.batch >= 1,
+            "lr": 0 < self.lr < math.inf,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "warmup": 0 <= self.warmup <= 1,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "ema": 0 <= self.ema < 1,
+            "crop": 0 < self.crop <= 1,
+        }
+        for name, ok in legal.items():
+            if not ok:
+                raise TrainingError(
+                    f"{name} of a schedule must lie in its range, but is {getattr(self, name)}; see Schedule's fields"
+                )
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of `step` (from 0) among `steps`: linear warm-up lr / 10 -> lr, then cosine back to lr / 10."""
+        low, rising = self.lr / 10, round(self.warmup * steps)
+        if step < rising:
+            share = step / max(1, rising - 1)
+        else:
+            share = (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+        return low + (self.lr - low) * share

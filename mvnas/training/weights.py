@@ -1,0 +1,68 @@
+"""Weights of a module: how they start, how they are averaged, how they are kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+
+def initialise(module: nn.Module, seed: int) -> None:
+    """Set fresh weights in place, the same for the same seed; `module` is on the CPU.
+
+    Convolutions are Kaiming-normal (fan out), linear layers normal with standard deviation 0.02 cut at two of
+    unit size, biases 0, norms the identity (the recipe of MobileViT, apple/ml-cvnets). Parameters of any other
+    kind of module keep what its constructor gave them.
+    """
+    generator = Generator().manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, _ConvNd):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", generator=generator)
+        elif isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
+        elif isinstance(part, _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
+            part.reset_parameters()
+        if isinstance(part, _ConvNd | nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+class Average:
+    """Exponential moving average of a module's floating-point parameters and buffers.
+
+    After step t (from 1) the decay is min(decay, (1 + t) / (10 + t)), so that a short training averages about
+    its last tenth, and not the weights it started from. The running statistics of batch norms are averaged
+    exactly like the weights: copied ones would belong to the last weights, not to the averaged ones.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.source = [value for value in module.state_dict().values() if value.is_floating_point()]
+        self.values = [value.clone() for value in self.source]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the module's values after `step` (from 1)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, self.source, 1 - decay)
+
+    @torch.no_grad()
+    def store(self) -> None:
+        """Write the average into the module."""
+        torch._foreach_copy_(self.source, self.values)
+
+
+def groups(module: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Parameter groups for an optimizer: weight decay for all but vectors, that is norms and biases."""
+    trained = [value for value in module.parameters() if value.requires_grad]
+    return [
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": decay},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def kept(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, on the CPU in the default memory format, ready for a file."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()
+    }
