@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, cast, get_type_hints
@@ -37,6 +38,8 @@ def block_class(kind: str) -> type:
     """
     name = kind if "." in kind else f"mvnas.blocks.{kind}"
     try:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ModuleNotFoundError(name=name)
         return cast(type, import_module(name).Block)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -60,8 +63,8 @@ def check_field(kind: str, key: str, value: object) -> None:
     fits = isinstance(value, (int, float) if wanted is float else wanted) and (wanted is bool or value is not True)
     if not fits or isinstance(value, bool) != (wanted is bool):
         raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {value!r}")
-    if wanted in (int, float) and not cast(float, value) > 0:
-        raise SpaceError(f"{key} must be positive, but got {value!r}")
+    if wanted in (int, float) and not 0 < cast(float, value) < inf:
+        raise SpaceError(f"{key} must be positive and finite, but got {value!r}")
 
 
 def required_fields(kind: str) -> list[str]:

@@ -29,6 +29,8 @@ CONFIDENCE = 0.9
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 RATE_SLACK = 0.3  # an estimated log rate stays this near to the measured ones
 FEWEST = 8  # timings of a kind that a regression needs
+FEWEST_SQUARES = 30  # with fewer it has no squares
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
 def kind(kernel: Kernel) -> str:
@@ -251,27 +253,17 @@ def _expand(rows: Array, squares: bool) -> Array:
 
 
 def _fit(kernels: Sequence[Kernel], times: Sequence[float]) -> Rate:
-    """Regression of one kind; form and strength of the penalty are chosen by cross-validation."""
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import KFold
+    """Regression of one kind; whether it has squares, and its penalty, are chosen by leave-one-out error."""
+    from sklearn.linear_model import RidgeCV
 
     rows = np.array([features(kernel) for kernel in kernels])
     rates = np.log(times) - np.log([work(kernel) for kernel in kernels])
     mean, deviation = rows.mean(0), rows.std(0)
     scale = np.where(deviation > 1e-9, deviation, 1.0)
     standard = (rows - mean) / scale
-
-    def error(squares: bool, penalty: float) -> float:
-        folds = KFold(min(10, len(rows)), shuffle=True, random_state=0)
-        expanded, misses = _expand(standard, squares), []
-        for train, test in folds.split(expanded):
-            ridge = Ridge(penalty).fit(expanded[train], rates[train])
-            misses.append(np.abs(ridge.predict(expanded[test]) - rates[test]))
-        return float(np.concatenate(misses).mean())
-
-    forms = [(squares, penalty) for squares in (False, True) for penalty in (0.003, 0.03, 0.3, 3.0)]
-    squares, penalty = min(forms if len(rows) >= 30 else forms[:4], key=lambda form: error(*form))
-    best = Ridge(penalty).fit(_expand(standard, squares), rates)
+    forms = (False, True) if len(rows) >= FEWEST_SQUARES else (False,)
+    fits = {form: RidgeCV(alphas=PENALTIES).fit(_expand(standard, form), rates) for form in forms}
+    squares, best = max(fits.items(), key=lambda pair: pair[1].best_score_)
     spans = [dimensions(kernel) for kernel in kernels]
     domain = {name: (min(span[name] for span in spans), max(span[name] for span in spans)) for name in spans[0]}
     return Rate(mean, scale, squares, best.coef_, float(best.intercept_), rates.min(), rates.max(), domain, len(rows))

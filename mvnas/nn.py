@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mvnas.ops import Conv as ConvOp
     from mvnas.ops import Linear as LinearOp
 
-__all__ = ["LayerNorm", "build", "deploy", "example", "rank"]
+__all__ = ["LayerNorm", "build", "deploy", "example", "program", "rank"]
 
 ACTIVATIONS: dict[str, type[Module]] = {"": Identity, "silu": SiLU, "relu": ReLU, "hardswish": Hardswish}
 
@@ -61,9 +61,19 @@ def example(graph: Graph, *, seed: int = 0, batch: int = 1) -> tuple[Tensor, ...
     return tuple(torch.randn(batch, *node.shape, generator=generator) for node in graph.inputs)
 
 
-def rank(program: torch.export.ExportedProgram) -> int:
+def program(graph: Graph, weights: State) -> torch.export.ExportedProgram:
+    """Exported program of `graph` with `weights` at batch 1, without the paths of the source files it was traced through."""
+    module = build(graph)
+    module.load_state_dict(weights)
+    exported = torch.export.export(module.eval(), example(graph))
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return exported
+
+
+def rank(exported: torch.export.ExportedProgram) -> int:
     """Most axes of any tensor in an exported program, intermediate results included."""
-    values = (node.meta.get("val") for node in program.graph.nodes)
+    values = (node.meta.get("val") for node in exported.graph.nodes)
     return max(value.dim() for value in values if isinstance(value, Tensor))
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 from mvnas.arch import IMAGE_CHANNELS, Arch, Block, block, check_field, data_folder, kind_of, required_fields
 from mvnas.errors import SpaceError, unknown
 from mvnas.graph import summary
-from mvnas.ops import Map, Shape
+from mvnas.ops import Map, Shape, Vector
 
 Choose = Callable[[str, Sequence[Any]], Any]  # has the signature of optuna.Trial.suggest_categorical
 Picks = Mapping[str, Any]  # the option picked for each choice
@@ -22,6 +22,41 @@ Picks = Mapping[str, Any]  # the option picked for each choice
 def names() -> list[str]:
     """Names of the shipped spaces and published networks."""
     return sorted(path.stem for path in data_folder("search_spaces").glob("*.yaml"))
+
+
+def published() -> list[str]:
+    """Names of the shipped networks: the spaces without a choice."""
+    folder = data_folder("search_spaces")
+    return [name for name in names() if not _holds_list(_read(folder / f"{name}.yaml"))]
+
+
+def _holds_list(data: Any) -> bool:
+    stages = data["stages"]
+    return any(isinstance(value, list) for row in (data | {"stages": 0}, *stages) for value in row.values())
+
+
+def _read(path: Path) -> Any:
+    """Content of a YAML file.
+
+    Raises:
+        SpaceError: it is not there or not YAML, or a mapping in it has a key twice.
+    """
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:  # of which YAML itself would silently take the last
+                    raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path} must be a readable YAML file, but got {error}") from None
+    except yaml.YAMLError as error:
+        raise SpaceError(f"{path} must be YAML, but {' '.join(str(error).split())}") from None
 
 
 def options(value: Any) -> tuple[Any, ...]:
@@ -88,20 +123,12 @@ class Space:
         Raises:
             SpaceError: there is no such space, or it is not legal; the message names file, stage and key.
         """
-        import yaml
-
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
             path = data_folder("search_spaces") / f"{name}.yaml"
             if not path.is_file():
                 raise SpaceError(f"{unknown('space', name, names())}; a file's path must end in .yaml")
-        try:
-            data = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpaceError(f"a space must be a readable YAML file, but got {error}") from None
-        except yaml.YAMLError as error:
-            raise SpaceError(f"{path} must be YAML, but {' '.join(str(error).split())}") from None
-        return cls.from_data(data, source=str(path), name=str(name))
+        return cls.from_data(_read(path), source=str(path), name=str(name))
 
     @classmethod
     def from_data(cls, data: Any, *, source: str, name: str = "") -> Space:
@@ -196,21 +223,26 @@ class Space:
         return replace(self, stages=(*self.stages[:-1], replace(last, settings=settings)))
 
     def _check(self, source: str) -> None:
-        """Build every pair of choices of a stage, and of a stage with the resolution, on the maps it can get."""
-        shapes: dict[int, Shape] = {side: Map(IMAGE_CHANNELS, side, side) for side in options(self.resolution)}
+        """Build every pair of choices of a stage on every map it can get; the last block must be a classifier."""
+        shapes: dict[tuple[int, Shape], Shape] = {}  # one for each resolution and size of map
+        for side in options(self.resolution):
+            shapes[side, Map(0, side, side)] = Map(IMAGE_CHANNELS, side, side)
         for i, stage in enumerate(self.stages):
             first = {key: values[0] for key, values in stage.choices().items()}
-            for side, picks in product(shapes, _pairs(stage.choices())):
+            reached: dict[tuple[int, Shape], Shape] = {}
+            for ((side, _), shape), picks in product(shapes.items(), _pairs(stage.choices())):
                 try:
-                    shape = shapes[side]
                     for part in stage.blocks(first | picks):
+                        if isinstance(shape, Vector):
+                            raise SpaceError("a classifier must come last and once, but this block follows one")
                         shape = summary(part, (shape,)).shape
                 except SpaceError as error:
                     told = ", ".join(f"{key} {value}" for key, value in (picks | {"resolution": side}).items())
                     raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {told}: {error}") from None
-            for side in shapes:
-                for part in stage.blocks(first):
-                    shapes[side] = summary(part, (shapes[side],)).shape
+                reached.setdefault((side, shape._replace(c=0)), shape)
+            shapes = reached
+        if not all(isinstance(shape, Vector) for shape in shapes.values()) or not hasattr(part, "classes"):
+            raise SpaceError(f"{source}, stage {i} ({stage.kind}): the last block must be a classifier, such as head")
 
 
 def _pairs(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -226,7 +258,7 @@ def _choice(value: Any, where: str) -> Any:
         return value
     if not value:
         raise SpaceError(f"{where} must have at least one option, but the list is empty")
-    if len(set(map(repr, value))) < len(value):
+    if any(one == other for one, other in combinations(value, 2)):
         raise SpaceError(f"{where} must have different options, but got {value}")
     return tuple(value)
 

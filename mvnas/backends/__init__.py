@@ -6,8 +6,10 @@ A backend writes a graph to a file and executes it:
     export(graph, path, weights)             write a deployed graph with these weights
     export_each(graphs, folder)              files of many graphs with arbitrary weights, for microbenchmarks
     run(path, inputs)                        outputs for inputs laid out as `nn.example` lays them out
-    time(path, seconds=..., runs=...)        milliseconds of single runs at batch 1, one thread group, inputs in place
+    time(path, seconds=..., runs=...)        milliseconds of single runs at batch 1, inputs in place
     conditions()                             what figures depend on: runtime, versions, threads, precision
+
+The files of this folder are backends, all but those that begin with an underscore.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import numpy as np
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
+
+EXTRAS = ("onnx", "tflite")  # backends whose packages `pip install mvnas` leaves out
 
 
 class Runtime(Protocol):
@@ -48,8 +52,23 @@ def backend(name: str, **settings: Any) -> Runtime:
         return import_module(module).Backend(**settings)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise ExportError(unknown("backend", name, (m.name for m in iter_modules(__path__)))) from None
+            raise ExportError(unknown("backend", name, names())) from None
+        wanted = f"'mvnas[{name}]'" if name in EXTRAS else error.name
         raise ExportError(
-            f"the backend {name} needs the package {error.name}, which is not installed; "
-            f"pip install 'mvnas[{name if name in ('tflite', 'onnx') else 'all'}]'"
+            f"the backend {name} needs the package {error.name}, which is not installed; pip install {wanted}"
         ) from None
+
+
+def names() -> list[str]:
+    """Names of the backends that come with mvnas."""
+    return sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def one_by_one(backend: Runtime, graphs: Sequence[Graph], folder: Path) -> list[Path]:
+    """One file a graph, with arbitrary weights, one after the other: `export_each` of most backends."""
+    from mvnas.nn import build
+
+    paths = [folder / f"{i}{backend.suffix}" for i in range(len(graphs))]
+    for graph, path in zip(graphs, paths, strict=True):
+        backend.export(graph, path, build(graph).state_dict())
+    return paths

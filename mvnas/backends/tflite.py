@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import ai_edge_litert.interpreter as litert
 import numpy as np
-import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
+from mvnas.backends._quiet import quiet
+from mvnas.backends._timing import milliseconds
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.nn import build, example
@@ -45,7 +42,7 @@ class Backend:
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         """One file a graph, from one conversion of all of them side by side, cut into its parts.
 
-        Each part is what the converter makes of the graph: converting one by one gives the same ops, and takes longer.
+        Each part is what the converter makes of the graph; one by one takes longer and gives the same ops.
         """
         whole = folder / "whole.tflite"
         _convert(ChannelLast([build(graph) for graph in graphs], graphs), graphs, whole)
@@ -64,24 +61,14 @@ class Backend:
         return [np.moveaxis(y, -1, 1) if _is_map(y) else y for y in outputs]
 
     def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
-        """Milliseconds of single runs, at least `runs` of them and at least `seconds` in all, after a warm-up."""
+        """Milliseconds of single runs after a warm-up: at least `runs`, and at least `seconds` in all."""
         interpreter = self._open(path)
         generator = np.random.default_rng(0)
         for detail in interpreter.get_input_details():
-            interpreter.set_tensor(detail["index"], generator.standard_normal(detail["shape"], dtype=np.float32))
+            normal = generator.standard_normal(detail["shape"], dtype=np.float32)
+            interpreter.set_tensor(detail["index"], normal)
         invoke = interpreter._interpreter.Invoke  # without the wrapper's checks: an empty model takes 0.3 us
-        clock = time.perf_counter
-        warm = clock() + min(0.2 * seconds, 0.1)
-        invoke()
-        while clock() < warm:
-            invoke()
-        taken: list[float] = []
-        end = clock() + seconds
-        while len(taken) < runs or clock() < end:
-            start = clock()
-            invoke()
-            taken.append(1e3 * (clock() - start))
-        return taken
+        return milliseconds(invoke, seconds=seconds, runs=runs)
 
     def conditions(self) -> Mapping[str, Any]:
         packages = ("ai-edge-litert", "litert-torch", "torch")
@@ -98,7 +85,9 @@ class Backend:
             interpreter = litert.Interpreter(str(path), num_threads=self.threads)
             interpreter.allocate_tensors()
         if not any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()):
-            raise ExportError(f"XNNPACK must run {path.name}, but the runtime did not delegate it; its timings would mislead")
+            raise ExportError(
+                f"XNNPACK must run {path.name}, or its timings mislead, but it was not delegated to it"
+            )
         return interpreter
 
 
@@ -205,31 +194,11 @@ def _convert(module: ChannelLast, graphs: Sequence[Graph], path: Path) -> None:
     ]
     os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet() as said, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet() as said:
         try:
             import litert_torch
 
             litert_torch.convert(module.eval(), tuple(inputs)).export(str(path))
         except Exception as error:
-            raise ExportError(f"litert-torch must convert the network, but failed: {error}; {said()}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[Any]:
-    """Keep what native code writes to standard output and error out of sight; yields a function that returns its tail."""
-    with TemporaryFile() as file:
-        kept = [os.dup(1), os.dup(2)]
-        try:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-
-            def said() -> str:
-                file.seek(0)
-                return file.read()[-500:].decode(errors="replace").strip()
-
-            yield said
-        finally:
-            for target, saved in zip((1, 2), kept, strict=True):
-                os.dup2(saved, target)
-                os.close(saved)
+            told = f"litert-torch must convert the network, but failed: {error}; {said()}"
+            raise ExportError(told) from error

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mvnas.errors import SpaceError
 from mvnas.ops import Attention, Concat, Conv, Fold, Layer, LayerNorm, Linear, Resize, Unfold, Value
 
 
@@ -11,6 +12,9 @@ class Block:
 
     Where H or W is no multiple of `patch`, the map is resized to the next multiple and back. `mlp` is the hidden width
     of a feed-forward layer as a multiple of `dim`.
+
+    Raises:
+        SpaceError: the map is smaller than the patch.
     """
 
     dim: int
@@ -20,6 +24,8 @@ class Block:
     mlp: float = 2.0
 
     def __call__(self, x: Value) -> Value:
+        if min(x.shape[1:]) < self.patch:
+            raise SpaceError(f"the patch must fit into the map, but got patch {self.patch} on {x.shape.h} x {x.shape.w}")
         local = Conv(self.dim, norm=False, act="")(Conv(x.channels, kernel=3)(x))
         grid = Resize(self.patch)(local)
         y = Unfold(self.patch)(grid)

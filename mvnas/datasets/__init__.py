@@ -49,7 +49,7 @@ CIFAR_FILES = {"data_batch_1", "data_batch_1.bin", "train.bin", "batches.meta", 
 def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, seed: int = 0) -> Data:
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.
 
-    A name of this folder wins over a path of the same spelling: write `./digits` for the path. `cache` is
+    `digits` is the data set, and `./digits` a path of that name. `cache` is
     `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
 
     >>> data = load("digits")
@@ -74,7 +74,7 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
     names = {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}
     if source in names - FORMATS:
         dataset = import_module(f"{__name__}.{source}").Dataset()
-    elif path.exists():
+    elif source and path.exists():
         dataset = import_module(f"{__name__}.{_recognise(path)}").Dataset(path)
     elif source in FORMATS:
         raise DataError(
@@ -83,7 +83,7 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
     elif not all(part.isidentifier() for part in source.split(".")):
         raise DataError(f"the data must exist, but there is no {source!r} in {Path.cwd()}; check the path")
     elif "." not in source:
-        raise DataError(f"{unknown('dataset', source, names - FORMATS)}, or the path of a file or folder")
+        raise DataError(f"{unknown('dataset', source, names - FORMATS)}, any path, any dotted module")
     else:
         module = _own_module(source)
         dataset = module.Dataset()

@@ -61,5 +61,5 @@ def _read(folder: Path) -> Data:
             splits[split] = Split(images, labels)
         classes = tuple(about["classes"])
         return Data("", classes, **splits, note=about["note"], skipped=about["skipped"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder") from error

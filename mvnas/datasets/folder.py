@@ -32,7 +32,7 @@ class Dataset:
                 self._items[split] += [Item(file, number[folder.name], str(file)) for file in images]
                 others += rest
         self.files = tuple(Path(item.place) for items in self._items.values() for item in items)
-        notes = [f"{others} files in it are no images"] if others else []
+        notes = [f"files that are no images: {others}"] if others else []
         self.note = "; ".join(notes + [f"{root.name}/ not used" for root in unused])
 
     def items(self, split: str) -> list[Item] | None:

@@ -12,12 +12,12 @@ RATIO = 4 / 3
 
 
 def random_crops(images: Tensor, side: int, *, area: float, flip: bool, generator: Generator) -> Tensor:
-    """A random crop of each image resized to a square: uint8 (B, C, S, S) -> float (B, C, side, side) in [0, 1].
+    """A random part of each image as a square: uint8 (B, C, S, S) -> float (B, C, side, side) in [0, 1].
 
-    The standard random resized crop: a share of the area uniform in [area, 1], an aspect ratio log-uniform in
-    [3/4, 4/3], cut to the image where it is longer, at a uniform place; then, with `flip`, mirrored in half the
-    cases. All images are resampled at once, as two matrix products with anti-aliased bilinear weights.
-    `generator` lives on the CPU, whatever the device of the images, so that all devices see the same crops.
+    The standard random resized crop: a share of the area uniform in [area, 1], an aspect ratio log-uniform
+    in [3/4, 4/3], cut to the image where it is longer, at a uniform place; then, with `flip`, mirrored in
+    half the cases. All images are resampled at once, as two matrix products with anti-aliased bilinear
+    weights. `generator` is on the CPU whatever the device of the images: all devices see the same crops.
     """
     share, aspect, left, top, mirror = torch.rand(5, len(images), generator=generator)
     share = area + (1 - area) * share
@@ -35,8 +35,8 @@ def random_crops(images: Tensor, side: int, *, area: float, flip: bool, generato
 def _weights(start: Tensor, extent: Tensor, side: int, images: Tensor) -> Tensor:
     """Rows of weights that resample part of an axis of `images`: (B,), (B,) -> (B, side, S).
 
-    Triangles as wide as a step, or as a pixel where steps are smaller, as in torch's `interpolate(antialias=True)`;
-    `start` and `extent` are shares of the axis.
+    Triangles as wide as a step, or as a pixel where steps are smaller, as in torch's
+    `interpolate(antialias=True)`; `start` and `extent` are shares of the axis.
     """
     source = images.shape[-1]
     start, step = (start * source).to(images.device), (extent * source / side).to(images.device)

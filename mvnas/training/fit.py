@@ -19,7 +19,9 @@ from mvnas.errors import TrainingError
 from mvnas.training.augment import random_crops, whole
 from mvnas.training.sampler import MultiScaleSampler, pixels, scales
 from mvnas.training.schedule import Schedule
-from mvnas.training.weights import Average, groups, kept
+from mvnas.training.weights import Average, calibrate, groups, kept
+
+CALIBRATION = 512  # images that batch norms are calibrated on
 
 
 class Split(Protocol):
@@ -57,20 +59,20 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
-    deadline: float = math.inf,
 ) -> Trained:
-    """Train `module`, (B, 3, H, W) -> (B, K), for a network deployed at `resolution`, from the weights it has.
+    """Train `module`, (B, 3, H, W) -> (B, K), to be deployed at `resolution`, from the weights it has.
 
-    Sizes are those of `scales(resolution)` times `factor`, the accuracy is that of the averaged weights on whole
-    validation images of `resolution` times `factor` pixels, and the module is left with these weights. On one
-    machine, CPU and number of threads the same arguments give the same bits.
+    Sizes are those of `scales(resolution)` times `factor`. The result has the averaged weights, with batch
+    norms calibrated on whole training images of `resolution` times `factor` pixels, and their accuracy on
+    validation images of that size; the module is left with these weights, in evaluation mode. On one machine
+    with a given number of threads, the same arguments give the same bits on the CPU.
 
     Args:
-        progress: called after each step with the step (from 1), the number of steps, and the loss.
-        deadline: moment of `time.monotonic()` past which no step is begun.
+        progress: called after each step with the step (from 1), the number of steps, and the loss; what it
+            raises ends the training.
 
     Raises:
-        TrainingError: the loss is not finite, memory is exhausted, or the deadline has passed.
+        TrainingError: the loss is not finite or memory is exhausted.
     """
     begun = time.monotonic()
     sampler = MultiScaleSampler(
@@ -78,21 +80,23 @@ def fit(
     )
     steps, images = len(sampler), 0
     with _memory(), _reproducible(torch.device(device), seed):
-        module.to(device, memory_format=torch.channels_last).train()
+        module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         average = Average(module, schedule.ema)
         learn = _learner(module, data, schedule, Generator().manual_seed(seed))
         for step, (size, indices) in enumerate(sampler, 1):
-            if time.monotonic() > deadline:
-                raise TrainingError(f"training must end by its deadline, but is at step {step} of {steps}")
             loss = learn(pixels(size, factor), indices, schedule.rate(step - 1, steps))
             if not math.isfinite(loss):
-                raise TrainingError(f"the loss must be finite, but is {loss} at step {step} of {steps}; lower lr")
+                told = f"the loss must be finite, but is {loss} at step {step} of {steps}; lower lr"
+                raise TrainingError(told)
             average.update(step)
             images += len(indices)
             if progress:
                 progress(step, steps, loss)
         average.store()
-        accuracy = evaluate(module, data.val, side=pixels(resolution, factor), batch=schedule.batch)
+        side = pixels(resolution, factor)
+        with _precision(torch.device(device)):
+            calibrate(module, _sample(data.train, side, batch=schedule.batch, seed=seed, device=device))
+        accuracy = evaluate(module, data.val, side=side, batch=schedule.batch)
     return Trained(accuracy, kept(module), steps, time.monotonic() - begun, images)
 
 
@@ -112,13 +116,27 @@ def _learner(
             logits = module(x.contiguous(memory_format=torch.channels_last))
         loss = cross_entropy(logits.float(), labels, label_smoothing=schedule.label_smoothing)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         return loss.item()
 
     return learn
+
+
+def _sample(split: Split, side: int, *, batch: int, seed: int, device: str) -> Iterator[Tensor]:
+    """Full batches of `CALIBRATION` whole images or a few more, or of all: (batch, 3, side, side) each."""
+    count = len(split.labels)
+    for _, indices in MultiScaleSampler(
+        count, ((side, batch),), epochs=min(1.0, CALIBRATION / count), seed=seed
+    ):
+        yield _whole(split.images[indices], side, device)
+
+
+def _whole(images: np.ndarray, side: int, device: str | torch.device) -> Tensor:
+    """`whole` images on `device`, channels last."""
+    return whole(torch.from_numpy(images).to(device), side).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -134,14 +152,12 @@ def evaluate(module: Module, split: Split, *, side: int, batch: int = 128) -> fl
     module.eval()
     right = 0
     for start in range(0, len(split.labels), batch):
-        images = torch.from_numpy(np.array(split.images[start : start + batch])).to(device)
-        x = whole(images, side).contiguous(memory_format=torch.channels_last)
+        part = slice(start, start + batch)
         with _precision(device):
-            logits = module(x)
+            logits = module(_whole(np.array(split.images[part]), side, device))
         if not logits.isfinite().all():
             raise TrainingError("logits must be finite, but are not on held-out images; lower lr")
-        labels = torch.from_numpy(np.array(split.labels[start : start + batch]))
-        right += int((logits.argmax(1).cpu() == labels).sum())
+        right += int((logits.argmax(1).cpu().numpy() == split.labels[part]).sum())
     return right / len(split.labels)
 
 
@@ -153,8 +169,12 @@ def _precision(device: torch.device) -> torch.autocast:
 @contextmanager
 def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
     """Seed what draws from torch's global generators (dropout), and give them back as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
+        for one in cuda:
+            with torch.cuda.device(one):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -163,7 +183,12 @@ def _memory() -> Iterator[None]:
     """Turn exhausted memory into a TrainingError."""
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        spent = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
+            error
+        )
+        if not spent:
             raise
-        raise TrainingError(f"out of memory ({str(error).splitlines()[0]}); use a smaller batch") from error
+        raise TrainingError(
+            f"training must fit in memory, but ran out of memory: {error}; lower batch"
+        ) from error

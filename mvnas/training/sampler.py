@@ -16,9 +16,9 @@ MINIMUM = 16
 def scales(base: int = 256, batch: int = 128) -> tuple[tuple[int, int], ...]:
     """Pairs (size, images), ascending: square sizes around `base` with about the same pixels a step.
 
-    Five sizes evenly from 0.625 to 1.25 of the base, and the base, each rounded to a multiple of 32; at 256 these
-    are the published 160 to 320. Images a step are as in the released `VariableBatchSampler` (apple/ml-cvnets;
-    arXiv:2110.02178, appendix B): rounded to two decimals, then cut.
+    Five sizes evenly from 0.625 to 1.25 of the base, and the base, each rounded to a multiple of 32; at 256
+    these are the published 160 to 320. Images a step are as in the released `VariableBatchSampler`
+    (apple/ml-cvnets; arXiv:2110.02178, section 3.2): rounded to two decimals, then cut.
 
     >>> scales(256, 128)
     ((160, 327), (192, 227), (256, 128), (288, 101), (320, 81))
@@ -38,7 +38,7 @@ def _divisible(size: float) -> int:
 
 
 def factor_for(side: int, base: int = 256) -> float:
-    """Share of the deployed resolution at which images of `side` pixels are trained: never above what they show.
+    """Share of a deployed size at which images of `side` pixels are trained: `base` pixels show all of it.
 
     >>> factor_for(32), factor_for(500)
     (0.125, 1.0)
@@ -60,10 +60,10 @@ class MultiScaleSampler:
     """Steps of one training, each a size drawn from `scales` and the images to show at it.
 
     Every epoch is a fresh permutation of all `count` images. Its steps draw a size uniformly until at least
-    `count` images are taken; the last one is completed from the first images of that permutation. The last of
-    `epochs` = k + f, 0 < f < 1, ends once round(f * count) images are taken, one step at the least. No step shows
-    more than `count` images. All of it depends on the fields alone, so `len`, iterations and candidates with the
-    same scales agree; the random generator is the sampler's own.
+    `count` images are taken; the last one is completed from the first images of that permutation. The last
+    of `epochs` = k + f, 0 < f < 1, ends once round(f * count) images are taken, one step at the least. No
+    step shows more than `count` images. All of it depends on the fields alone, so `len`, iterations and
+    candidates with the same scales agree; the random generator is the sampler's own.
     """
 
     count: int

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from mvnas.errors import TrainingError
+
+POSITIVE = ("epochs", "batch", "lr", "crop")
+SHARES = ("warmup", "label_smoothing", "ema", "crop")
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Schedule:
 
     Fields:
         epochs: passes over the training images; may be a fraction.
-        batch: images a step at the base resolution; other sizes get as many as keep the pixels a step constant.
+        batch: images a step at the base resolution; other sizes get as many as keep the pixels constant.
         lr: highest learning rate of AdamW.
         weight_decay: of weights; norms and biases have none.
         warmup: share of the steps in which the learning rate rises from lr / 10 to lr.
@@ -42,24 +45,16 @@ class Schedule:
     crop: float = 0.35
 
     def __post_init__(self) -> None:
-        legal = {
-            "epochs": 0 < self.epochs < math.inf,
-            "batch": self.batch >= 1,
-            "lr": 0 < self.lr < math.inf,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "warmup": 0 <= self.warmup <= 1,
-            "label_smoothing": 0 <= self.label_smoothing < 1,
-            "ema": 0 <= self.ema < 1,
-            "crop": 0 < self.crop <= 1,
-        }
-        for name, ok in legal.items():
-            if not ok:
+        for name, value in asdict(self).items():
+            least, most = "above 0" if name in POSITIVE else "at least 0", 1 if name in SHARES else math.inf
+            if not (0 <= value <= most and value < math.inf) or (value == 0 and name in POSITIVE):
+                told = f"{least} and at most 1" if name in SHARES else f"{least} and finite"
                 raise TrainingError(
-                    f"{name} of a schedule must lie in its range, but is {getattr(self, name)}; see Schedule's fields"
+                    f"{name} of a schedule must be {told}, but is {value}; choose another value"
                 )
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of `step` (from 0) among `steps`: linear warm-up lr / 10 -> lr, then cosine back to lr / 10."""
+        """Learning rate of `step` (from 0) among `steps`: linear lr / 10 -> lr, then cosine -> lr / 10."""
         low, rising = self.lr / 10, round(self.warmup * steps)
         if step < rising:
             share = step / max(1, rising - 1)

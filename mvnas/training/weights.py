@@ -1,19 +1,21 @@
-"""Weights of a module: how they start, how they are averaged, how they are kept."""
+"""Weights of a module: how they start, how they are averaged and kept, and the statistics of batch norms."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 
 def initialise(module: nn.Module, seed: int) -> None:
     """Set fresh weights in place, the same for the same seed; `module` is on the CPU.
 
-    Convolutions are Kaiming-normal (fan out), linear layers normal with standard deviation 0.02 cut at two of
-    unit size, biases 0, norms the identity (the recipe of MobileViT, apple/ml-cvnets). Parameters of any other
-    kind of module keep what its constructor gave them.
+    Convolutions are Kaiming-normal (fan out), linear layers normal with standard deviation 0.02, biases 0,
+    norms the identity (the recipe of MobileViT, apple/ml-cvnets). Parameters of any other kind of module
+    keep what its constructor gave them.
     """
     generator = Generator().manual_seed(seed)
     for part in module.modules():
@@ -28,16 +30,16 @@ def initialise(module: nn.Module, seed: int) -> None:
 
 
 class Average:
-    """Exponential moving average of a module's floating-point parameters and buffers.
+    """Exponential moving average of a module's parameters.
 
-    After step t (from 1) the decay is min(decay, (1 + t) / (10 + t)), so that a short training averages about
-    its last tenth, and not the weights it started from. The running statistics of batch norms are averaged
-    exactly like the weights: copied ones would belong to the last weights, not to the averaged ones.
+    After step t (from 1) the decay is min(decay, (1 + t) / (10 + t)), so that a short training averages
+    about its last tenth, and not the weights it started from. Statistics of batch norms are not averaged:
+    they are measured again for the averaged weights, see `calibrate`.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.source = [value for value in module.state_dict().values() if value.is_floating_point()]
+        self.source = [value.detach() for value in module.parameters()]
         self.values = [value.clone() for value in self.source]
 
     @torch.no_grad()
@@ -50,6 +52,26 @@ class Average:
     def store(self) -> None:
         """Write the average into the module."""
         torch._foreach_copy_(self.source, self.values)
+
+
+@torch.no_grad()
+def calibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the running statistics of all batch norms to their mean over `batches` of inputs; evaluation mode.
+
+    Those of the training lag behind the weights by tens of steps, belong to other weights than the averaged
+    ones, and mix the sizes of multi-scale training ("precise BN", arXiv:2105.07576, section 3).
+    """
+    module.eval()
+    norms = {part: part.momentum for part in module.modules() if isinstance(part, _BatchNorm)}
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: a cumulative, evenly weighted mean
+        norm.train()
+    for x in batches if norms else ():
+        module(x)
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+        norm.eval()
 
 
 def groups(module: nn.Module, decay: float) -> list[dict[str, object]]:

@@ -1,0 +1,54 @@
+"""Third parties' chatter, kept out of sight."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from tempfile import TemporaryFile
+from typing import IO
+
+TAIL = 500  # characters of the chatter that an error may quote
+
+
+@contextmanager
+def quiet() -> Iterator[Callable[[], str]]:
+    """Keep output, logs and warnings, native code's too, out of sight; yields a function that returns the tail."""
+    written = StringIO()
+    level = logging.root.manager.disable
+    with TemporaryFile() as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable()
+        try:
+            with _descriptors_to(file), redirect_stdout(written), redirect_stderr(written):
+                yield lambda: (_content(file) + written.getvalue())[-TAIL:].strip()
+        finally:
+            logging.disable(level)
+
+
+@contextmanager
+def _descriptors_to(file: IO[bytes]) -> Iterator[None]:
+    """Send what is written to the descriptors of standard output and error to `file`."""
+    streams = (sys.stdout, sys.stderr)
+    for stream in streams:
+        stream.flush()
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        for target, saved in zip((1, 2), kept, strict=True):
+            os.dup2(saved, target)
+            os.close(saved)
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -1,0 +1,140 @@
+"""Core ML: coremltools converts everywhere; a model runs on macOS only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvnas.backends import one_by_one
+from mvnas.backends._quiet import quiet
+from mvnas.backends._timing import milliseconds
+from mvnas.errors import ExportError
+from mvnas.graph import Graph
+from mvnas.nn import program
+from mvnas.ops import State
+
+with quiet():  # its import logs each native part that this system lacks
+    import coremltools as ct
+
+MAX_RANK = 4  # Core ML takes 5, but see mvnas.ops
+
+
+@dataclass(frozen=True)
+class Backend:
+    """ML Program at float16, inputs and output included, maps channel-first, on whatever Core ML picks.
+
+    Float16 is the converter's default and all that the Neural Engine computes in: float32 would keep a network
+    off it. Float16 inputs and outputs, new with iOS 16 and macOS 13, spare a lone op the casts that a network has
+    only at its ends.
+    """
+
+    suffix = ".mlpackage"
+    runs_here = sys.platform == "darwin"
+
+    def export(self, graph: Graph, path: Path, weights: State) -> None:
+        """Write the deployed `graph` with `weights`.
+
+        Raises:
+            ExportError: the converter failed, or made a tensor with more than four axes.
+        """
+        with quiet() as said:
+            exported = program(graph, weights)
+            try:
+                model = ct.convert(
+                    exported.run_decompositions({}),
+                    convert_to="mlprogram",
+                    minimum_deployment_target=ct.target.iOS16,
+                    compute_precision=ct.precision.FLOAT16,
+                    inputs=[ct.TensorType(node.name, (1, *node.shape), np.float16) for node in graph.inputs],
+                    outputs=[ct.TensorType("y", dtype=np.float16)],
+                    skip_model_load=True,
+                )
+                model.save(str(path))
+            except Exception as error:
+                told = f"coremltools must convert the network, but failed: {error}; {said()}"
+                raise ExportError(told) from error
+        self.inspect(path)
+
+    def inspect(self, path: Path) -> Mapping[str, Any]:
+        """Number of ops, and most axes of a tensor, as read back from the file.
+
+        Raises:
+            ExportError: a tensor has more than four axes.
+        """
+        most = max(ranks(path))
+        if most > MAX_RANK:
+            raise ExportError(
+                f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {most}"
+            )
+        return {"ops": len(op_names(path)), "max_rank": most}
+
+    def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
+        return one_by_one(self, graphs, folder)
+
+    def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for inputs (1, C, H, W), or as the graph's inputs have them; macOS only.
+
+        Raises:
+            ExportError: this is not macOS.
+        """
+        model = _open(path)
+        slots = model.get_spec().description
+        y = model.predict({slot.name: x for slot, x in zip(slots.input, inputs, strict=True)})
+        return [np.asarray(y[slot.name], dtype=np.float32) for slot in slots.output]
+
+    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
+        """Milliseconds of single runs after a warm-up: at least `runs`, and at least `seconds` in all; macOS only.
+
+        Raises:
+            ExportError: this is not macOS.
+        """
+        model = _open(path)
+        generator = np.random.default_rng(0)
+        inputs = {
+            slot.name: generator.standard_normal(slot.type.multiArrayType.shape, dtype=np.float32)
+            for slot in model.get_spec().description.input
+        }
+        return milliseconds(partial(model.predict, inputs), seconds=seconds, runs=runs)
+
+    def conditions(self) -> Mapping[str, Any]:
+        return {
+            "backend": "coreml",
+            "runtime": f"Core ML, all compute units, macOS {platform.mac_ver()[0] or 'none'}",
+            "versions": {package: version(package) for package in ("coremltools", "torch")},
+            "threads": os.cpu_count() or 1,
+            "precision": "float16",
+        }
+
+
+def op_names(path: Path) -> list[str]:
+    """Names of the ops of an .mlpackage, in execution order and without constants, such as conv."""
+    return [op.type for op in _operations(path) if op.type != "const"]
+
+
+def ranks(path: Path) -> list[int]:
+    """Number of axes of each tensor of an .mlpackage, constants included."""
+    return [output.type.tensorType.rank for op in _operations(path) for output in op.outputs]
+
+
+def _operations(path: Path) -> Iterator[Any]:
+    (function,) = ct.utils.load_spec(str(path)).mlProgram.functions.values()
+    return iter(function.block_specializations[function.opset].operations)
+
+
+def _open(path: Path) -> Any:
+    if not Backend.runs_here:
+        raise ExportError(
+            f"running a Core ML model needs macOS, but this is {platform.system()}; "
+            f"run {path.name} on a Mac, or export to another format"
+        )
+    with quiet():
+        return ct.models.MLModel(str(path))

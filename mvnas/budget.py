@@ -1,0 +1,188 @@
+"""Budgets: upper bounds or ranges on what a network costs, and the search for networks that meet them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from mvnas.arch import Arch
+from mvnas.errors import BudgetError, unknown
+from mvnas.graph import FLOAT_BYTES
+from mvnas.latency import LatencyModel
+from mvnas.space import Space, published
+
+UNITS = {"params": "", "macs": "", "latency": "ms", "size": "B", "memory": "B"}  # cost -> unit
+PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
+GRAMMAR = "bounds such as 6M-params, 600M-macs, 8ms, 20MB-size, 64MB-memory, a range 4M..6M-params, or a network's name"
+
+NUMBER = r"(\d+(?:\.\d+)?|\.\d+)([KMG]?)"
+BOUND = re.compile(rf"(?:{NUMBER}\.\.)?{NUMBER}(ms|B)?(?:-(\w+))?")
+
+Costs = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One cost of a network, held within `low` and `high`: a number, milliseconds or bytes."""
+
+    cost: str
+    high: float
+    low: float = 0.0
+
+    def excess(self, value: float) -> float:
+        """How far `value` is out of bounds, relative to the bound; 0 within."""
+        return max(0.0, value / self.high - 1, 1 - value / self.low if self.low else 0.0)
+
+    def __str__(self) -> str:
+        low = f"{show(self.cost, self.low)} .. " if self.low else "at most "
+        return f"{self.cost} {low}{show(self.cost, self.high)}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bounds that all must hold.
+
+    >>> budget = Budget.parse("4M..6M-params,8ms")
+    >>> print(budget)
+    params 4M .. 6M, latency at most 8 ms
+    >>> budget.excess({"params": 9e6, "latency": 4.0})
+    0.5
+    """
+
+    text: str
+    bounds: tuple[Bound, ...]
+
+    @classmethod
+    def parse(cls, text: str, network: Callable[[str], Costs] | None = None) -> Budget:
+        """The budget that `text` says; `network` gives the costs of a published network by its name.
+
+        Raises:
+            BudgetError: the text is none.
+        """
+        bounds = [bound for item in text.split(",") for bound in _bounds(item.strip(), network)]
+        seen = [bound.cost for bound in bounds]
+        for cost in seen:
+            if seen.count(cost) > 1:
+                raise BudgetError(f"a budget must bound each cost once, but {text!r} bounds {cost} {seen.count(cost)} times")
+        return cls(text, tuple(bounds))
+
+    def excess(self, costs: Costs) -> float:
+        """Sum of the relative excesses; 0 if `costs` are within the budget."""
+        return sum([bound.excess(costs[bound.cost]) for bound in self.bounds])
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.bounds))
+
+
+def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
+    if network and item in published():
+        costs = network(item)
+        return [Bound(cost, costs[cost]) for cost in ("params", "latency")]
+    match = BOUND.fullmatch(item)
+    if not match:
+        near = f"; {unknown('network', item, published())}" if re.fullmatch(r"[a-z_]\w*", item) else ""
+        raise BudgetError(f"a budget must be {GRAMMAR}, but got {item!r}{near}")
+    low, low_prefix, high, prefix, unit, cost = match.groups(default="")
+    cost = cost or next((name for name, its in UNITS.items() if unit == "ms" == its), "")
+    if cost not in UNITS:
+        raise BudgetError(f"{item!r}: {unknown('cost', cost, UNITS) if cost else f'a budget must name its cost: {GRAMMAR}'}")
+    if unit != UNITS[cost]:
+        raise BudgetError(f"{cost} must be in {UNITS[cost] or 'plain numbers'}, but {item!r} is in {unit or 'plain numbers'}")
+    least = float(low) * PREFIXES[low_prefix or prefix] if low else 0.0
+    most = float(high) * PREFIXES[prefix]
+    if most <= 0 or least > most:
+        raise BudgetError(f"a bound must be positive and a range must rise, but got {item!r}")
+    return [Bound(cost, most, least)]
+
+
+def price(arch: Arch, model: LatencyModel) -> dict[str, float]:
+    """Costs of a network by the names that budgets use; size and memory in bytes at float32.
+
+    Raises:
+        UnmeasuredError: the latency model does not know one of its ops.
+    """
+    params = arch.params
+    return {
+        "params": params,
+        "macs": arch.macs,
+        "latency": model.predict(arch).ms,
+        "size": FLOAT_BYTES * params,
+        "memory": arch.peak_bytes,
+    }
+
+
+def show(cost: str, value: float) -> str:
+    """A cost for people: `5.58M`, `12.3 ms`, `22.3 MB`."""
+    if UNITS[cost] == "ms":
+        return f"{value:.3g} ms"
+    prefix = next((p for p in ("G", "M", "K") if value >= PREFIXES[p]), "")
+    unit = UNITS[cost]
+    return f"{value / PREFIXES[prefix]:.4g}{' ' if unit else ''}{prefix}{unit}"
+
+
+def repair(
+    picks: Mapping[str, Any],
+    space: Space,
+    excess: Callable[[Arch], float],
+    generator: random.Random,
+    *,
+    tries: int = 400,
+) -> tuple[dict[str, Any], float, int]:
+    """A walk from `picks` into the budget: (picks, excess, architectures that were over it on the way).
+
+    Each step redraws one choice and is kept unless it makes matters worse, so that the walk ends near where it began.
+    """
+    here = dict(picks)
+    least, over = excess(space.at(here)), 0
+    while least > 0 and over < tries:
+        over += 1
+        name = generator.choice(list(space.choices))
+        step = here | {name: generator.choice(space.choices[name])}
+        found = excess(space.at(step))
+        if found <= least:
+            here, least = step, found
+    return here, least, over
+
+
+def check_feasible(budget: Budget, space: Space, model: LatencyModel, *, seed: int = 0, starts: int = 4) -> None:
+    """Return if some point of the space meets the budget; it is looked for by descent from the corners and from random points.
+
+    Raises:
+        BudgetError: none was found; the message gives the nearest feasible budget found.
+    """
+    generator = random.Random(seed)
+    points = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
+    points += [{name: generator.choice(values) for name, values in space.choices.items()} for _ in range(starts)]
+
+    def excess(picks: Mapping[str, Any]) -> float:
+        return budget.excess(price(space.at(picks), model))
+
+    nearest, least = points[0], inf
+    for point in points:
+        here, found = _descend(point, space, excess)
+        if found < least:
+            nearest, least = here, found
+        if least == 0:
+            return
+    costs = price(space.at(nearest), model)
+    reach = ",".join(f"{show(bound.cost, costs[bound.cost]).replace(' ', '')}-{bound.cost}" for bound in budget.bounds)
+    raise BudgetError(f"a network of {space.name} must meet the budget {budget.text}, but none does; the nearest feasible is {reach}")
+
+
+def _descend(
+    picks: Mapping[str, Any], space: Space, excess: Callable[[Mapping[str, Any]], float]
+) -> tuple[dict[str, Any], float]:
+    """The best option of each choice in turn, until none is better or the budget is met: (picks, excess)."""
+    here, least = dict(picks), excess(picks)
+    better = True
+    while better and least > 0:
+        better = False
+        for name, values in space.choices.items():
+            found, value = min(((excess(here | {name: value}), value) for value in values), key=lambda pair: pair[0])
+            if found < least:
+                here, least, better = here | {name: value}, found, True
+    return here, least

@@ -1,0 +1,384 @@
+"""The command line: the verbs, and the only file that prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mvnas import __version__
+from mvnas.errors import MvnasError, StudyError
+
+DEVICE = "cascadelake-1t"
+STUDY = "mvnas.db"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb: 0 on success, 2 on a user's mistake, 130 when interrupted."""
+    args = _parser().parse_args(argv)
+    warnings.filterwarnings("ignore")
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except MvnasError as error:
+        print(f"mvnas: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mvnas", description="Find the most accurate MobileViT-class network that fits your budget on your device."
+    )
+    parser.add_argument("--version", action="version", version=f"mvnas {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], None], about: str, *, figures: bool = True) -> Any:
+        made = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        made.set_defaults(run=run)
+        if figures:
+            made.add_argument("--json", action="store_true", help="print plain data")
+        return made
+
+    def device(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--device", default=DEVICE, metavar="TABLE", help="latency table: a shipped name or a folder (%(default)s)")
+
+    search = verb("search", _search, "search a space for the networks that trade accuracy and latency best within a budget")
+    search.add_argument("--budget", required=True, help="for example 6M-params, or 4M..6M-params,8ms,64MB-memory, or mobilevit_xs")
+    search.add_argument("--space", default="mobilevit", help="a shipped space's name or a .yaml file (%(default)s)")
+    search.add_argument("--data", default="digits", metavar="digits|PATH|MODULE",
+                        help="image folder, parquet files, CIFAR folder or a module with a Dataset (%(default)s: demo data)")  # fmt: skip
+    search.add_argument("--skip-broken", action="store_true", help="count images that do not decode instead of stopping")
+    device(search)
+    length = search.add_mutually_exclusive_group()
+    length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (24)")
+    length.add_argument("--time", type=_duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
+    search.add_argument("--epochs", type=_positive, help="passes over the training images a candidate is trained for")
+    search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
+    search.add_argument("--seed", type=int, default=0)
+    search.add_argument("--study", default=STUDY, metavar="FILE|URL", help="where everything is remembered (%(default)s)")
+
+    space = verb("space", _space, "tell what a space holds: points, costs, the share that fits a budget")
+    space.add_argument("space", help="a shipped space's name or a .yaml file")
+    space.add_argument("--budget")
+    device(space)
+
+    predict = verb("predict", _predict, "predict a network's costs and latency, block by block")
+    predict.add_argument("network", metavar="NETWORK", help="a published name, an Arch's .json file, or STUDY:ID")
+    device(predict)
+
+    front = verb("front", _front, "print a study's Pareto set")
+    front.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
+    front.add_argument("--csv", metavar="FILE", help="write it as CSV")
+
+    plot = verb("plot", _plot, "draw a study's accuracy-latency frontier", figures=False)
+    plot.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
+    plot.add_argument("--out", default="frontier.png", metavar="FILE", help=".png, .pdf or .svg (%(default)s)")
+
+    export = verb("export", _export, "write a network for its runtime, and check that it computes the same")
+    export.add_argument("network", nargs="?", default=STUDY, metavar="STUDY|NETWORK")
+    export.add_argument("--pick", metavar="knee|best|fastest|ID", help="which candidate of a study (knee)")
+    export.add_argument("--format", action="append", metavar="FORMAT", help="tflite, coreml, onnx or torch; may be repeated (tflite)")
+    export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
+    export.add_argument("--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's")
+    device(export)
+
+    measure = verb("measure", _measure, "time ops and networks on this machine into a latency table; continues one that is there")
+    measure.add_argument("--backend", default="tflite", help="runtime to time (%(default)s)")
+    measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
+    measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
+    measure.add_argument("--threads", type=_count, default=1, help="(%(default)s)")
+    measure.add_argument("--ops", type=_count, default=48, metavar="N", help="timings of each kind of op (%(default)s)")
+    measure.add_argument("--networks", type=_count, default=48, metavar="N", help="whole networks (%(default)s)")
+    measure.add_argument("--seed", type=int, default=0)
+
+    fit = verb("fit", _fit, "tell how good a table's latency model is on networks that it has not seen")
+    fit.add_argument("table", nargs="?", default=DEVICE, metavar="TABLE")
+    return parser
+
+
+def _search(args: argparse.Namespace) -> None:
+    from mvnas.budget import show
+    from mvnas.plot import plot
+    from mvnas.report import frontier_table, slowest_ms, summary_json, write_csv
+    from mvnas.search import Task, search
+    from mvnas.training import Schedule
+
+    task = Task.prepare(
+        args.budget,
+        space=args.space,
+        data=args.data,
+        device=args.device,
+        schedule=Schedule(epochs=args.epochs) if args.epochs else None,
+        seed=args.seed,
+        skip_broken=args.skip_broken,
+    )
+    say = _quiet if args.json else print
+    say(f"space    {args.space}: {task.space.size:.3g} networks")
+    say(f"budget   {task.budget}")
+    images = f"{len(task.data.train.labels)} + {len(task.data.val.labels)} images of {len(task.data.classes)} classes"
+    say(f"data     {args.data}: {images}, {task.data.side} px; sizes in training are {task.setup.factor:g} of the deployed ones")
+    if task.data.note:
+        say(f"         {task.data.note}")
+    say(f"device   latency is predicted for {args.device}; `mvnas measure` makes a table of yours")
+    say(f"study    {args.study}: the same command continues it")
+    with _Bar(args.json) as bar:
+        study = search(task, study=args.study, trials=args.trials, seconds=args.time, sampler=args.sampler, show=bar.status)
+    failures = study.failures()
+    for number, reason in list(failures.items())[:3]:
+        print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
+    if not study.scores():
+        raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did")
+    table, picture = study.folder / "frontier.csv", study.folder / "frontier.png"
+    write_csv(study.frontier().scores, table)
+    plot(study, picture)
+    if args.json:
+        print(json.dumps(summary_json(study), indent=2))
+        return
+    slowest, knee = slowest_ms(study), study.frontier().pick("knee")
+    print(f"\n{frontier_table(study)}\n")
+    print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
+    print(f"hypervolume {study.frontier().hypervolume(slowest_ms=slowest):.4f} (of accuracy 0..1 by latency 0..{show('latency', slowest)})")
+    print(f"wrote {table} and {picture}")
+    print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
+
+
+def _space(args: argparse.Namespace) -> None:
+    from mvnas.budget import Budget, check_feasible, price
+    from mvnas.report import space_json, space_table
+    from mvnas.space import Space
+
+    model, space = _model(args.device), Space.load(args.space)
+    budget = Budget.parse(args.budget, lambda name: price(Space.load(name).arch(), model)) if args.budget else None
+    if budget:
+        check_feasible(budget, space, model)
+    told = space_json(space, model, budget)
+    if args.json:
+        print(json.dumps(told, indent=2))
+        return
+    print(f"{args.space}: {told['points']:,} networks ({told['points']:.3g}) from {len(told['choices'])} choices")
+    print(f"costs of {told['samples']:,} random ones, 1,000 classes, latency on {told['device']}:\n\n{space_table(told)}")
+    if budget:
+        print(f"\nwithin the budget ({budget}): {told['share_that_fits']:.1%}")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from mvnas.budget import show
+    from mvnas.network import resolve
+    from mvnas.report import network_json, network_table
+
+    network = resolve(args.network)
+    told = network_json(network.arch, _model(args.device))
+    if args.json:
+        print(json.dumps(told, indent=2))
+        return
+    print(f"{network.name} at {network.arch.resolution} px on {told['device']} (predicted, with a 90 % interval)\n")
+    print(network_table(told))
+    print(
+        f"\n{told['params']:,} parameters, {told['macs']:,} MACs, {show('memory', told['peak_bytes'])} of activations, "
+        f"{told['latency_ms']:.2f} ms ({told['latency_low_ms']:.2f} .. {told['latency_high_ms']:.2f}); "
+        f"{told['measured_share']:.0%} of the time is in ops that were timed themselves, the rest is modelled"
+    )
+
+
+def _front(args: argparse.Namespace) -> None:
+    from mvnas.report import frontier_table, summary_json, write_csv
+    from mvnas.study import Study
+
+    study = Study.load(args.study)
+    study.pick("knee")
+    if args.csv:
+        write_csv(study.frontier().scores, Path(args.csv))
+    print(json.dumps(summary_json(study), indent=2) if args.json else frontier_table(study))
+
+
+def _plot(args: argparse.Namespace) -> None:
+    from mvnas.plot import plot
+    from mvnas.study import Study
+
+    plot(Study.load(args.study), Path(args.out))
+    print(f"wrote {args.out}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from mvnas.errors import ExportError
+    from mvnas.export import export
+    from mvnas.network import resolve
+    from mvnas.pretrained import read_weights
+
+    network = resolve(args.network, pick=args.pick or "knee")
+    path = Path(args.weights) if args.weights else network.weights
+    if path is None:
+        raise ExportError(f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)")
+    if not path.is_file() and network.study:
+        kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
+        raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
+    arch, state = read_weights(network.arch, path)
+    estimate = _model(args.device).predict(arch)
+    card: dict[str, Any] = {
+        "predicted": {"device": args.device, "ms": estimate.ms, "low_ms": estimate.low_ms, "high_ms": estimate.high_ms},
+    }
+    if network.score and network.study:
+        setup = network.study.setup
+        card |= {"accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
+                 "classes": list(setup.classes), "budget": setup.budget, "study": network.study.place}  # fmt: skip
+    done = export(arch, state, Path(args.out), name=network.name, formats=args.format or ["tflite"], card=card)
+    if args.json:
+        print((Path(args.out) / "card.json").read_text(), end="")
+        return
+    for row in done:
+        print(f"{row.format:8} {row.told}")
+    print(f"wrote {args.out}: {', '.join(row.path.name for row in done)}, card.json")
+
+
+def _measure(args: argparse.Namespace) -> None:
+    from mvnas.backends import backend
+    from mvnas.measure import measure
+    from mvnas.space import Space
+
+    runtime = backend(args.backend, threads=args.threads)
+    with _Bar(args.json) as bar:
+        table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops_a_kind=args.ops,
+                        networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip
+    drift = [timing.reference_ms for timing in table.ops.values()]
+    told = {
+        "table": args.table,
+        "ops": len(table.ops),
+        "networks": len(table.networks),
+        "reference_ms": {"min": min(drift), "max": max(drift)},
+    }
+    if args.json:
+        print(json.dumps(told, indent=2))
+        return
+    print(f"{args.table}: {told['ops']} ops and {told['networks']} networks")
+    print(f"the reference op took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most")
+    print(f"how good its model is: mvnas fit {args.table}")
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from mvnas.holdout import held_out
+    from mvnas.latency import LatencyModel
+    from mvnas.report import text_table
+    from mvnas.table import Table
+
+    table = Table.load(args.table)
+    rows = held_out(table)
+    model = LatencyModel.fit(table)
+    if args.json:
+        told = {"device": dict(table.device), "ops": len(table.ops), "networks": len(table.networks)}
+        told |= {"factor": model.factor, "spread": model.spread, "held_out": [asdict(row) for row in rows]}
+        print(json.dumps(told, indent=2))
+        return
+    device = table.device
+    print(f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)")
+    print(f"{len(table.ops)} ops, {len(table.networks)} networks; held-out errors, 5 folds of networks:\n")
+    cells = [("predictor", "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
+    for row in rows:
+        interval = "" if row.covered is None else f"covers {row.covered:.0%}, +-{row.width:.1%}"
+        cells.append((row.name, f"{row.mape:.1%}", f"{row.within_5:.0%}", f"{row.within_10:.0%}", f"{row.worst:.1%}",
+                      f"{row.tau:.3f}", interval))  # fmt: skip
+    print(text_table(cells))
+
+
+def _model(device: str) -> Any:
+    from mvnas.latency import LatencyModel
+    from mvnas.table import Table
+
+    return LatencyModel.fit(Table.load(device))
+
+
+def _quiet(*_: object) -> None:
+    """Say nothing."""
+
+
+class _Bar:
+    """Progress: a live bar on a terminal, plain lines when piped, nothing beside plain data."""
+
+    def __init__(self, silent: bool) -> None:
+        self.silent, self.live = silent, sys.stderr.isatty()
+        self.bar: Any = None
+        self.last: object = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def status(self, status: Any) -> None:
+        """Show where a search stands."""
+        left = "" if status.left_seconds is None else f", {_clock(status.left_seconds)} left"
+        told = (
+            f"{status.failed} failed, {status.infeasible} over budget, best {status.best:.1%}, "
+            f"{status.frontier} on the frontier{left}"
+        )
+        self._draw("trials", status.done + status.failed, status.total, told, status.doing)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Show where a measurement stands."""
+        if self.last is not None and self.live and self.bar is not None and self.bar.desc != what:
+            self.bar.close()
+            self.bar = None
+        self._draw(what, done, total, "", "", every=max(1, total // 10))
+
+    def _draw(self, what: str, done: int, total: int | None, told: str, doing: str, *, every: int = 1) -> None:
+        if self.silent:
+            return
+        if not self.live:
+            if not doing and (what, done) != self.last and (done % every == 0 or done == total):
+                print(f"{what} {done}/{total or '?'}{'; ' if told else ''}{told}", file=sys.stderr, flush=True)
+                self.last = (what, done)
+            return
+        from tqdm import tqdm
+
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=what, dynamic_ncols=True, leave=True,
+                            bar_format="{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}")  # fmt: skip
+        self.last = (what, done)
+        self.bar.desc, self.bar.n, self.bar.total = what, done, total
+        self.bar.set_postfix_str("; ".join(part for part in (told, doing) if part), refresh=False)
+        self.bar.update(0) if doing else self.bar.refresh()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, but got {text}")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive, but got {text}")
+    return value
+
+
+def _duration(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        return _positive(text[:-1]) * units[text[-1:]]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m or 2h, but got {text!r}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Export: the chosen network in every format asked for, each file checked against torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from mvnas import __version__
+from mvnas.arch import Arch
+from mvnas.backends import Runtime, backend
+from mvnas.errors import ExportError, unknown
+from mvnas.graph import Graph
+from mvnas.measure import cpu, pinned
+from mvnas.nn import build, deploy, example, rank
+from mvnas.ops import State
+
+FORMATS = ("tflite", "coreml", "onnx", "torch")
+TOLERANCE = 1e-4  # largest |difference| from torch, relative to the largest |logit| where that is above 1
+MOST_AXES = 4
+IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported file: what was checked of it, in one line, and the figures of the check."""
+
+    format: str
+    path: Path
+    told: str
+    figures: Mapping[str, Any]
+
+
+def export(
+    arch: Arch, state: State, folder: Path, *, name: str, formats: Sequence[str], card: Mapping[str, Any] | None = None
+) -> list[Exported]:
+    """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write card.json.
+
+    The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
+    long it takes on this machine. Where a file fails its check it is left with the suffix `.failed`.
+
+    Raises:
+        ExportError: a format is unknown, the weights are not the network's, or a file's numbers differ from torch's.
+    """
+    for word in formats:
+        if word not in FORMATS:
+            raise ExportError(unknown("format", word, FORMATS))
+    graph = arch.graph()
+    module = load(graph, state)
+    shipped, folded = deploy(graph, state)
+    folder.mkdir(parents=True, exist_ok=True)
+    program = torch.export.export(load(shipped, folded), example(shipped))
+    if rank(program) > MOST_AXES:
+        raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {rank(program)}")
+    images = [image.numpy() for image in torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))]
+    with torch.inference_mode():
+        truth = [module(torch.from_numpy(image)).numpy() for image in images]
+    done = []
+    for word in dict.fromkeys(formats):
+        runtime = backend(word)
+        path = folder / f"{name}{runtime.suffix}"
+        runtime.export(shipped, path, folded)
+        done.append(_check(word, runtime, path, images, truth))
+    told = {
+        "name": name,
+        "arch": arch.to_json(),
+        "params": arch.params,
+        "macs": arch.macs,
+        "peak_bytes": arch.peak_bytes,
+        **(card or {}),
+        "files": {row.path.name: {"format": row.format, **row.figures} for row in done},
+        "versions": {"mvnas": __version__, "torch": version("torch")},
+    }
+    (folder / "card.json").write_text(json.dumps(told, indent=2) + "\n")
+    return done
+
+
+def load(graph: Graph, state: State) -> torch.nn.Module:
+    """Module of `graph` with weights `state`, in evaluation mode.
+
+    Raises:
+        ExportError: the weights are another network's.
+    """
+    module = build(graph)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ExportError(f"the weights must be those of this network, but {lines[1].strip() if lines[1:] else lines[0]}") from None
+    return module.eval()
+
+
+def _check(word: str, runtime: Runtime, path: Path, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Exported:
+    """Compare a file's outputs with torch's, and time it."""
+    inspect = getattr(runtime, "inspect", None)
+    figures: dict[str, Any] = dict(inspect(path)) if inspect else {}
+    if not getattr(runtime, "runs_here", True):
+        return Exported(word, path, f"{path.name}: converted and its ops checked; running it needs macOS", figures | {"run": False})
+    outputs = [runtime.run(path, [image])[0] for image in images]
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, truth, strict=True))
+    bound = TOLERANCE * max(1.0, *(float(np.abs(y).max()) for y in truth))
+    if not difference <= bound:
+        path.rename(path.with_name(path.name + ".failed"))
+        raise ExportError(f"{path.name} must compute what torch does, but differs by {difference:.2e}, more than {bound:.2e}")
+    conditions = dict(runtime.conditions())
+    with pinned(int(conditions["threads"])):
+        taken = runtime.time(path, seconds=0.5, runs=10)
+    figures |= {"max_difference": difference, "bound": bound}
+    figures["measured"] = {"min_ms": min(taken), "median_ms": median(taken), "runs": len(taken), "cpu": cpu(), **conditions}
+    told = f"{path.name}: max |difference| from torch {difference:.1e} (bound {bound:.1e}), {min(taken):.2f} ms here"
+    return Exported(word, path, told, figures)

@@ -1,0 +1,75 @@
+"""The picture of a study: accuracy against latency, every candidate, the frontier, the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mvnas.errors import StudyError
+from mvnas.score import Frontier, Score
+from mvnas.study import Study
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#8C8C8C"  # of Okabe and Ito: told apart by all, and in grey print by marker
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def plot(study: Study, path: Path) -> None:
+    """Write the accuracy-latency frontier of `study` as PNG, PDF or SVG, by the suffix of `path`.
+
+    Raises:
+        StudyError: nothing has finished yet, or the path cannot be written.
+    """
+    scores = study.scores()
+    if not scores:
+        raise StudyError(f"a plot needs a finished candidate, but {study.place} has none; run the search first")
+    if path.suffix not in FORMATS:
+        raise StudyError(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
+    setup = study.setup
+    figure = draw(
+        scores,
+        title=f"{len(scores)} networks within {setup.budget}, trained {setup.schedule['epochs']:g} epochs on {Path(setup.data).name}",
+        device=setup.device,
+    )
+    try:
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise StudyError(f"the plot must go to a folder that can be written, but {path}: {error.strerror}") from None
+
+
+def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
+    """Figure of scores: candidates, their frontier as a step line with latency intervals, named baselines, the knee."""
+    frontier = Frontier.of(scores).scores
+    others = [score for score in scores if score not in frontier]
+    figure = Figure(figsize=(7.2, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter([s.latency_ms for s in others], [100 * s.accuracy for s in others], s=24, c=GREY, marker="o",
+                 label="other candidates", alpha=0.8, linewidths=0, zorder=2)
+    x, y = [s.latency_ms for s in frontier], [100 * s.accuracy for s in frontier]
+    right = max(s.latency_ms for s in scores) * 1.1
+    axes.step([*x, right], [*y, y[-1]], where="post", color=BLUE, linewidth=1.6, zorder=3)
+    reach = [[s.latency_ms - s.latency_low_ms for s in frontier], [s.latency_high_ms - s.latency_ms for s in frontier]]
+    axes.errorbar(x, y, xerr=reach, fmt="s", color=BLUE, markersize=6, elinewidth=1, capsize=2.5, zorder=4,
+                  label="frontier, with 90 % latency interval")
+    named = [s for s in scores if s.name]
+    if named:
+        axes.scatter([s.latency_ms for s in named], [100 * s.accuracy for s in named], s=95, facecolors="none",
+                     edgecolors=VERMILION, marker="D", linewidths=1.5, label="published network", zorder=5)
+    for score in named:
+        axes.annotate(score.name, (score.latency_ms, 100 * score.accuracy), xytext=(7, -11), color=VERMILION,
+                      textcoords="offset points", fontsize=8.5, zorder=6)
+    knee = Frontier(frontier).pick("knee")
+    axes.annotate("knee", (knee.latency_ms, 100 * knee.accuracy), xytext=(-6, 9), textcoords="offset points",
+                  ha="right", fontsize=8.5, color=BLUE, zorder=6)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.set_xlabel(f"latency in ms at batch 1, predicted for {device}")
+    axes.set_ylabel("accuracy on held-out images in %")
+    axes.set_title(title, fontsize=10)
+    axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.9)
+    return figure

@@ -1,0 +1,169 @@
+"""What a study or a network tells in words and tables."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mvnas.arch import Arch, kind_of
+from mvnas.budget import Budget, price, show
+from mvnas.errors import StudyError
+from mvnas.latency import LatencyModel
+from mvnas.score import Score
+from mvnas.space import Space
+from mvnas.study import Study
+
+SAMPLES = 2000
+
+COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "params", "macs", "peak_bytes",
+           "resolution")  # fmt: skip
+
+
+def score_row(score: Score) -> dict[str, Any]:
+    """A score as one row of a table."""
+    known = vars(score) | {"trial": score.number, "resolution": score.arch.resolution}
+    return {column: round(known[column], 6) if isinstance(known[column], float) else known[column] for column in COLUMNS}
+
+
+def write_csv(scores: Iterable[Score], path: Path) -> None:
+    """Write scores as CSV.
+
+    Raises:
+        StudyError: the path cannot be written.
+    """
+    try:
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(map(score_row, scores))
+    except OSError as error:
+        raise StudyError(f"the table must go to a folder that can be written, but {path}: {error.strerror}") from None
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells in aligned columns; the first row is the header, and all but the first column align right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def frontier_table(study: Study) -> str:
+    """The Pareto set as text, knee marked."""
+    frontier = study.frontier()
+    knee = frontier.pick("knee")
+    rows = [("network", "accuracy", "latency ms", "90 % interval", "params", "MACs", "memory", "px", "")]
+    for score in frontier.scores:
+        rows.append((
+            score.label,
+            f"{score.accuracy:.1%}",
+            f"{score.latency_ms:.2f}",
+            f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
+            show("params", score.params),
+            show("macs", score.macs),
+            show("memory", score.peak_bytes),
+            str(score.arch.resolution),
+            "knee" if score == knee else "",
+        ))
+    return text_table(rows)
+
+
+def summary_json(study: Study) -> dict[str, Any]:
+    """The Pareto set and what it came from, as plain data."""
+    frontier, setup = study.frontier(), study.setup
+    slowest = slowest_ms(study)
+    return {
+        "study": study.place,
+        "budget": setup.budget,
+        "space": setup.space,
+        "data": setup.data,
+        "device": setup.device,
+        "trained": len(study.scores()),
+        "failed": len(study.failures()),
+        "infeasible": study.infeasible(),
+        "hypervolume": frontier.hypervolume(slowest_ms=slowest),
+        "hypervolume_slowest_ms": slowest,
+        "knee": frontier.pick("knee").number,
+        "frontier": [score_row(score) for score in frontier.scores],
+    }
+
+
+def slowest_ms(study: Study) -> float:
+    """Latency of the slowest finished candidate: where the hypervolume is measured from."""
+    return max((score.latency_ms for score in study.scores()), default=1.0)
+
+
+def network_json(arch: Arch, model: LatencyModel) -> dict[str, Any]:
+    """Costs and predicted latency of a network, in total and by block."""
+    estimate = model.predict(arch)
+    graph = arch.graph()
+    shipped = graph.deployed().block_costs()
+    return {
+        "params": arch.params,
+        "macs": arch.macs,
+        "peak_bytes": arch.peak_bytes,
+        "latency_ms": estimate.ms,
+        "latency_low_ms": estimate.low_ms,
+        "latency_high_ms": estimate.high_ms,
+        "measured_share": estimate.measured_share,
+        "device": model.device,
+        "blocks": [
+            {
+                "block": kind_of(part),
+                "output": list(row.shape),
+                "params": row.params,
+                "macs": row.macs,
+                "traffic_bytes": costs.traffic_bytes,
+                "peak_bytes": costs.peak_bytes,
+                "latency_ms": ms,
+            }
+            for part, row, costs, ms in zip(arch.blocks, arch.summaries, shipped, model.predict_blocks(arch), strict=True)
+        ],
+    }
+
+
+def network_table(told: dict[str, Any]) -> str:
+    """The blocks of `network_json` as text."""
+    rows = [("block", "output", "params", "MACs", "memory", "ms", "share")]
+    for i, block in enumerate(told["blocks"]):
+        rows.append((
+            f"{i} {block['block']}",
+            " x ".join(map(str, block["output"])),
+            f"{block['params']:,}",
+            show("macs", block["macs"]),
+            show("memory", block["peak_bytes"]),
+            f"{block['latency_ms']:.3f}",
+            f"{block['latency_ms'] / told['latency_ms']:.1%}",
+        ))
+    return text_table(rows)
+
+
+def space_json(space: Space, model: LatencyModel, budget: Budget | None, *, seed: int = 0) -> dict[str, Any]:
+    """Number of points of a space, and of random points the least, median and largest of each cost and the share that fits."""
+    generator = random.Random(seed)
+    archs = [space.sample(lambda name, values: generator.choice(values)) for _ in range(SAMPLES if space.choices else 1)]
+    costs = [price(arch, model) for arch in archs]
+    spread = {}
+    for cost in costs[0]:
+        values = [row[cost] for row in costs]
+        spread[cost] = {"min": min(values), "median": median(values), "max": max(values)}
+    return {
+        "space": space.name,
+        "points": space.size,
+        "choices": {name: list(values) for name, values in space.choices.items()},
+        "device": model.device,
+        "samples": len(archs),
+        "costs": spread,
+        "budget": budget.text if budget else None,
+        "share_that_fits": sum(budget.excess(row) == 0 for row in costs) / len(costs) if budget else None,
+    }
+
+
+def space_table(told: dict[str, Any]) -> str:
+    """The costs of `space_json` as text."""
+    rows = [("cost", "min", "median", "max")]
+    rows += [(cost, *(show(cost, values[key]) for key in ("min", "median", "max"))) for cost, values in told["costs"].items()]
+    return text_table(rows)

@@ -1,0 +1,105 @@
+"""What is known of candidates, and the frontier of those that no other beats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from typing import Any
+
+from mvnas.arch import Arch
+from mvnas.errors import StudyError, unknown
+
+OBJECTIVES: Mapping[str, int] = {"accuracy": 1, "latency_ms": -1}  # name of a field of Score -> sign of better
+
+PICKS = ("knee", "best", "fastest")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is known of one Arch. `sources` says of accuracy and latency where they come from.
+
+    `number` is the trial it was scored in, `name` that of a published network or "".
+    """
+
+    arch: Arch
+    accuracy: float
+    latency_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    params: int
+    macs: int
+    peak_bytes: int
+    number: int = 0
+    name: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the architecture last."""
+        rest = {key: value for key, value in vars(self).items() if key not in ("arch", "sources")}
+        return rest | {"sources": dict(self.sources), "arch": self.arch.to_json()}
+
+    @property
+    def label(self) -> str:
+        """The published name, or the trial."""
+        return self.name or f"trial {self.number}"
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The Scores that no other Score beats, from the fastest to the slowest.
+
+    One score beats another if it is no worse in every objective and better in one.
+    """
+
+    scores: tuple[Score, ...]
+    objectives: Mapping[str, int] = field(default_factory=lambda: OBJECTIVES)
+
+    @classmethod
+    def of(cls, scores: Iterable[Score], objectives: Mapping[str, int] = OBJECTIVES) -> Frontier:
+        """Frontier of any scores, by brute force: a search has hundreds, not millions."""
+        every = list(scores)
+        values = [tuple(sign * getattr(score, name) for name, sign in objectives.items()) for score in every]
+        kept = [score for score, mine in zip(every, values, strict=True) if not any(_beats(v, mine) for v in values)]
+        return cls(tuple(sorted(kept, key=lambda score: (score.latency_ms, score.number))), objectives)
+
+    def hypervolume(self, *, slowest_ms: float) -> float:
+        """Share of the rectangle accuracy 0..1 by latency 0..`slowest_ms` that the frontier covers, in [0, 1].
+
+        Larger is better; figures compare only at the same `slowest_ms`. Scores that are slower cover nothing.
+        """
+        area, best = 0.0, 0.0
+        for score in self.scores:
+            if score.latency_ms < slowest_ms and score.accuracy > best:
+                area += (score.accuracy - best) * (slowest_ms - score.latency_ms)
+                best = score.accuracy
+        return area / slowest_ms
+
+    def pick(self, what: str) -> Score:
+        """The `knee`, the `best` (most accurate) or the `fastest` of the frontier.
+
+        The knee lies highest above the line from the fastest to the best, in accuracy against the logarithm of latency.
+
+        Raises:
+            StudyError: the frontier is empty, or there is no such pick.
+        """
+        if not self.scores:
+            raise StudyError("a frontier must have a finished candidate to pick from, but has none; run the search first")
+        if what not in PICKS:
+            raise StudyError(unknown("pick", what, (*PICKS, "a trial's number")))
+        fastest = self.scores[0]
+        best = max(self.scores, key=lambda score: score.accuracy)
+        if what == "fastest" or fastest.accuracy == best.accuracy or fastest.latency_ms == best.latency_ms:
+            return fastest
+        if what == "best":
+            return best
+        rise, run = best.accuracy - fastest.accuracy, log(best.latency_ms / fastest.latency_ms)
+
+        def height(score: Score) -> float:
+            return (score.accuracy - fastest.accuracy) / rise - log(score.latency_ms / fastest.latency_ms) / run
+
+        return max(self.scores, key=height)
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

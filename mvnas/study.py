@@ -1,0 +1,232 @@
+"""Studies: the one file a search leaves, and what can be read from it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from mvnas.arch import Arch
+from mvnas.errors import StudyError
+from mvnas.score import Frontier, Score
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+NAME = "mvnas"
+DIRECTIONS = ["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a study remembers and every command that continues it must agree with.
+
+    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show.
+    """
+
+    budget: str
+    space: str
+    data: str
+    device: str
+    schedule: Mapping[str, float]
+    seed: int
+    factor: float
+    classes: tuple[str, ...]
+    note: str = ""
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, wanted: Setup, study: str) -> None:
+        """Return if a command that wants `wanted` may continue this study.
+
+        Raises:
+            StudyError: it contradicts the study; the message names the difference.
+        """
+        have, want = asdict(self), asdict(wanted)
+        for key in ("budget", "space", "device", "schedule", "seed", "data"):
+            same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
+            if same:
+                continue
+            change = f"{key} was {have[key]} and is {want[key]}"
+            if have[key] == want[key]:
+                change = f"the content of {key} {have[key]} has changed since"
+            raise StudyError(f"the study {study} must be continued as it began, but {change}; repeat its command or name another --study")
+
+
+class Study:
+    """A search's record on disk: candidates, what became of them, and the weights of those on the frontier."""
+
+    def __init__(self, place: str, record: optuna.Study) -> None:
+        self.place = place
+        self.record = record
+
+    @classmethod
+    def load(cls, place: str) -> Study:
+        """The study in a SQLite file, or at a database's URL.
+
+        Raises:
+            StudyError: there is none, or the file is something else.
+        """
+        if "://" not in place and not Path(place).is_file():
+            raise StudyError(f"a study must be a file that `mvnas search` wrote, but there is no {place}; run the search first")
+        with _readable(place):
+            study = cls(place, optuna.load_study(study_name=NAME, storage=_storage(place)))
+        if "setup" not in study.record.user_attrs:
+            raise StudyError(f"{place} must be a study of mvnas, but holds another one")
+        return study
+
+    @classmethod
+    def begin(cls, place: str, setup: Setup, sampler: optuna.samplers.BaseSampler | None = None) -> Study:
+        """The study at `place`, made if it is not there.
+
+        Raises:
+            StudyError: it is there, and began in another way.
+        """
+        path = Path(place)
+        if "://" not in place and not path.parent.is_dir():
+            raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
+        with _readable(place):
+            record = optuna.create_study(
+                study_name=NAME, storage=_storage(place), directions=DIRECTIONS, sampler=sampler, load_if_exists=True
+            )
+        study = cls(place, record)
+        if "setup" in record.user_attrs:
+            study.setup.check(setup, place)
+        else:
+            record.set_user_attr("setup", asdict(setup))
+        return study
+
+    @property
+    def setup(self) -> Setup:
+        data = self.record.user_attrs["setup"]
+        return Setup(**{**data, "classes": tuple(data["classes"])})
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's files lie: beside its own, or here if it is in a database elsewhere."""
+        return Path(".") if "://" in self.place else Path(self.place).parent
+
+    def weights(self, number: int) -> Path:
+        """File of a candidate's trained weights."""
+        stem = NAME if "://" in self.place else Path(self.place).stem
+        return self.folder / f"{stem}.weights" / f"{number}.safetensors"
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.record.get_trials(deepcopy=False, states=states or None)
+
+    def scores(self) -> list[Score]:
+        """Every finished candidate, in order."""
+        return [self._score(trial) for trial in self.trials(TrialState.COMPLETE)]
+
+    def _score(self, trial: FrozenTrial) -> Score:
+        known = trial.user_attrs
+        setup = self.setup
+        sources = {
+            "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training",
+            "latency": f"predicted for {setup.device}",
+        }
+        costs = {key: known[key] for key in ("latency_low_ms", "latency_high_ms", "params", "macs", "peak_bytes")}
+        return Score(
+            arch=Arch.from_json(known["arch"]),
+            accuracy=trial.values[0],
+            latency_ms=trial.values[1],
+            number=trial.number,
+            name=known.get("name", ""),
+            sources=sources,
+            **costs,
+        )
+
+    def failures(self) -> dict[int, str]:
+        """Number and reason of every candidate that failed."""
+        failed = self.trials(TrialState.FAIL)
+        return {t.number: t.user_attrs["reason"] for t in failed if "reason" in t.user_attrs}
+
+    def infeasible(self) -> int:
+        """How many candidates were over the budget and never trained."""
+        return sum(trial.user_attrs.get("infeasible", 0) for trial in self.trials())
+
+    def frontier(self) -> Frontier:
+        return Frontier.of(self.scores())
+
+    def pick(self, what: str) -> Score:
+        """The finished candidate `knee`, `best`, `fastest`, or that of a trial's number.
+
+        Raises:
+            StudyError: there is no such candidate.
+        """
+        scores = self.scores()
+        if not what.isdigit():
+            return Frontier.of(scores).pick(what)
+        found = [score for score in scores if score.number == int(what)]
+        if not found:
+            reason = self.failures().get(int(what))
+            why = f"failed: {reason}" if reason else "is not there"
+            raise StudyError(f"the trial to pick must have finished, but {what} {why}; finished: {_ranges([s.number for s in scores])}")
+        return found[0]
+
+    def recover(self) -> None:
+        """Put candidates that a killed process left running back at the head of the queue."""
+        for trial in self.trials(TrialState.RUNNING):
+            if trial.user_attrs.get("host") == socket.gethostname() and not _alive(trial.user_attrs.get("pid", 0)):
+                self.retry(trial)
+
+    def retry(self, trial: FrozenTrial) -> None:
+        """Give up an interrupted trial and queue its candidate anew."""
+        self.record.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            name = {"name": trial.user_attrs["name"]} if "name" in trial.user_attrs else {}
+            self.record.enqueue_trial(trial.params, user_attrs=name)
+
+    def keep_weights(self) -> None:
+        """Remove the weights of candidates that are no longer on the frontier."""
+        kept = {self.weights(score.number) for score in self.frontier().scores}
+        for path in self.weights(0).parent.glob("*.safetensors"):
+            if path not in kept:
+                path.unlink()
+
+
+def _storage(place: str) -> RDBStorage:
+    url = place if "://" in place else f"sqlite:///{Path(place).resolve()}"
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None)
+
+
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Turn a database's complaints into one sentence."""
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except KeyError:
+        raise StudyError(f"{place} must hold a study of mvnas, but holds none; run the search first") from None
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, ImportError) as error:
+        told = str(getattr(error, "orig", error) or error).splitlines()[0]
+        raise StudyError(f"a study must be a SQLite file or a database's URL, but {place} is not: {told}") from None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers for people: 0-3, 5."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs) or "none"

@@ -1,0 +1,42 @@
+"""What several tests need: timm, and modules whose weights and statistics are not those of a fresh module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import pytest
+import torch
+from torch.nn import Module
+
+
+@pytest.fixture(scope="session")
+def timm() -> Iterator[ModuleType]:
+    """timm, the reference for published networks.
+
+    It imports torchvision, whose compiled operators do not load beside every build of torch. None of them is called
+    here, so where they are missing it is enough to declare the two that torchvision names while it is imported.
+    """
+    if find_spec("timm") is None:
+        pytest.skip("timm, the reference for published networks, is not installed: pip install timm")
+    try:
+        import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+    yield import_module("timm")
+
+
+def randomise(module: Module, seed: int = 0) -> Module:
+    """`module` in evaluation mode with random norms, so that no weight, bias or statistic is 0 or 1 by default."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in module.state_dict().items():
+        leaf = name.rpartition(".")[2]
+        if leaf == "running_var" or (leaf == "weight" and value.ndim == 1):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif leaf in ("running_mean", "bias"):
+            value.normal_(0, 0.1, generator=generator)
+    return module.eval()

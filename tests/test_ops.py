@@ -1,0 +1,147 @@
+"""The contract of ops: what an op says about itself is what its torch module does, before and after deployment."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from conftest import randomise
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvnas import ops
+from mvnas.errors import SpaceError
+from mvnas.graph import Graph
+from mvnas.nn import build, deploy, example
+from mvnas.ops import (
+    Add, Attention, Concat, Conv, Fold, LayerNorm, Linear, Map, Op, Pool, Resize, Shape, Tokens, Unfold, Vector,
+)  # fmt: skip
+
+NOT_KERNELS = {ops.Op, ops.Input, ops.Layer}  # the root, what a network is fed, and what graphs hold only the ops of
+
+EXAMPLES: list[tuple[Op, tuple[Shape, ...], Shape]] = [  # op, input shapes, output shape
+    (Conv(8), (Map(4, 6, 5),), Map(8, 6, 5)),
+    (Conv(8, kernel=3, stride=2), (Map(4, 7, 10),), Map(8, 4, 5)),
+    (Conv(6, kernel=3, groups=6, act="relu"), (Map(6, 5, 5),), Map(6, 5, 5)),
+    (Conv(8, kernel=5, stride=2, groups=2, act="hardswish"), (Map(4, 9, 9),), Map(8, 5, 5)),
+    (Conv(8, norm=False, act=""), (Map(4, 3, 3),), Map(8, 3, 3)),
+    (Conv(8, kernel=3, norm=False, bias=True), (Map(4, 3, 3),), Map(8, 3, 3)),
+    (Conv(8, bias=True), (Map(4, 3, 3),), Map(8, 3, 3)),
+    (Linear(5), (Vector(7),), Vector(5)),
+    (Linear(12, act="silu"), (Tokens(4, 6, 8),), Tokens(4, 6, 12)),
+    (Linear(8, gain=0.3), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
+    (LayerNorm(), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
+    (Attention(heads=2), (Tokens(4, 6, 8),) * 3, Tokens(4, 6, 8)),
+    (Attention(heads=4), (Tokens(4, 6, 8), Tokens(4, 9, 8), Tokens(4, 9, 8)), Tokens(4, 6, 8)),
+    (Unfold(2), (Map(3, 4, 6),), Tokens(4, 6, 3)),
+    (Fold(2), (Tokens(4, 6, 3), Map(5, 4, 6)), Map(3, 4, 6)),
+    (Fold(2, size=(4, 6)), (Tokens(4, 6, 3),), Map(3, 4, 6)),
+    (Resize(4), (Map(3, 5, 8),), Map(3, 8, 8)),
+    (Resize(4), (Map(3, 4, 8),), Map(3, 4, 8)),
+    (Resize(), (Map(3, 4, 6), Map(5, 7, 5)), Map(3, 7, 5)),
+    (Resize(size=(3, 5)), (Map(3, 4, 4),), Map(3, 3, 5)),
+    (Add(), (Map(3, 4, 5),) * 2, Map(3, 4, 5)),
+    (Add(), (Tokens(4, 6, 8),) * 2, Tokens(4, 6, 8)),
+    (Concat(), (Map(3, 4, 5), Map(2, 4, 5), Map(1, 4, 5)), Map(6, 4, 5)),
+    (Pool(), (Map(3, 4, 5),), Vector(3)),
+]  # fmt: skip
+
+each_example = pytest.mark.parametrize(("op", "shapes", "out"), EXAMPLES, ids=[str(row[0]) for row in EXAMPLES])
+
+
+def test_every_op_has_an_example() -> None:
+    classes = {kind for _, kind in inspect.getmembers(ops, inspect.isclass) if issubclass(kind, Op)}
+    assert {type(op) for op, _, _ in EXAMPLES} == classes - NOT_KERNELS
+
+
+@each_example
+def test_the_stated_costs_are_those_of_the_module(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
+    graph = Graph.single(op, shapes)
+    assert graph.output.shape == out
+    for form in (graph, graph.deployed()):
+        with torch.device("meta"):
+            module, inputs = build(form).eval(), tuple(torch.empty(1, *node.shape) for node in form.inputs)
+        with FlopCounterMode(display=False) as counter:
+            result = module(*inputs)
+        assert result.shape == (1, *form.output.shape)
+        assert type(form.output.shape) is type(out)
+        assert form.params == sum(weight.numel() for weight in module.parameters())
+        assert 2 * form.macs == counter.get_total_flops()
+
+
+@each_example
+@torch.no_grad()
+def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
+    graph = Graph.single(op, shapes)
+    trained = randomise(build(graph))
+    shipped, weights = deploy(graph, trained.state_dict())
+    module = build(shipped).eval()
+    module.load_state_dict(weights)
+    inputs = example(graph, batch=2)
+    fed = inputs[: len(shipped.inputs)]  # what only gave its size is fed no more
+    torch.testing.assert_close(module(*fed), trained(*inputs), rtol=0, atol=1e-5)
+
+
+@each_example
+def test_what_is_deployed_is_in_its_last_form(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
+    shipped = Graph.single(op, shapes).deployed()
+    assert shipped.deployed() == shipped
+    assert not any(getattr(node.op, "norm", False) or getattr(node.op, "gain", 1.0) != 1 for node in shipped.nodes)
+
+
+def unfold(x: Tensor, patch: int) -> Tensor:
+    """Reference: token n of sequence p is pixel p of patch n (arXiv:2110.02178, sec. 3.1)."""
+    b, c, h, w = x.shape
+    grid = x.reshape(b, c, h // patch, patch, w // patch, patch)
+    return grid.permute(0, 3, 5, 2, 4, 1).reshape(b, patch**2, -1, c)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3, 4])
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_unfold_and_fold_are_the_reference_and_its_inverse(patch: int, rows: int) -> None:
+    x = torch.randn(2, 3, rows * patch, 4 * patch)
+    tokens = Unfold(patch).forward(x)
+    assert torch.equal(tokens, unfold(x, patch))
+    assert torch.equal(Fold(patch).forward(tokens, x), x)
+    assert torch.equal(Fold(patch, size=(rows * patch, 4 * patch)).forward(tokens), x)
+
+
+@pytest.mark.parametrize(("heads", "keys"), [(1, 5), (2, 5), (4, 7)])
+def test_attention_is_that_of_torch_without_scale(heads: int, keys: int) -> None:
+    q, k, v = (torch.randn(2, 4, n, 8, dtype=torch.float64) for n in (5, keys, keys))
+
+    def split(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (heads, -1)).transpose(2, 3)
+
+    expected = scaled_dot_product_attention(split(q), split(k), split(v), scale=1.0).transpose(2, 3).flatten(3)
+    torch.testing.assert_close(Attention(heads).forward(q, k, v), expected)
+
+
+def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
+    x = torch.tensor([[[[0.0, 1.0]]]])
+    torch.testing.assert_close(Resize(4).forward(x)[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
+    assert Resize(2).forward(x.repeat(1, 1, 2, 1)).tolist() == x.repeat(1, 1, 2, 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "told"),
+    [
+        (Conv(8, groups=3), (Map(6, 4, 4),), "groups must divide the channels, but got 3 groups for 6 -> 8"),
+        (Conv(9, groups=3), (Map(8, 4, 4),), "groups must divide the channels, but got 3 groups for 8 -> 9"),
+        (Attention(3), (Tokens(4, 6, 8),) * 3, "heads must divide the width, but got 3 heads for width 8"),
+        (Unfold(4), (Map(3, 8, 6),), "patch must divide the map, but got patch 4 on a map of 8 x 6"),
+        (Unfold(4), (Map(3, 6, 8),), "patch must divide the map, but got patch 4 on a map of 6 x 8"),
+        (Add(), (Map(3, 4, 4), Map(3, 4, 5)), "the terms of a sum must have one shape"),
+        (Concat(), (Map(3, 4, 4), Map(3, 4, 5)), "maps to concatenate must have one size"),
+    ],
+)
+def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[Shape, ...], told: str) -> None:
+    with pytest.raises(SpaceError, match=told):
+        Graph.single(op, shapes)
+
+
+def test_an_unknown_activation_names_the_near_miss() -> None:
+    with pytest.raises(SpaceError, match="unknown activation 'silo'; did you mean 'silu'"):
+        build(Graph.single(Conv(8, act="silo"), (Map(4, 4, 4),)))

@@ -1,0 +1,138 @@
+"""Laws of pre-trained weights: timm's networks, loaded here, give timm's numbers; any other weights are refused."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import randomise
+from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvnas.arch import Arch
+from mvnas.errors import ExportError
+from mvnas.nn import build
+from mvnas.ops import State
+from mvnas.pretrained import from_timm, read_weights
+from mvnas.space import Space, published
+
+XXS = "mobilevit_xxs"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(timm: ModuleType) -> State:
+    """timm's weights of MobileViT-XXS."""
+    return dict(randomise(timm.create_model(XXS)).state_dict())
+
+
+def with_weights(arch: Arch, state: State) -> torch.fx.GraphModule:
+    module = build(arch.graph()).eval()
+    module.load_state_dict(state)
+    return module
+
+
+@pytest.mark.parametrize("name", published())
+@torch.no_grad()
+def test_outputs_are_those_of_timm_at_any_size(timm: ModuleType, name: str) -> None:
+    theirs = randomise(timm.create_model(name))
+    ours = with_weights(Space.load(name).arch(), from_timm(name, theirs.state_dict()))
+    for size in ((256, 256), (224, 224), (160, 288)):
+        x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        expected = theirs(x)
+        assert expected.std() > 0.05
+        torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", published())
+def test_counts_are_those_of_timm(timm: ModuleType, name: str) -> None:
+    arch = Space.load(name).arch()
+    with torch.device("meta"):
+        theirs, x = timm.create_model(name).eval(), torch.empty(1, 3, 256, 256)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        theirs(x)
+    assert arch.params == sum(weight.numel() for weight in theirs.parameters())
+    assert 2 * arch.macs == counter.get_total_flops()
+
+
+def test_classes_are_those_of_the_checkpoint(timm: ModuleType, tmp_path: Path) -> None:
+    theirs = randomise(timm.create_model(XXS, num_classes=7))
+    save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
+    arch, state = read_weights(Space.load(XXS).arch(), tmp_path / "timm.safetensors")
+    x = torch.randn(2, 3, 64, 64)
+    assert arch == Space.load(XXS).arch().with_classes(7)
+    torch.testing.assert_close(with_weights(arch, state)(x), theirs(x), rtol=0, atol=1e-5)
+
+
+def test_a_file_of_ours_is_read_as_it_was_written(tmp_path: Path) -> None:
+    arch = Space.load("mobilevit").sample(lambda name, options: options[0]).with_classes(3)
+    written = dict(randomise(build(arch.graph())).state_dict())
+    save_file(written, tmp_path / "ours.safetensors")
+    found, state = read_weights(arch.with_classes(1000), tmp_path / "ours.safetensors")
+    assert found == arch
+    assert state.keys() == written.keys()
+    assert all(torch.equal(state[key], written[key]) for key in written)
+
+
+def test_a_converted_checkpoint_can_be_written_and_read_again(checkpoint: State, tmp_path: Path) -> None:
+    state = from_timm(XXS, checkpoint)
+    save_file(state, tmp_path / "converted.safetensors")
+    again = read_weights(Space.load(XXS).arch(), tmp_path / "converted.safetensors")[1]
+    assert all(torch.equal(state[key], again[key]) for key in state)
+
+
+def test_an_older_checkpoint_without_step_counts_is_whole(checkpoint: State) -> None:
+    older = {key: value for key, value in checkpoint.items() if not key.endswith("num_batches_tracked")}
+    with_weights(Space.load(XXS).arch(), from_timm(XXS, older))
+
+
+QKV, HEAD = "stages.2.1.transformer.0.attn.qkv.weight", "head.fc.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("mobilevit_sx", {}, "unknown network 'mobilevit_sx'; did you mean 'mobilevit_s'"),
+        ("mobilevit", {}, "unknown network 'mobilevit'"),
+        ("mobilevit_xs", {}, "weight must be of shape (64, 16, 1, 1), but is (32, 16, 1, 1); the weights are of another"),
+        (XXS, {QKV: None}, f"{QKV} must be of shape (192, 64), but is missing"),
+        (XXS, {QKV: torch.zeros(191, 64)}, f"{QKV} must be of shape (192, 64), but is (191, 64)"),
+        (XXS, {HEAD: None}, f"{HEAD} must be of shape (1000, 320), but is missing"),
+        (XXS, {HEAD: torch.zeros(())}, f"{HEAD} must be of shape (1000, 320), but is ()"),
+        (XXS, {"head.fc.bias": torch.zeros(5)}, "head.fc.bias must be of shape (1000,), but is (5,)"),
+        (XXS, {"stages.5.0.bias": torch.zeros(5)}, "must all belong to the network, but stages.5.0.bias does not"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    checkpoint: State, name: str, change: dict[str, torch.Tensor | None], told: str
+) -> None:
+    weights = {key: value for key, value in (checkpoint | change).items() if value is not None}
+    with pytest.raises(ExportError, match=re.escape(told)):
+        from_timm(name, weights)
+
+
+def test_timm_weights_go_into_no_network_with_other_heads(checkpoint: State, tmp_path: Path) -> None:
+    rows = Space.load(XXS).arch().to_json()
+    rows["blocks"][6]["heads"] = 8  # of the same shapes, but of another function
+    save_file(checkpoint, tmp_path / "timm.safetensors")
+    with pytest.raises(ExportError, match=r"timm.safetensors holds timm's weights, which must go into one of"):
+        read_weights(Arch.from_json(rows), tmp_path / "timm.safetensors")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.bin"])
+def test_what_is_no_safetensors_file_is_not_opened(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExportError, match=rf"{name} cannot be read"):
+        read_weights(Space.load(XXS).arch(), tmp_path / name)
+    (tmp_path / name).write_bytes(pickle.dumps({"stem.conv.weight": [1.0]}))
+    with pytest.raises(ExportError, match=rf"must be a safetensors file, but .*{name} .*; convert a .bin or .pth"):
+        read_weights(Space.load(XXS).arch(), tmp_path / name)
+
+
+def test_a_file_of_ours_for_another_network_names_file_and_key(tmp_path: Path) -> None:
+    save_file(build(Space.load("mobilevit_xs").arch().graph()).state_dict(), tmp_path / "xs.safetensors")
+    with pytest.raises(ExportError, match=r"xs.safetensors: block1.conv0.conv.weight must be of shape"):
+        read_weights(Space.load(XXS).arch(), tmp_path / "xs.safetensors")

@@ -1,0 +1,313 @@
+"""Laws of training: what a step sees, that a seed fixes every bit, that it learns, how it fails."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.functional import interpolate
+
+from mvnas.errors import TrainingError
+from mvnas.training import (
+    MultiScaleSampler,
+    Schedule,
+    evaluate,
+    factor_for,
+    fit,
+    initialise,
+    pixels,
+    scales,
+)
+from mvnas.training.augment import random_crops, whole
+from mvnas.training.weights import Average, calibrate, groups
+
+SHORT = Schedule(epochs=2, batch=32, lr=1e-2, crop=0.7)
+
+
+def tiny(seed: int = 0, classes: int = 10) -> nn.Sequential:
+    """A network with each kind of part that training treats apart: norm, dropout, bias."""
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.SiLU()),
+        *(nn.Conv2d(16, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.SiLU()),
+        *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LayerNorm(128), nn.Dropout(0.1), nn.Linear(128, classes)),
+    )
+    initialise(module, seed)
+    return module
+
+
+def split(images: np.ndarray, labels: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(images=images, labels=labels.astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def digits() -> SimpleNamespace:
+    """800 and 400 real digits, 16 px; those for training are read-only, like those of a mapped file."""
+    grey, labels = load_digits(return_X_y=True)
+    images = (
+        np.repeat((grey * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8), 3, axis=1)
+        .repeat(2, 2)
+        .repeat(2, 3)
+    )
+    train, val = split(images[:800], labels[:800]), split(images[800:1200], labels[800:1200])
+    train.images.flags.writeable = False
+    return SimpleNamespace(train=train, val=val, flip=False)
+
+
+def trained(data, seed=0, schedule=SHORT, module=None, **kw):
+    return fit(module or tiny(seed), data, resolution=128, factor=1 / 8, schedule=schedule, seed=seed, **kw)
+
+
+@pytest.mark.parametrize(
+    ("batch", "images"),
+    [
+        (128, (327, 227, 128, 101, 81)),
+        (32, (81, 56, 32, 25, 20)),
+        (1024, (2621, 1820, 1024, 809, 655)),
+        (1, (2, 1, 1, 1, 1)),
+    ],
+)
+def test_scales_are_those_of_the_released_sampler(batch, images):
+    assert scales(256, batch) == tuple(zip((160, 192, 256, 288, 320), images, strict=True))
+
+
+@pytest.mark.parametrize("base", range(32, 513, 32))
+def test_scales_hold_the_base_and_about_the_same_pixels(base):
+    pairs = dict(scales(base, 64))
+    assert pairs[base] == 64
+    assert all(
+        size % 32 == 0 and images * size**2 == pytest.approx(64 * base**2, rel=0.1)
+        for size, images in pairs.items()
+    )
+
+
+def test_every_epoch_shows_every_image_and_completes_its_last_step_from_the_first_ones():
+    sampler = MultiScaleSampler(1000, scales(256, 32), epochs=1, seed=3)
+    steps = list(sampler)
+    shown = np.concatenate([indices for _, indices in steps])
+    assert len(sampler) == len(steps)
+    assert sorted(shown[:1000]) == list(range(1000))
+    assert list(shown[1000:]) == list(shown[: len(shown) - 1000])
+    assert all(len(indices) == dict(scales(256, 32))[size] for size, indices in steps)
+
+
+@pytest.mark.parametrize(("epochs", "wanted"), [(0.25, 250), (1.5, 1500), (2, 2000), (1e-9, 1)])
+def test_length_is_the_fewest_steps_that_show_the_images_wanted(epochs, wanted):
+    counts = [len(indices) for _, indices in MultiScaleSampler(1000, scales(256, 8), epochs=epochs, seed=0)]
+    assert wanted <= sum(counts) < wanted + int(np.ceil(epochs)) * max(counts)
+
+
+def test_sizes_are_drawn_uniformly_and_epochs_differ():
+    sampler = MultiScaleSampler(5000, scales(256, 4), epochs=4, seed=0)
+    steps = list(sampler)
+    drawn = Counter(size for size, _ in steps)
+    assert all(0.15 < drawn[size] / len(steps) < 0.25 for size, _ in sampler.scales)
+    orders = np.concatenate([indices for _, indices in MultiScaleSampler(64, ((256, 64),), epochs=4, seed=0)])
+    assert len({tuple(order) for order in orders.reshape(4, 64)}) == 4
+
+
+def test_steps_depend_on_the_seed_alone():
+    def steps(seed: int) -> list[tuple[int, list[int]]]:
+        return [
+            (size, list(indices))
+            for size, indices in MultiScaleSampler(90, scales(256, 8), epochs=2, seed=seed)
+        ]
+
+    random.seed(1)
+    state = random.getstate()
+    first = steps(7)
+    assert random.getstate() == state
+    random.seed(2)
+    assert steps(7) == first != steps(8)
+
+
+def test_a_step_shows_no_more_images_than_there_are():
+    assert {len(indices) for _, indices in MultiScaleSampler(5, scales(256, 128), epochs=3, seed=0)} == {5}
+
+
+def test_factor_scales_sizes_down_to_a_floor():
+    assert (factor_for(256), factor_for(1024), factor_for(64)) == (1.0, 1.0, 0.25)
+    assert [pixels(size, 1 / 8) for size, _ in scales(256)] == [20, 24, 32, 36, 40]
+    assert pixels(64, 1 / 8) == 16
+
+
+def test_rate_warms_up_and_falls_to_a_tenth():
+    rates = [Schedule(lr=1.0, warmup=0.2).rate(step, 50) for step in range(50)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == max(rates) == pytest.approx(1)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0.1 < rates[-1] < 0.11
+    assert Schedule(lr=1.0, warmup=0).rate(0, 1) == 1
+
+
+def test_a_schedule_survives_json_and_says_what_is_wrong():
+    assert Schedule(**json.loads(json.dumps(asdict(SHORT)))) == SHORT
+    for wrong in ({"epochs": 0}, {"lr": float("nan")}, {"crop": 1.5}, {"ema": -1}, {"epochs": float("inf")}):
+        with pytest.raises(TrainingError, match=f"{next(iter(wrong))} of a schedule must be .*, but is"):
+            Schedule(**wrong)
+
+
+@pytest.mark.parametrize("side", [12, 16, 40])
+def test_the_crop_of_everything_is_torch_s_anti_aliased_resize(side):
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    images[:, :, :, :] = images[:, :, :1, :]  # rows alike, so that a square crop of all must be exact
+    crops = random_crops(images, side, area=1.0, flip=False, generator=torch.Generator().manual_seed(0))
+    full = interpolate(images / 255, size=(side, side), mode="bilinear", antialias=True)
+    assert torch.allclose(whole(images, side), full)
+    assert crops.shape == full.shape
+    assert torch.allclose(crops.mean((2, 3)), full.mean((2, 3)), atol=0.1)
+
+
+def test_crops_show_a_part_of_their_own_image_in_its_range():
+    ramp = torch.arange(0, 256, 8, dtype=torch.uint8).repeat(500, 3, 32, 1)
+    ramp[250:] = ramp[250:].mT.clone()
+    crops = random_crops(ramp, 24, area=0.25, flip=True, generator=torch.Generator().manual_seed(0))
+    assert crops.shape == (500, 3, 24, 24)
+    assert 0 <= crops.min() < 0.01
+    assert 0.96 < crops.max() <= 1
+    across, down = crops[:250], crops[250:]
+    assert torch.allclose(across.std(2), torch.zeros(()), atol=1e-5)  # columns stay columns, rows stay rows
+    assert torch.allclose(down.std(3), torch.zeros(()), atol=1e-5)
+    mirrored = (across[:, 0, 0, -1] < across[:, 0, 0, 0]).float().mean()
+    assert 0.4 < mirrored < 0.6
+    assert (down[:, 0, -1, 0] > down[:, 0, 0, 0]).all()
+    extent = (across[:, 0, 0, -1] - across[:, 0, 0, 0]).abs() * 32 / 31 * 24 / 23
+    assert 0.25**0.5 * 0.75**0.5 - 0.05 < extent.min() < extent.mean() - 0.2
+
+
+def test_crops_without_flip_are_never_mirrored():
+    ramp = torch.arange(0, 256, 8, dtype=torch.uint8).expand(200, 3, 32, 32)
+    crops = random_crops(ramp, 16, area=0.3, flip=False, generator=torch.Generator().manual_seed(0))
+    assert (crops[:, 0, 0, -1] > crops[:, 0, 0, 0]).all()
+
+
+def test_initial_weights_follow_the_recipe_and_the_seed():
+    module, again, other = tiny(0), tiny(0), tiny(1)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(module[0].weight, other[0].weight)
+    assert module[3].weight.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
+    assert module[-1].weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert module[-1].bias.abs().max() == 0
+    assert module[1].weight.min() == module[1].weight.max() == 1
+
+
+def test_only_weights_decay():
+    module = tiny()
+    decayed, free = groups(module, 0.01)
+    assert [len(decayed["params"]), len(free["params"])] == [3, 7]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0)
+    assert all(value.ndim == 1 for value in free["params"])
+
+
+def test_average_forgets_the_start_and_equals_the_recurrence():
+    module = nn.Linear(3, 2)
+    average = Average(module, 0.5)
+    expected = module.weight.detach().clone()
+    for step in range(1, 30):
+        nn.init.normal_(module.weight)
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * module.weight.detach()
+    average.store()
+    assert torch.allclose(module.weight, expected)
+
+
+def test_calibrated_norms_hold_the_statistics_of_what_they_see():
+    module = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(3))
+    batches = torch.randn(6, 50, 3, 4, 4) * 3 + 5
+    calibrate(module, batches)
+    assert torch.allclose(module[1].running_mean, batches.mean((0, 1, 3, 4)), atol=1e-4)
+    assert torch.allclose(module[1].running_var, batches.transpose(1, 2).flatten(2).var(2).mean(0), atol=1e-3)
+    assert not any(part.training for part in module.modules())
+    assert module[1].momentum == 0.1
+
+
+def test_training_learns_and_the_same_seed_gives_the_same_bits(digits):
+    seen, module = [], tiny()
+    before = torch.get_rng_state(), random.getstate(), torch.get_num_threads()
+    first = trained(digits, module=module, progress=lambda *step: seen.append(step))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), torch.get_num_threads()) == before[1:]
+    torch.rand(5)
+    second, other = trained(digits), trained(digits, seed=1)
+    assert first.accuracy > 0.5
+    assert first.accuracy == second.accuracy
+    assert first.state.keys() == second.state.keys() == tiny().state_dict().keys()
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    assert not torch.equal(first.state["0.weight"], other.state["0.weight"])
+    assert [step for step, _, _ in seen] == list(range(1, first.steps + 1))
+    assert {steps for _, steps, _ in seen} == {first.steps}
+    assert first.images >= 1600
+    assert seen[-1][2] < seen[0][2]
+
+
+def test_the_state_is_what_was_judged(digits):
+    module = tiny()
+    result = trained(digits, module=module)
+    fresh = tiny(5)
+    fresh.load_state_dict(result.state)
+    assert evaluate(fresh, digits.val, side=16) == result.accuracy
+    assert all(value.is_contiguous() and value.device.type == "cpu" for value in result.state.values())
+    assert all(torch.equal(value, result.state[name]) for name, value in module.state_dict().items())
+    module[0].weight.data.zero_()
+    assert result.state["0.weight"].abs().sum() > 0
+
+
+def test_averaged_weights_are_no_worse_than_the_last_ones(digits):
+    averaged, last = (trained(digits, schedule=replace(SHORT, epochs=3, ema=ema)) for ema in (0.9995, 0.0))
+    assert averaged.accuracy > last.accuracy - 0.03
+
+
+def test_evaluation_counts(digits):
+    module = tiny(3).eval()
+    part = split(digits.val.images[:37], digits.val.labels[:37])
+    with torch.no_grad():
+        logits = [
+            module(interpolate(torch.tensor(x)[None] / 255, (24, 24), mode="bilinear", antialias=True))
+            for x in part.images
+        ]
+    right = sum(int(row.argmax()) == label for row, label in zip(logits, part.labels, strict=True))
+    assert evaluate(module, part, side=24, batch=10) == right / 37
+
+
+def test_a_loss_that_is_not_a_number_names_its_step(digits):
+    module = tiny()
+    nn.init.constant_(module[-1].bias, float("nan"))
+    with pytest.raises(TrainingError, match=r"the loss must be finite, but is nan at step 1 of \d+"):
+        trained(digits, module=module)
+    with pytest.raises(TrainingError, match="logits must be finite"):
+        evaluate(module, digits.val, side=16)
+
+
+class Hungry(nn.Module):
+    def __init__(self, error: BaseException | None) -> None:
+        super().__init__()
+        self.weight, self.error = nn.Parameter(torch.ones(1)), error
+
+    def forward(self, x):
+        if self.error:
+            raise self.error
+        return torch.empty(2**55)
+
+
+@pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError()])
+def test_exhausted_memory_is_a_training_error(digits, error):
+    with pytest.raises(TrainingError, match="out of memory"):
+        trained(digits, module=Hungry(error))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("shapes differ"), ValueError("x")])
+def test_other_failures_pass_through_and_leave_the_generators(digits, error):
+    state = torch.get_rng_state()
+    with pytest.raises(type(error)) as caught:
+        trained(digits, module=Hungry(error))
+    assert caught.value is error
+    assert torch.equal(torch.get_rng_state(), state)
