@@ -41,9 +41,7 @@ def ours(name: str, classes: int) -> Module:
     return build(Space.load(name).with_classes(classes).arch().graph())
 
 
-def stepper(
-    module: Module, images: Tensor, labels: Tensor, layout: torch.memory_format
-) -> Callable[[], object]:
+def stepper(module: Module, images: Tensor, labels: Tensor, layout: torch.memory_format) -> Callable[[], object]:
     """Function that takes one optimisation step on the same batch."""
     initialise(module, 0)
     module.to(memory_format=layout).train()
@@ -86,15 +84,9 @@ def timed(functions: dict[str, Callable[[], object]], runs: int) -> dict[str, li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "network", nargs="?", default="mobilevit_xxs", help="mobilevit_xxs, mobilevit_xs, mobilevit_s"
-    )
-    parser.add_argument(
-        "--side", type=int, default=32, help="height and width of the images, and of the stored ones"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="?", default="mobilevit_xxs", help="mobilevit_xxs, mobilevit_xs, mobilevit_s")
+    parser.add_argument("--side", type=int, default=32, help="height and width of the images, and of the stored ones")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
@@ -110,9 +102,7 @@ def main() -> None:
     times = timed(steps, args.steps)
     times |= timed(additions(ours(args.network, 10), stored, args.side), args.steps)
     reference = min(times["timm  channels-last"]), median(times["timm  channels-last"])
-    print(
-        f"{args.network}, {args.batch} images of {args.side} px, {args.threads} thread(s), {args.steps} steps"
-    )
+    print(f"{args.network}, {args.batch} images of {args.side} px, {args.threads} thread(s), {args.steps} steps")
     print(f"{'':22}{'min ms':>10}{'median ms':>11}{'of timm channels-last: min':>28}{'median':>8}")
     for name, values in times.items():
         low, mid = min(values), median(values)

@@ -90,7 +90,7 @@ class Arch:
     >>> from mvnas.space import Space
     >>> arch = Space.load("mobilevit_xxs").arch()
     >>> arch.params, arch.macs, Arch.from_json(arch.to_json()) == arch
-    (1272024, 406900352, True)
+    (1272024, 407364096, True)
     """
 
     blocks: tuple[Block, ...]

@@ -67,7 +67,9 @@ class Budget:
         seen = [bound.cost for bound in bounds]
         for cost in seen:
             if seen.count(cost) > 1:
-                raise BudgetError(f"a budget must bound each cost once, but {text!r} bounds {cost} {seen.count(cost)} times")
+                raise BudgetError(
+                    f"a budget must bound each cost once, but {text!r} bounds {cost} {seen.count(cost)} times"
+                )
         return cls(text, tuple(bounds))
 
     def excess(self, costs: Costs) -> float:
@@ -89,9 +91,13 @@ def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
     low, low_prefix, high, prefix, unit, cost = match.groups(default="")
     cost = cost or next((name for name, its in UNITS.items() if unit == "ms" == its), "")
     if cost not in UNITS:
-        raise BudgetError(f"{item!r}: {unknown('cost', cost, UNITS) if cost else f'a budget must name its cost: {GRAMMAR}'}")
+        raise BudgetError(
+            f"{item!r}: {unknown('cost', cost, UNITS) if cost else f'a budget must name its cost: {GRAMMAR}'}"
+        )
     if unit != UNITS[cost]:
-        raise BudgetError(f"{cost} must be in {UNITS[cost] or 'plain numbers'}, but {item!r} is in {unit or 'plain numbers'}")
+        raise BudgetError(
+            f"{cost} must be in {UNITS[cost] or 'plain numbers'}, but {item!r} is in {unit or 'plain numbers'}"
+        )
     least = float(low) * PREFIXES[low_prefix or prefix] if low else 0.0
     most = float(high) * PREFIXES[prefix]
     if most <= 0 or least > most:
@@ -170,7 +176,9 @@ def check_feasible(budget: Budget, space: Space, model: LatencyModel, *, seed: i
             return
     costs = price(space.at(nearest), model)
     reach = ",".join(f"{show(bound.cost, costs[bound.cost]).replace(' ', '')}-{bound.cost}" for bound in budget.bounds)
-    raise BudgetError(f"a network of {space.name} must meet the budget {budget.text}, but none does; the nearest feasible is {reach}")
+    raise BudgetError(
+        f"a network of {space.name} must meet the budget {budget.text}, but none does; the nearest feasible is {reach}"
+    )
 
 
 def _descend(

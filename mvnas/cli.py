@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mvnas", description="Find the most accurate MobileViT-class network that fits your budget on your device."
+        prog="mvnas",
+        description="Find the most accurate MobileViT-class network that fits your budget on your device.",
     )
     parser.add_argument("--version", action="version", version=f"mvnas {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
@@ -51,14 +52,29 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     def device(to: argparse.ArgumentParser) -> None:
-        to.add_argument("--device", default=DEVICE, metavar="TABLE", help="latency table: a shipped name or a folder (%(default)s)")
+        to.add_argument(
+            "--device",
+            default=DEVICE,
+            metavar="TABLE",
+            help="latency table: a shipped name or a folder (%(default)s)",
+        )
 
-    search = verb("search", _search, "search a space for the networks that trade accuracy and latency best within a budget")
-    search.add_argument("--budget", required=True, help="for example 6M-params, or 4M..6M-params,8ms,64MB-memory, or mobilevit_xs")
+    search = verb(
+        "search",
+        _search,
+        "search a space for the networks that trade accuracy and latency best within a budget",
+    )
+    search.add_argument(
+        "--budget",
+        required=True,
+        help="for example 6M-params, or 4M..6M-params,8ms,64MB-memory, or mobilevit_xs",
+    )
     search.add_argument("--space", default="mobilevit", help="a shipped space's name or a .yaml file (%(default)s)")
     search.add_argument("--data", default="digits", metavar="digits|PATH|MODULE",
                         help="image folder, parquet files, CIFAR folder or a module with a Dataset (%(default)s: demo data)")  # fmt: skip
-    search.add_argument("--skip-broken", action="store_true", help="count images that do not decode instead of stopping")
+    search.add_argument(
+        "--skip-broken", action="store_true", help="count images that do not decode instead of stopping"
+    )
     device(search)
     length = search.add_mutually_exclusive_group()
     length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (24)")
@@ -66,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--epochs", type=_positive, help="passes over the training images a candidate is trained for")
     search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
     search.add_argument("--seed", type=int, default=0)
-    search.add_argument("--study", default=STUDY, metavar="FILE|URL", help="where everything is remembered (%(default)s)")
+    search.add_argument(
+        "--study", default=STUDY, metavar="FILE|URL", help="where everything is remembered (%(default)s)"
+    )
 
     space = verb("space", _space, "tell what a space holds: points, costs, the share that fits a budget")
     space.add_argument("space", help="a shipped space's name or a .yaml file")
@@ -88,12 +106,23 @@ def _parser() -> argparse.ArgumentParser:
     export = verb("export", _export, "write a network for its runtime, and check that it computes the same")
     export.add_argument("network", nargs="?", default=STUDY, metavar="STUDY|NETWORK")
     export.add_argument("--pick", metavar="knee|best|fastest|ID", help="which candidate of a study (knee)")
-    export.add_argument("--format", action="append", metavar="FORMAT", help="tflite, coreml, onnx or torch; may be repeated (tflite)")
+    export.add_argument(
+        "--format",
+        action="append",
+        metavar="FORMAT",
+        help="tflite, coreml, onnx or torch; may be repeated (tflite)",
+    )
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
-    export.add_argument("--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's")
+    export.add_argument(
+        "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
+    )
     device(export)
 
-    measure = verb("measure", _measure, "time ops and networks on this machine into a latency table; continues one that is there")
+    measure = verb(
+        "measure",
+        _measure,
+        "time ops and networks on this machine into a latency table; continues one that is there",
+    )
     measure.add_argument("--backend", default="tflite", help="runtime to time (%(default)s)")
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
@@ -127,13 +156,22 @@ def _search(args: argparse.Namespace) -> None:
     say(f"space    {args.space}: {task.space.size:.3g} networks")
     say(f"budget   {task.budget}")
     images = f"{len(task.data.train.labels)} + {len(task.data.val.labels)} images of {len(task.data.classes)} classes"
-    say(f"data     {args.data}: {images}, {task.data.side} px; sizes in training are {task.setup.factor:g} of the deployed ones")
+    say(
+        f"data     {args.data}: {images}, {task.data.side} px; sizes in training are {task.setup.factor:g} of the deployed ones"
+    )
     if task.data.note:
         say(f"         {task.data.note}")
     say(f"device   latency is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {args.study}: the same command continues it")
     with _Bar(args.json) as bar:
-        study = search(task, study=args.study, trials=args.trials, seconds=args.time, sampler=args.sampler, show=bar.status)
+        study = search(
+            task,
+            study=args.study,
+            trials=args.trials,
+            seconds=args.time,
+            sampler=args.sampler,
+            show=bar.status,
+        )
     failures = study.failures()
     for number, reason in list(failures.items())[:3]:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
@@ -148,7 +186,9 @@ def _search(args: argparse.Namespace) -> None:
     slowest, knee = slowest_ms(study), study.frontier().pick("knee")
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
-    print(f"hypervolume {study.frontier().hypervolume(slowest_ms=slowest):.4f} (of accuracy 0..1 by latency 0..{show('latency', slowest)})")
+    print(
+        f"hypervolume {study.frontier().hypervolume(slowest_ms=slowest):.4f} (of accuracy 0..1 by latency 0..{show('latency', slowest)})"
+    )
     print(f"wrote {table} and {picture}")
     print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
 
@@ -167,7 +207,9 @@ def _space(args: argparse.Namespace) -> None:
         print(json.dumps(told, indent=2))
         return
     print(f"{args.space}: {told['points']:,} networks ({told['points']:.3g}) from {len(told['choices'])} choices")
-    print(f"costs of {told['samples']:,} random ones, 1,000 classes, latency on {told['device']}:\n\n{space_table(told)}")
+    print(
+        f"costs of {told['samples']:,} random ones, 1,000 classes, latency on {told['device']}:\n\n{space_table(told)}"
+    )
     if budget:
         print(f"\nwithin the budget ({budget}): {told['share_that_fits']:.1%}")
 
@@ -219,14 +261,21 @@ def _export(args: argparse.Namespace) -> None:
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
     if path is None:
-        raise ExportError(f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)")
+        raise ExportError(
+            f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)"
+        )
     if not path.is_file() and network.study:
         kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
     arch, state = read_weights(network.arch, path)
     estimate = _model(args.device).predict(arch)
     card: dict[str, Any] = {
-        "predicted": {"device": args.device, "ms": estimate.ms, "low_ms": estimate.low_ms, "high_ms": estimate.high_ms},
+        "predicted": {
+            "device": args.device,
+            "ms": estimate.ms,
+            "low_ms": estimate.low_ms,
+            "high_ms": estimate.high_ms,
+        },
     }
     if network.score and network.study:
         setup = network.study.setup
@@ -261,7 +310,9 @@ def _measure(args: argparse.Namespace) -> None:
         print(json.dumps(told, indent=2))
         return
     print(f"{args.table}: {told['ops']} ops and {told['networks']} networks")
-    print(f"the reference op took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most")
+    print(
+        f"the reference op took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most"
+    )
     print(f"how good its model is: mvnas fit {args.table}")
 
 
@@ -282,7 +333,9 @@ def _fit(args: argparse.Namespace) -> None:
         print(json.dumps(told, indent=2))
         return
     device = table.device
-    print(f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)")
+    print(
+        f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)"
+    )
     print(f"{len(table.ops)} ops, {len(table.networks)} networks; held-out errors, 5 folds of networks:\n")
     cells = [("predictor", "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
     for row in rows:

@@ -18,14 +18,15 @@ from mvnas.arch import Arch
 from mvnas.backends import Runtime, backend
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
-from mvnas.measure import cpu, pinned
+from mvnas.measure import core_groups, cpu, pinned
 from mvnas.nn import build, deploy, example, rank
 from mvnas.ops import State
 
 FORMATS = ("tflite", "coreml", "onnx", "torch")
 TOLERANCE = 1e-4  # largest |difference| from torch, relative to the largest |logit| where that is above 1
 MOST_AXES = 4
-IMAGES = 4
+IMAGES = 4  # random ones to compare on
+RUNS = 20  # to time
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,13 @@ class Exported:
 
 
 def export(
-    arch: Arch, state: State, folder: Path, *, name: str, formats: Sequence[str], card: Mapping[str, Any] | None = None
+    arch: Arch,
+    state: State,
+    folder: Path,
+    *,
+    name: str,
+    formats: Sequence[str],
+    card: Mapping[str, Any] | None = None,
 ) -> list[Exported]:
     """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write card.json.
 
@@ -59,7 +66,10 @@ def export(
     program = torch.export.export(load(shipped, folded), example(shipped))
     if rank(program) > MOST_AXES:
         raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {rank(program)}")
-    images = [image.numpy() for image in torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))]
+    images = [
+        image.numpy()
+        for image in torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))
+    ]
     with torch.inference_mode():
         truth = [module(torch.from_numpy(image)).numpy() for image in images]
     done = []
@@ -93,26 +103,44 @@ def load(graph: Graph, state: State) -> torch.nn.Module:
         module.load_state_dict(state)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        raise ExportError(f"the weights must be those of this network, but {lines[1].strip() if lines[1:] else lines[0]}") from None
+        raise ExportError(
+            f"the weights must be those of this network, but {lines[1].strip() if lines[1:] else lines[0]}"
+        ) from None
     return module.eval()
 
 
-def _check(word: str, runtime: Runtime, path: Path, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> Exported:
+def _check(
+    word: str, runtime: Runtime, path: Path, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]
+) -> Exported:
     """Compare a file's outputs with torch's, and time it."""
     inspect = getattr(runtime, "inspect", None)
     figures: dict[str, Any] = dict(inspect(path)) if inspect else {}
     if not getattr(runtime, "runs_here", True):
-        return Exported(word, path, f"{path.name}: converted and its ops checked; running it needs macOS", figures | {"run": False})
+        return Exported(
+            word,
+            path,
+            f"{path.name}: converted and its ops checked; running it needs macOS",
+            figures | {"run": False},
+        )
     outputs = [runtime.run(path, [image])[0] for image in images]
     difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, truth, strict=True))
     bound = TOLERANCE * max(1.0, *(float(np.abs(y).max()) for y in truth))
     if not difference <= bound:
         path.rename(path.with_name(path.name + ".failed"))
-        raise ExportError(f"{path.name} must compute what torch does, but differs by {difference:.2e}, more than {bound:.2e}")
+        raise ExportError(
+            f"{path.name} must compute what torch does, but differs by {difference:.2e}, more than {bound:.2e}"
+        )
     conditions = dict(runtime.conditions())
-    with pinned(int(conditions["threads"])):
-        taken = runtime.time(path, seconds=0.5, runs=10)
+    with pinned(core_groups(int(conditions["threads"]))[0]):
+        run = runtime.stopwatch(path)
+        taken = [run() for _ in range(RUNS)]
     figures |= {"max_difference": difference, "bound": bound}
-    figures["measured"] = {"min_ms": min(taken), "median_ms": median(taken), "runs": len(taken), "cpu": cpu(), **conditions}
+    figures["measured"] = {
+        "min_ms": min(taken),
+        "median_ms": median(taken),
+        "runs": len(taken),
+        "cpu": cpu(),
+        **conditions,
+    }
     told = f"{path.name}: max |difference| from torch {difference:.1e} (bound {bound:.1e}), {min(taken):.2f} ms here"
     return Exported(word, path, told, figures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -218,10 +217,10 @@ def summary(block: Callable[..., Value], shapes: tuple[Shape, ...]) -> Summary:
     output = block(*inputs)
     visit(output)
     steps = [(value, _step(value.op, tuple([x.shape for x in value.inputs]))) for value in order if value.inputs]
-    kernels: Counter[Kernel] = Counter()
+    kernels: dict[Kernel, int] = {}
     for _, step in steps:
         for kernel, count in step.kernels:
-            kernels[kernel] += count
+            kernels[kernel] = kernels.get(kernel, 0) + count
     return Summary(
         output.shape,
         sum([step.params for _, step in steps]),
@@ -264,24 +263,32 @@ def _step(op: Op, shapes: tuple[Shape, ...]) -> _Step:
 
 def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, _Step]]) -> tuple[int, int]:
     """Most bytes alive at once while `steps` run, with the block's inputs freed after their last use, and with them held."""
-    held = {x: FLOAT_BYTES * prod(x.shape) for x in inputs}
-    sizes, source, last = dict(held), {x: x for x in inputs}, dict.fromkeys(inputs, -1)
+    sizes = {x: FLOAT_BYTES * prod(x.shape) for x in inputs}
+    source, last = {x: x for x in inputs}, dict.fromkeys(inputs, -1)
+    reads = []
     for place, (value, step) in enumerate(steps):
-        source[value] = value if step.size else source[value.inputs[step.reads[0]]]
-        sizes[source[value]] = step.size or sizes[source[value]]
-        for i in step.reads:
-            last[source[value.inputs[i]]] = place
-
-    def peak(hold: bool) -> int:
-        alive = most = sum(held.values())
-        for place, (value, step) in enumerate(steps):
-            read = {source[value.inputs[i]] for i in step.reads}
-            freed = sum([sizes[x] for x in read if last[x] == place and not (hold and x in held)])
-            if step.size:
-                inside = step.peaks[not freed]
-                most = max(most, alive - sum([sizes[x] for x in read]) + inside if inside else alive + step.size)
-                alive += step.size
-            alive -= freed
-        return most
-
-    return peak(False), peak(True)
+        read = [source[value.inputs[i]] for i in step.reads]
+        source[value] = value if step.size else read[0]
+        if step.size:
+            sizes[value] = step.size
+        for x in read:
+            last[x] = place
+        reads.append(read)
+    alive = most = held_most = sum(sizes[x] for x in inputs)
+    held = 0  # bytes of inputs that were freed, but would be alive if held
+    for place, (_, step) in enumerate(steps):
+        freed = [x for x in dict.fromkeys(reads[place]) if last[x] == place]
+        if step.peaks[0]:
+            x = reads[place][0]
+            others = alive - sizes[x]
+            most = max(most, others + step.peaks[not freed])
+            held_most = max(held_most, others + held + step.peaks[not freed or x in inputs])
+        else:
+            most = max(most, alive + step.size)
+            held_most = max(held_most, alive + held + step.size)
+        alive += step.size
+        for x in freed:
+            alive -= sizes[x]
+            if x in inputs:
+                held += sizes[x]
+    return most, held_most

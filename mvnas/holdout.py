@@ -67,7 +67,9 @@ def held_out(table: Table) -> list[Quality]:
     """
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
     if len(networks) < max(FEWEST, FOLDS):
-        raise TableError(f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(networks)}")
+        raise TableError(
+            f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(networks)}"
+        )
     model = LatencyModel.of_kernels(table)
     archs = list(networks)
     truth = np.array([networks[arch] for arch in archs])

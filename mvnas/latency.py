@@ -7,11 +7,10 @@ products to the tile of 16 as features. A network is the sum of its kernels time
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import ceil, exp, log, prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import FLOAT_BYTES, Kernel, Summary
-from mvnas.ops import Attention, Conv, Linear, Map, Op, Shape, Tokens
+from mvnas.ops import Attention, Conv, Linear, Map, Tokens
 from mvnas.table import Table, write_op, write_shapes
 
 Array = NDArray[np.float64]
@@ -65,12 +64,11 @@ def dimensions(kernel: Kernel) -> dict[str, int]:
 
 def products(kernel: Kernel) -> list[tuple[int, int, int]]:
     """Rows, inner size and columns of each matrix product of a kernel."""
-    op, shapes = kernel
+    op, x = kernel[0], cast(Any, kernel[1][0])
     if isinstance(op, Attention):
-        n, width = shapes[0].n, shapes[0].c // op.heads  # type: ignore[union-attr]
-        return [(n, width, n), (n, n, width)]
+        return [(x.n, x.c // op.heads, x.n), (x.n, x.n, x.c // op.heads)]
     if isinstance(op, Conv | Linear):
-        return [(prod(op.shape(*shapes)) // op.out, shapes[0].c, op.out)]
+        return [(prod(op.shape(x)) // op.out, x.c, op.out)]
     return []
 
 
@@ -100,12 +98,15 @@ class Rate(NamedTuple):
     low: float
     high: float
     domain: Mapping[str, tuple[int, int]]
-    count: int
+    timings: int
 
     def log_rates(self, rows: Array) -> Array:
         """Predicted log(ms / work): (kernels, features) -> (kernels,)."""
-        return np.clip(_expand((rows - self.mean) / self.scale, self.squares) @ self.weights + self.intercept,
-                       self.low - RATE_SLACK, self.high + RATE_SLACK)
+        return np.clip(
+            _expand((rows - self.mean) / self.scale, self.squares) @ self.weights + self.intercept,
+            self.low - RATE_SLACK,
+            self.high + RATE_SLACK,
+        )
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,10 @@ class LatencyModel:
             low, high = rate.domain[dimension]
             if not low / DOMAIN_SLACK <= size <= high * DOMAIN_SLACK:
                 raise UnmeasuredError(
-                    self._advice(kernel, f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}")
+                    self._advice(
+                        kernel,
+                        f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}",
+                    )
                 )
         return float(exp(rate.log_rates(np.array([features(kernel)]))[0]) * work(kernel))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory, gettempdir
 
 import numpy as np
@@ -27,7 +27,7 @@ from mvnas.graph import Graph, Kernel
 from mvnas.latency import dimensions, kind
 from mvnas.nn import build
 from mvnas.ops import Conv, Map
-from mvnas.space import Space
+from mvnas.space import Space, published
 from mvnas.table import (
     NETWORKS_COLUMNS,
     OPS_COLUMNS,
@@ -43,8 +43,9 @@ from mvnas.table import (
 
 REFERENCE = (Conv(128, norm=False, bias=True, act=""), (Map(128, 32, 32),))
 CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table serves any data
-DRIFT = 1.1  # a timing is repeated while the reference op beside it is slower than this times the fastest seen
-REPEATS = 3
+DRIFT = 1.1  # a run is clean if the reference op beside it takes at most this times its fastest
+SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
+BURST = 0.005  # seconds of runs between two looks at the reference op
 BATCH = 32  # kernels converted together
 
 Progress = Callable[[str, int, int], None]
@@ -52,19 +53,23 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long things are timed: at least so many runs and so many seconds each."""
+    """How long things are timed: so many clean runs and seconds at least, and so many seconds of trying at most."""
 
-    op_runs: int = 15
-    op_seconds: float = 0.05
-    network_runs: int = 10
-    network_seconds: float = 0.6
+    op_runs: int = 10
+    op_seconds: float = 0.01
+    op_patience: float = 2.0
+    network_runs: int = 5
+    network_seconds: float = 0.1
+    network_patience: float = 6.0
     passes: int = 3
 
     def describe(self) -> str:
         return (
-            f"batch 1; pinned; minimum and median of at least {self.op_runs} runs and {self.op_seconds} s an op, "
-            f"{self.network_runs} runs and {self.network_seconds} s a network and pass, {self.passes} interleaved passes; "
-            f"a reference op beside each, repeated up to {REPEATS} times while that is {DRIFT} x its fastest"
+            f"batch 1; pinned to the quietest cores; minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, "
+            f"{self.network_runs} and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
+            f"networks; a run is clean if the reference op {write_op(REFERENCE[0])} on {write_shapes(REFERENCE[1])} just "
+            f"before and just after it takes at most {DRIFT} times its fastest; tried for {self.op_patience} and "
+            f"{self.network_patience} s, after which all runs count"
         )
 
 
@@ -88,14 +93,14 @@ def measure(
         _start(folder, runtime, protocol)
         files = Files(runtime, folder / "build")
         kernels = plan(space, ops_a_kind, seed=seed)
-        archs = _sample(space, networks, seed=seed + 1)
+        archs = _published(space) + _sample(space, networks, seed=seed + 1)
         done = Table.load(folder) if (folder / "ops.csv").exists() else None
         kernels = [kernel for kernel in kernels if done is None or kernel not in done.ops]
         passes = {arch: len(done.passes.get(arch, ())) if done else 0 for arch in archs}
         files.convert(kernels, [arch for arch in archs if passes[arch] < protocol.passes], progress)
-        clock = Clock(runtime, files.kernel(REFERENCE), protocol)
-        _time_ops(kernels, files, clock, folder, progress)
-        _time_networks(passes, files, clock, folder, progress)
+        clock = Clock(runtime, files.kernel(REFERENCE))
+        _time_ops(kernels, files, clock, protocol, folder, progress)
+        _time_networks(passes, files, clock, protocol, folder, progress)
         rmtree(files.folder)
     return Table.load(folder)
 
@@ -118,6 +123,12 @@ def _one_way(space: Space) -> list[Arch]:
     """Every option of every choice with all others at their first, and with all others at their last."""
     ends = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
     return [space.at(end | {name: value}) for end in ends for name, values in space.choices.items() for value in values]
+
+
+def _published(space: Space) -> list[Arch]:
+    """The published networks that are points of the space."""
+    archs = [Space.load(name).arch() for name in published()]
+    return [arch for arch in archs if space.locate(arch) is not None]
 
 
 def _sample(space: Space, count: int, *, seed: int) -> list[Arch]:
@@ -179,40 +190,96 @@ class Files:
 
 
 class Clock:
-    """Times files of one runtime, pinned to cores, with a reference op beside each to expose drift."""
+    """Times files of one runtime, pinned to the quietest cores, in bursts with a reference op before and after each.
 
-    def __init__(self, runtime: Runtime, reference: Path, protocol: Protocol) -> None:
-        self.runtime, self.reference, self.protocol = runtime, reference, protocol
-        self.fastest = float("inf")
+    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference op shows to be slow are
+    thrown away, as long as patience lasts; the reference op's time is kept beside every timing, so that drift shows.
+    """
 
-    def time(self, path: Path, *, runs: int, seconds: float) -> Timing:
-        """The fastest of up to three timings; there is only one where the reference op shows no drift."""
-        timings = []
-        with pinned(int(self.runtime.conditions()["threads"])):
-            for _ in range(REPEATS):
-                reference = min(self.runtime.time(self.reference, seconds=0.01, runs=10))
-                taken = self.runtime.time(path, seconds=seconds, runs=runs)
-                self.fastest = min(self.fastest, reference)
-                now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                timings.append(Timing(min(taken), median(taken), len(taken), reference, now))
-                if reference <= DRIFT * self.fastest:
+    def __init__(self, runtime: Runtime, reference: Path) -> None:
+        self.runtime = runtime
+        threads = int(runtime.conditions()["threads"])
+        trials = {cores: self._settle(reference, cores) for cores in core_groups(threads)}
+        self.fastest = min(min(times) for times in trials.values())
+        self.cores = max(trials, key=lambda cores: mean(ms <= DRIFT * self.fastest for ms in trials[cores]))
+        with pinned(self.cores):
+            self._reference = runtime.stopwatch(reference)
+
+    def _settle(self, reference: Path, cores: tuple[int, ...]) -> list[float]:
+        """Times of the reference op on some cores."""
+        with pinned(cores):
+            self._reference = self.runtime.stopwatch(reference)
+            end = time.monotonic() + SETTLE
+            times = [self._reference_ms()]
+            while time.monotonic() < end and times[0] > 0:
+                times.append(self._reference_ms())
+            return times
+
+    def _reference_ms(self) -> float:
+        return min(self._reference() for _ in range(4))
+
+    def time(self, path: Path, *, runs: int, seconds: float, patience: float) -> Timing:
+        """Timing of a file: of its clean runs, or of all where too few were clean in time."""
+        with pinned(self.cores):
+            run = self.runtime.stopwatch(path)
+            bursts: list[tuple[float, list[float]]] = []
+            end = time.monotonic() + patience
+            before = self._reference_ms()
+            while True:
+                burst = [run()]
+                while sum(burst) < 1e3 * BURST and len(burst) < runs:
+                    burst.append(run())
+                after = self._reference_ms()
+                self.fastest = min(self.fastest, before, after)
+                bursts.append((max(before, after), burst))
+                before = after
+                clean = [taken for near, burst in bursts if near <= DRIFT * self.fastest for taken in burst]
+                done = len(clean) >= runs and sum(clean) >= 1e3 * seconds
+                if done or time.monotonic() > end:
                     break
-        return min(timings, key=lambda timing: timing.min_ms)
+        used = [row for row in bursts if row[0] <= DRIFT * self.fastest] if len(clean) >= min(runs, 3) else bursts
+        taken = [ms for _, burst in used for ms in burst]
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Timing(min(taken), median(taken), len(taken), median([near for near, _ in used]), now)
 
 
-def _time_ops(kernels: Sequence[Kernel], files: Files, clock: Clock, folder: Path, progress: Progress) -> None:
+def _time_ops(
+    kernels: Sequence[Kernel],
+    files: Files,
+    clock: Clock,
+    protocol: Protocol,
+    folder: Path,
+    progress: Progress,
+) -> None:
     for count, kernel in enumerate(kernels, 1):
-        timing = clock.time(files.kernel(kernel), runs=clock.protocol.op_runs, seconds=clock.protocol.op_seconds)
+        timing = clock.time(
+            files.kernel(kernel),
+            runs=protocol.op_runs,
+            seconds=protocol.op_seconds,
+            patience=protocol.op_patience,
+        )
         row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
         append(folder / "ops.csv", OPS_COLUMNS, row)
         progress("ops timed", count, len(kernels))
 
 
-def _time_networks(passes: Mapping[Arch, int], files: Files, clock: Clock, folder: Path, progress: Progress) -> None:
+def _time_networks(
+    passes: Mapping[Arch, int],
+    files: Files,
+    clock: Clock,
+    protocol: Protocol,
+    folder: Path,
+    progress: Progress,
+) -> None:
     """Time every network once a pass, so that passes interleave the networks."""
-    left = [(turn, arch) for turn in range(clock.protocol.passes) for arch in passes if passes[arch] <= turn]
+    left = [(turn, arch) for turn in range(protocol.passes) for arch in passes if passes[arch] <= turn]
     for count, (turn, arch) in enumerate(left, 1):
-        timing = clock.time(files.network(arch), runs=clock.protocol.network_runs, seconds=clock.protocol.network_seconds)
+        timing = clock.time(
+            files.network(arch),
+            runs=protocol.network_runs,
+            seconds=protocol.network_seconds,
+            patience=protocol.network_patience,
+        )
         row = {"network": write_network(arch), "pass": turn + 1} | timing_row(timing)
         append(folder / "networks.csv", NETWORKS_COLUMNS, row)
         progress("network passes timed", count, len(left))
@@ -230,7 +297,9 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol) -> None:
                     "measure into another folder"
                 )
         if old.get("cpu") != cpu():
-            raise TableError(f"{folder} was measured on {old.get('cpu')}, but this is {cpu()}; measure into another folder")
+            raise TableError(
+                f"{folder} was measured on {old.get('cpu')}, but this is {cpu()}; measure into another folder"
+            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     device = {
@@ -255,15 +324,24 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def core_groups(count: int) -> list[tuple[int, ...]]:
+    """Groups of `count` neighbouring cores that this process may use; one empty group where the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [()]
+    allowed = sorted(os.sched_getaffinity(0))
+    groups = [tuple(allowed[i : i + count]) for i in range(0, len(allowed), count)]
+    return [group for group in groups if len(group) == count] or [tuple(allowed)]
+
+
 @contextmanager
-def pinned(cores: int) -> Iterator[None]:
-    """Keep this process on its first `cores` cores, where the system allows it."""
-    if not hasattr(os, "sched_setaffinity"):
+def pinned(cores: tuple[int, ...]) -> Iterator[None]:
+    """Keep this process on some cores, where the system allows it."""
+    if not cores:
         yield
         return
     allowed = os.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, set(sorted(allowed)[:cores]))
+        os.sched_setaffinity(0, cores)
         yield
     finally:
         os.sched_setaffinity(0, allowed)

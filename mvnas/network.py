@@ -41,7 +41,9 @@ def resolve(text: str, *, pick: str | None = None) -> Network:
         text, pick = place, number
     elif not Path(text).is_file() and "://" not in text:
         if "/" in text or "." in text:
-            raise StudyError(f"a network must be a published name, an Arch's .json, a study or STUDY:ID, but there is no {text}")
+            raise StudyError(
+                f"a network must be a published name, an Arch's .json, a study or STUDY:ID, but there is no {text}"
+            )
         raise SpaceError(unknown("network", text, published()) + "; or give an Arch's .json, or STUDY:ID")
     if pick is None:
         raise StudyError(f"one network of the study {text} must be named, as {text}:ID with a trial's number")

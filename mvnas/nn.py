@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from mvnas.ops import Conv as ConvOp
     from mvnas.ops import Linear as LinearOp
 
-__all__ = ["LayerNorm", "build", "deploy", "example", "program", "rank"]
+__all__ = ["LayerNorm", "arbitrary", "build", "deploy", "example", "program", "rank"]
 
 ACTIVATIONS: dict[str, type[Module]] = {"": Identity, "silu": SiLU, "relu": ReLU, "hardswish": Hardswish}
 
@@ -50,7 +51,9 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
     for name, source in sources.items():
         weights = {k[len(source) + 1 :]: v.double() for k, v in state.items() if k.startswith(source + ".")}
         if not weights:
-            raise ExportError(f"the weights must hold {source}.*, but do not; were they trained for another architecture?")
+            raise ExportError(
+                f"the weights must hold {source}.*, but do not; were they trained for another architecture?"
+            )
         folded |= {f"{name}.{k}": v.float() for k, v in ops[source].fold(weights).items()}
     return shipped, folded
 
@@ -61,8 +64,20 @@ def example(graph: Graph, *, seed: int = 0, batch: int = 1) -> tuple[Tensor, ...
     return tuple(torch.randn(batch, *node.shape, generator=generator) for node in graph.inputs)
 
 
+def arbitrary(graph: Graph, *, seed: int = 0) -> State:
+    """Normal random weights of a deployed graph, for files that are only timed.
+
+    Fresh ones will not do: a converter drops the scale of 1 and the shift of 0 that a layer norm begins with, two
+    ops that a trained network has.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in build(graph).state_dict().items()}
+    return {k: torch.randn(shape, generator=generator) / prod(shape[1:]) ** 0.5 for k, shape in shapes.items()}
+
+
 def program(graph: Graph, weights: State) -> torch.export.ExportedProgram:
-    """Exported program of `graph` with `weights` at batch 1, without the paths of the source files it was traced through."""
+    """Exported program of `graph` with `weights` at batch 1, without the paths of the sources traced."""
     module = build(graph)
     module.load_state_dict(weights)
     exported = torch.export.export(module.eval(), example(graph))
@@ -97,7 +112,13 @@ class ConvNormAct(Module):
     def __init__(self, channels: int, op: ConvOp) -> None:
         super().__init__()
         self.conv = Conv2d(
-            channels, op.out, op.kernel, op.stride, op.kernel // 2, groups=op.groups, bias=op.bias and not op.norm
+            channels,
+            op.out,
+            op.kernel,
+            op.stride,
+            op.kernel // 2,
+            groups=op.groups,
+            bias=op.bias and not op.norm,
         )
         self.norm = BatchNorm2d(op.out) if op.norm else Identity()
         self.act = activation(op.act)
@@ -160,5 +181,3 @@ def concat(xs: tuple[Tensor, ...]) -> Tensor:
 def pool(x: Tensor) -> Tensor:
     """Mean over the map: (B, C, H, W) -> (B, C)."""
     return x.permute(0, 2, 3, 1).mean((1, 2))
-
-

@@ -98,7 +98,7 @@ class Op:
         """What an op without parameters computes, on tensors with a batch axis."""
         raise AssertionError(f"{type(self).__name__} defines neither module nor forward")
 
-    def deploy(self, *xs: Value) -> Value:
+    def deploy(self, *xs: Any, **_: Any) -> Value:
         """The same function at fixed shapes, with whatever folds folded away; `fold` gives its weights."""
         return self(*xs)
 

@@ -11,7 +11,11 @@ from mvnas.errors import StudyError
 from mvnas.score import Frontier, Score
 from mvnas.study import Study
 
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#8C8C8C"  # of Okabe and Ito: told apart by all, and in grey print by marker
+BLUE, VERMILION, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#8C8C8C",
+)  # of Okabe and Ito: told apart by all, and in grey print by marker
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -44,24 +48,70 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
     others = [score for score in scores if score not in frontier]
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter([s.latency_ms for s in others], [100 * s.accuracy for s in others], s=24, c=GREY, marker="o",
-                 label="other candidates", alpha=0.8, linewidths=0, zorder=2)
+    axes.scatter(
+        [s.latency_ms for s in others],
+        [100 * s.accuracy for s in others],
+        s=24,
+        c=GREY,
+        marker="o",
+        label="other candidates",
+        alpha=0.8,
+        linewidths=0,
+        zorder=2,
+    )
     x, y = [s.latency_ms for s in frontier], [100 * s.accuracy for s in frontier]
     right = max(s.latency_ms for s in scores) * 1.1
     axes.step([*x, right], [*y, y[-1]], where="post", color=BLUE, linewidth=1.6, zorder=3)
-    reach = [[s.latency_ms - s.latency_low_ms for s in frontier], [s.latency_high_ms - s.latency_ms for s in frontier]]
-    axes.errorbar(x, y, xerr=reach, fmt="s", color=BLUE, markersize=6, elinewidth=1, capsize=2.5, zorder=4,
-                  label="frontier, with 90 % latency interval")
+    reach = [
+        [s.latency_ms - s.latency_low_ms for s in frontier],
+        [s.latency_high_ms - s.latency_ms for s in frontier],
+    ]
+    axes.errorbar(
+        x,
+        y,
+        xerr=reach,
+        fmt="s",
+        color=BLUE,
+        markersize=6,
+        elinewidth=1,
+        capsize=2.5,
+        zorder=4,
+        label="frontier, with 90 % latency interval",
+    )
     named = [s for s in scores if s.name]
     if named:
-        axes.scatter([s.latency_ms for s in named], [100 * s.accuracy for s in named], s=95, facecolors="none",
-                     edgecolors=VERMILION, marker="D", linewidths=1.5, label="published network", zorder=5)
+        axes.scatter(
+            [s.latency_ms for s in named],
+            [100 * s.accuracy for s in named],
+            s=95,
+            facecolors="none",
+            edgecolors=VERMILION,
+            marker="D",
+            linewidths=1.5,
+            label="published network",
+            zorder=5,
+        )
     for score in named:
-        axes.annotate(score.name, (score.latency_ms, 100 * score.accuracy), xytext=(7, -11), color=VERMILION,
-                      textcoords="offset points", fontsize=8.5, zorder=6)
+        axes.annotate(
+            score.name,
+            (score.latency_ms, 100 * score.accuracy),
+            xytext=(7, -11),
+            color=VERMILION,
+            textcoords="offset points",
+            fontsize=8.5,
+            zorder=6,
+        )
     knee = Frontier(frontier).pick("knee")
-    axes.annotate("knee", (knee.latency_ms, 100 * knee.accuracy), xytext=(-6, 9), textcoords="offset points",
-                  ha="right", fontsize=8.5, color=BLUE, zorder=6)
+    axes.annotate(
+        "knee",
+        (knee.latency_ms, 100 * knee.accuracy),
+        xytext=(-6, 9),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color=BLUE,
+        zorder=6,
+    )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")

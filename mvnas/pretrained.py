@@ -18,9 +18,7 @@ from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.space import Space, published
 
-Source = Callable[
-    [str], tuple[str, int, int]
-]  # our key -> key in a file, and which of how many parts of its tensor
+Source = Callable[[str], tuple[str, int, int]]  # our key -> key in a file, and which of how many parts of its tensor
 
 TIMM_STEM = "stem.conv.weight"  # tells a timm checkpoint from a file of ours
 TIMM_LAYER = ("norm1", "attn.qkv", "attn.qkv", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
@@ -90,15 +88,11 @@ def _fill(arch: Arch, weights: Mapping[str, Tensor], source: Source) -> tuple[Ar
         shape = (parts * like.shape[0], *like.shape[1:])
         got = tuple(weights[key].shape) if key in weights else "missing"
         if got != shape:
-            raise ExportError(
-                f"{key} must be of shape {shape}, but is {got}; the weights are of another network"
-            )
+            raise ExportError(f"{key} must be of shape {shape}, but is {got}; the weights are of another network")
         state[ours] = weights[key].chunk(parts)[part].clone()
     extra = sorted(weights.keys() - {source(ours)[0] for ours in wanted})
     if extra:
-        raise ExportError(
-            f"weights must all belong to the network, but {extra[0]} does not; they are of another one"
-        )
+        raise ExportError(f"weights must all belong to the network, but {extra[0]} does not; they are of another one")
     return arch, state
 
 

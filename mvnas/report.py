@@ -26,7 +26,9 @@ COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency
 def score_row(score: Score) -> dict[str, Any]:
     """A score as one row of a table."""
     known = vars(score) | {"trial": score.number, "resolution": score.arch.resolution}
-    return {column: round(known[column], 6) if isinstance(known[column], float) else known[column] for column in COLUMNS}
+    return {
+        column: round(known[column], 6) if isinstance(known[column], float) else known[column] for column in COLUMNS
+    }
 
 
 def write_csv(scores: Iterable[Score], path: Path) -> None:
@@ -47,7 +49,10 @@ def write_csv(scores: Iterable[Score], path: Path) -> None:
 def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells in aligned columns; the first row is the header, and all but the first column align right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -57,17 +62,19 @@ def frontier_table(study: Study) -> str:
     knee = frontier.pick("knee")
     rows = [("network", "accuracy", "latency ms", "90 % interval", "params", "MACs", "memory", "px", "")]
     for score in frontier.scores:
-        rows.append((
-            score.label,
-            f"{score.accuracy:.1%}",
-            f"{score.latency_ms:.2f}",
-            f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
-            show("params", score.params),
-            show("macs", score.macs),
-            show("memory", score.peak_bytes),
-            str(score.arch.resolution),
-            "knee" if score == knee else "",
-        ))
+        rows.append(
+            (
+                score.label,
+                f"{score.accuracy:.1%}",
+                f"{score.latency_ms:.2f}",
+                f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
+                show("params", score.params),
+                show("macs", score.macs),
+                show("memory", score.peak_bytes),
+                str(score.arch.resolution),
+                "knee" if score == knee else "",
+            )
+        )
     return text_table(rows)
 
 
@@ -120,7 +127,9 @@ def network_json(arch: Arch, model: LatencyModel) -> dict[str, Any]:
                 "peak_bytes": costs.peak_bytes,
                 "latency_ms": ms,
             }
-            for part, row, costs, ms in zip(arch.blocks, arch.summaries, shipped, model.predict_blocks(arch), strict=True)
+            for part, row, costs, ms in zip(
+                arch.blocks, arch.summaries, shipped, model.predict_blocks(arch), strict=True
+            )
         ],
     }
 
@@ -129,22 +138,26 @@ def network_table(told: dict[str, Any]) -> str:
     """The blocks of `network_json` as text."""
     rows = [("block", "output", "params", "MACs", "memory", "ms", "share")]
     for i, block in enumerate(told["blocks"]):
-        rows.append((
-            f"{i} {block['block']}",
-            " x ".join(map(str, block["output"])),
-            f"{block['params']:,}",
-            show("macs", block["macs"]),
-            show("memory", block["peak_bytes"]),
-            f"{block['latency_ms']:.3f}",
-            f"{block['latency_ms'] / told['latency_ms']:.1%}",
-        ))
+        rows.append(
+            (
+                f"{i} {block['block']}",
+                " x ".join(map(str, block["output"])),
+                f"{block['params']:,}",
+                show("macs", block["macs"]),
+                show("memory", block["peak_bytes"]),
+                f"{block['latency_ms']:.3f}",
+                f"{block['latency_ms'] / told['latency_ms']:.1%}",
+            )
+        )
     return text_table(rows)
 
 
 def space_json(space: Space, model: LatencyModel, budget: Budget | None, *, seed: int = 0) -> dict[str, Any]:
     """Number of points of a space, and of random points the least, median and largest of each cost and the share that fits."""
     generator = random.Random(seed)
-    archs = [space.sample(lambda name, values: generator.choice(values)) for _ in range(SAMPLES if space.choices else 1)]
+    archs = [
+        space.sample(lambda name, values: generator.choice(values)) for _ in range(SAMPLES if space.choices else 1)
+    ]
     costs = [price(arch, model) for arch in archs]
     spread = {}
     for cost in costs[0]:
@@ -165,5 +178,7 @@ def space_json(space: Space, model: LatencyModel, budget: Budget | None, *, seed
 def space_table(told: dict[str, Any]) -> str:
     """The costs of `space_json` as text."""
     rows = [("cost", "min", "median", "max")]
-    rows += [(cost, *(show(cost, values[key]) for key in ("min", "median", "max"))) for cost, values in told["costs"].items()]
+    rows += [
+        (cost, *(show(cost, values[key]) for key in ("min", "median", "max"))) for cost, values in told["costs"].items()
+    ]
     return text_table(rows)

@@ -10,7 +10,10 @@ from typing import Any
 from mvnas.arch import Arch
 from mvnas.errors import StudyError, unknown
 
-OBJECTIVES: Mapping[str, int] = {"accuracy": 1, "latency_ms": -1}  # name of a field of Score -> sign of better
+OBJECTIVES: Mapping[str, int] = {
+    "accuracy": 1,
+    "latency_ms": -1,
+}  # name of a field of Score -> sign of better
 
 PICKS = ("knee", "best", "fastest")
 
@@ -84,7 +87,9 @@ class Frontier:
             StudyError: the frontier is empty, or there is no such pick.
         """
         if not self.scores:
-            raise StudyError("a frontier must have a finished candidate to pick from, but has none; run the search first")
+            raise StudyError(
+                "a frontier must have a finished candidate to pick from, but has none; run the search first"
+            )
         if what not in PICKS:
             raise StudyError(unknown("pick", what, (*PICKS, "a trial's number")))
         fastest = self.scores[0]

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-
-
 from typing import Any
 
 import optuna
@@ -147,13 +145,14 @@ def search(
         try:
             trial = record.record.ask()
             picks = {name: trial.suggest_categorical(name, values) for name, values in task.space.choices.items()}
-        except Exhausted:
+        except ExhaustedError:
+            record.recover()
             break
         run.candidate(trial, task.space.at(picks))
     return record
 
 
-class Exhausted(Exception):
+class ExhaustedError(Exception):
     """No candidate is left that fits the budget and is new."""
 
 
@@ -274,7 +273,10 @@ def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
         raise StudyError(unknown("sampler", name, known))
     settings: dict[str, Any] = {"seed": seed}
     if name.startswith("NSGA"):
-        settings |= {"population_size": max(6, min(50, (trials or 100) // 3)), "constraints_func": over_budget}
+        settings |= {
+            "population_size": max(6, min(50, (trials or 100) // 3)),
+            "constraints_func": over_budget,
+        }
     elif name == "TPESampler":
         settings |= {"multivariate": True, "constraints_func": over_budget}
     try:
@@ -324,7 +326,7 @@ class Affordable(BaseSampler):
                 break
             name = self.generator.choice(list(self.space))
             picks = picks | {name: self.generator.choice(self.space[name].choices)}
-        raise Exhausted
+        raise ExhaustedError
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """A point of the space as the base sampler draws it."""

@@ -144,7 +144,9 @@ class Space:
                 raise SpaceError(f"{source}: {unknown('key', key, ('resolution', 'stages'))}")
         for key in ("resolution", "stages"):
             if key not in data:
-                raise SpaceError(f"{source} must have the key {key!r}, but has only {', '.join(map(str, data)) or 'none'}")
+                raise SpaceError(
+                    f"{source} must have the key {key!r}, but has only {', '.join(map(str, data)) or 'none'}"
+                )
         resolution = _choice(data["resolution"], f"{source}: resolution")
         for side in options(resolution):
             if type(side) is not int or side < 32:

@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mvnas.arch import Arch
@@ -22,7 +23,7 @@ from mvnas.score import Frontier, Score
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 NAME = "mvnas"
-DIRECTIONS = ["maximize", "minimize"]
+DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Setup:
     space: str
     data: str
     device: str
-    schedule: Mapping[str, float]
+    schedule: Mapping[str, Any]
     seed: int
     factor: float
     classes: tuple[str, ...]
@@ -57,7 +58,9 @@ class Setup:
             change = f"{key} was {have[key]} and is {want[key]}"
             if have[key] == want[key]:
                 change = f"the content of {key} {have[key]} has changed since"
-            raise StudyError(f"the study {study} must be continued as it began, but {change}; repeat its command or name another --study")
+            raise StudyError(
+                f"the study {study} must be continued as it began, but {change}; repeat its command or name another --study"
+            )
 
 
 class Study:
@@ -75,7 +78,9 @@ class Study:
             StudyError: there is none, or the file is something else.
         """
         if "://" not in place and not Path(place).is_file():
-            raise StudyError(f"a study must be a file that `mvnas search` wrote, but there is no {place}; run the search first")
+            raise StudyError(
+                f"a study must be a file that `mvnas search` wrote, but there is no {place}; run the search first"
+            )
         with _readable(place):
             study = cls(place, optuna.load_study(study_name=NAME, storage=_storage(place)))
         if "setup" not in study.record.user_attrs:
@@ -94,7 +99,11 @@ class Study:
             raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
         with _readable(place):
             record = optuna.create_study(
-                study_name=NAME, storage=_storage(place), directions=DIRECTIONS, sampler=sampler, load_if_exists=True
+                study_name=NAME,
+                storage=_storage(place),
+                directions=DIRECTIONS,
+                sampler=sampler,
+                load_if_exists=True,
             )
         study = cls(place, record)
         if "setup" in record.user_attrs:
@@ -168,21 +177,25 @@ class Study:
         if not found:
             reason = self.failures().get(int(what))
             why = f"failed: {reason}" if reason else "is not there"
-            raise StudyError(f"the trial to pick must have finished, but {what} {why}; finished: {_ranges([s.number for s in scores])}")
+            raise StudyError(
+                f"the trial to pick must have finished, but {what} {why}; finished: {_ranges([s.number for s in scores])}"
+            )
         return found[0]
 
     def recover(self) -> None:
-        """Put candidates that a killed process left running back at the head of the queue."""
+        """Put candidates that nobody trains any more back at the head of the queue."""
         for trial in self.trials(TrialState.RUNNING):
-            if trial.user_attrs.get("host") == socket.gethostname() and not _alive(trial.user_attrs.get("pid", 0)):
+            elsewhere = trial.user_attrs.get("host", socket.gethostname()) != socket.gethostname()
+            if not elsewhere and not _alive(trial.user_attrs.get("pid", 0)):
                 self.retry(trial)
 
     def retry(self, trial: FrozenTrial) -> None:
-        """Give up an interrupted trial and queue its candidate anew."""
+        """Give up an interrupted trial, and queue its candidate anew if it had been drawn."""
         self.record.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
+        picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params")
+        if picks:
             name = {"name": trial.user_attrs["name"]} if "name" in trial.user_attrs else {}
-            self.record.enqueue_trial(trial.params, user_attrs=name)
+            self.record.enqueue_trial(picks, user_attrs=name)
 
     def keep_weights(self) -> None:
         """Remove the weights of candidates that are no longer on the frontier."""
@@ -212,8 +225,9 @@ def _readable(place: str) -> Iterator[None]:
 
 
 def _alive(pid: int) -> bool:
+    """Whether another process of this machine has the number `pid`."""
     try:
-        os.kill(pid, 0)
+        os.kill(pid or os.getpid(), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

@@ -196,9 +196,7 @@ def test_parquet_without_class_names_calls_a_class_by_its_label(tmp_path: Path) 
     assert sorted(data.train.labels.tolist()) == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "version", [f"{n} {kind}" for n in (10, 100) for kind in ("python 2", "python 3", "binary")]
-)
+@pytest.mark.parametrize("version", [f"{n} {kind}" for n in (10, 100) for kind in ("python 2", "python 3", "binary")])
 def test_cifar_files_are_read_exactly(tmp_path: Path, version: str) -> None:
     data = load(str(write_cifar(tmp_path / "cifar", version)))
     assert data.classes == ("apple", "bear")
@@ -274,9 +272,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 def test_every_eight_bit_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     original = Image.fromarray(picture(1)).convert(mode)
     buffer = io.BytesIO()
-    original.save(
-        buffer, "tiff" if mode == "CMYK" else "png", **({"transparency": b"\0\x40"} if mode == "P" else {})
-    )
+    original.save(buffer, "tiff" if mode == "CMYK" else "png", **({"transparency": b"\0\x40"} if mode == "P" else {}))
     image = decoded(tmp_path, "x.tif" if mode == "CMYK" else "x.png", buffer.getvalue())
     assert np.array_equal(image, np.asarray(original.convert("RGB")))
 
@@ -298,12 +294,8 @@ def test_shrinking_averages(tmp_path: Path) -> None:
         assert np.abs(image[4:-4, 4:-4].astype(int) - 127).max() <= 4
 
 
-@pytest.mark.parametrize(
-    ("sides", "side"), [([20, 20], 32), ([40, 60], 50), ([400, 400], 320), ([33, 33], 33)]
-)
-def test_the_side_is_the_median_short_side_between_32_and_320(
-    tmp_path: Path, sides: list[int], side: int
-) -> None:
+@pytest.mark.parametrize(("sides", "side"), [([20, 20], 32), ([40, 60], 50), ([400, 400], 320), ([33, 33], 33)])
+def test_the_side_is_the_median_short_side_between_32_and_320(tmp_path: Path, sides: list[int], side: int) -> None:
     for i, size in enumerate(sides):
         write_folder(tmp_path / "train", {f"{i}": 1}, size)
         write_folder(tmp_path / "val", {f"{i}": 1}, 99)
@@ -455,9 +447,7 @@ def break_one(root: Path, source: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("source", ["parquet", "cut", "text", "empty", "link"])
-def test_a_broken_image_is_an_error_that_names_it_or_is_skipped_and_counted(
-    tmp_path: Path, source: str
-) -> None:
+def test_a_broken_image_is_an_error_that_names_it_or_is_skipped_and_counted(tmp_path: Path, source: str) -> None:
     path, place = break_one(tmp_path, source)
     with pytest.raises(DataError, match=r"every image must decode, but .* mend or remove it") as caught:
         load(path)
@@ -489,9 +479,7 @@ def test_a_broken_array_of_a_module_is_skipped_too(tmp_path: Path, monkeypatch: 
     assert len(data.train.images) == len(data.val.images) == 3
 
 
-@pytest.mark.parametrize(
-    ("broken", "says"), [("a", "'a' has none; .* 2 of 8 images"), ("ab", "5 of 8 images")]
-)
+@pytest.mark.parametrize(("broken", "says"), [("a", "'a' has none; .* 2 of 8 images"), ("ab", "5 of 8 images")])
 def test_skipping_may_not_empty_a_class(tmp_path: Path, broken: str, says: str) -> None:
     write_folder(tmp_path, {"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 2})
     for name in broken:
@@ -611,9 +599,7 @@ def test_a_cifar_pickle_cannot_call_anything(tmp_path: Path) -> None:
         (__file__, "a folder or a .parquet file, but .*test_datasets.py"),
     ],
 )
-def test_a_source_that_is_none_is_said(
-    source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_that_is_none_is_said(source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "way.py").write_text("class Dataset: classes = ('a', 'b')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -621,9 +607,7 @@ def test_a_source_that_is_none_is_said(
         load(source)
 
 
-def test_a_name_wins_over_a_path_and_a_path_over_a_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_wins_over_a_path_and_a_path_over_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("digits", "folder"):
         write_folder(tmp_path / name, {"a": 2, "b": 2})

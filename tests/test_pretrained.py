@@ -98,13 +98,21 @@ QKV, HEAD = "stages.2.1.transformer.0.attn.qkv.weight", "head.fc.weight"
     [
         ("mobilevit_sx", {}, "unknown network 'mobilevit_sx'; did you mean 'mobilevit_s'"),
         ("mobilevit", {}, "unknown network 'mobilevit'"),
-        ("mobilevit_xs", {}, "weight must be of shape (64, 16, 1, 1), but is (32, 16, 1, 1); the weights are of another"),
+        (
+            "mobilevit_xs",
+            {},
+            "weight must be of shape (64, 16, 1, 1), but is (32, 16, 1, 1); the weights are of another",
+        ),
         (XXS, {QKV: None}, f"{QKV} must be of shape (192, 64), but is missing"),
         (XXS, {QKV: torch.zeros(191, 64)}, f"{QKV} must be of shape (192, 64), but is (191, 64)"),
         (XXS, {HEAD: None}, f"{HEAD} must be of shape (1000, 320), but is missing"),
         (XXS, {HEAD: torch.zeros(())}, f"{HEAD} must be of shape (1000, 320), but is ()"),
         (XXS, {"head.fc.bias": torch.zeros(5)}, "head.fc.bias must be of shape (1000,), but is (5,)"),
-        (XXS, {"stages.5.0.bias": torch.zeros(5)}, "must all belong to the network, but stages.5.0.bias does not"),
+        (
+            XXS,
+            {"stages.5.0.bias": torch.zeros(5)},
+            "must all belong to the network, but stages.5.0.bias does not",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(

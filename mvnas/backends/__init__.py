@@ -6,7 +6,7 @@ A backend writes a graph to a file and executes it:
     export(graph, path, weights)             write a deployed graph with these weights
     export_each(graphs, folder)              files of many graphs with arbitrary weights, for microbenchmarks
     run(path, inputs)                        outputs for inputs laid out as `nn.example` lays them out
-    time(path, seconds=..., runs=...)        milliseconds of single runs at batch 1, inputs in place
+    stopwatch(path)                          function that runs the file once at batch 1 and returns milliseconds
     conditions()                             what figures depend on: runtime, versions, threads, precision
 
 The files of this folder are backends, all but those that begin with an underscore.
@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from mvnas.backends._timing import Stopwatch
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
@@ -37,7 +39,7 @@ class Runtime(Protocol):
     def export(self, graph: Graph, path: Path, weights: State) -> None: ...
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]: ...
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
-    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]: ...
+    def stopwatch(self, path: Path) -> Stopwatch: ...
     def conditions(self) -> Mapping[str, Any]: ...
 
 
@@ -45,11 +47,11 @@ def backend(name: str, **settings: Any) -> Runtime:
     """The backend `name`: a module of mvnas.backends, or any importable module if the name is dotted.
 
     Raises:
-        ExportError: there is no such backend, or a package that it needs is not installed.
+        ExportError: there is no such backend or setting, or a package that it needs is not installed.
     """
     module = name if "." in name else f"mvnas.backends.{name}"
     try:
-        return import_module(module).Backend(**settings)  # type: ignore[no-any-return]
+        loaded = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise ExportError(unknown("backend", name, names())) from None
@@ -57,6 +59,13 @@ def backend(name: str, **settings: Any) -> Runtime:
         raise ExportError(
             f"the backend {name} needs the package {error.name}, which is not installed; pip install {wanted}"
         ) from None
+    if not hasattr(loaded, "Backend"):
+        raise ExportError(f"a backend's module must define the class Backend, but {module} does not")
+    known = signature(loaded.Backend).parameters
+    for setting in settings:
+        if setting not in known:
+            raise ExportError(unknown(f"setting of {name}", setting, known))
+    return cast(Runtime, loaded.Backend(**settings))
 
 
 def names() -> list[str]:
@@ -66,9 +75,9 @@ def names() -> list[str]:
 
 def one_by_one(backend: Runtime, graphs: Sequence[Graph], folder: Path) -> list[Path]:
     """One file a graph, with arbitrary weights, one after the other: `export_each` of most backends."""
-    from mvnas.nn import build
+    from mvnas.nn import arbitrary
 
     paths = [folder / f"{i}{backend.suffix}" for i in range(len(graphs))]
     for graph, path in zip(graphs, paths, strict=True):
-        backend.export(graph, path, build(graph).state_dict())
+        backend.export(graph, path, arbitrary(graph))
     return paths

@@ -17,7 +17,7 @@ TAIL = 500  # characters of the chatter that an error may quote
 
 @contextmanager
 def quiet() -> Iterator[Callable[[], str]]:
-    """Keep output, logs and warnings, native code's too, out of sight; yields a function that returns the tail."""
+    """Keep output, logs and warnings out of sight, native code's too; yields a function to read its end."""
     written = StringIO()
     level = logging.root.manager.disable
     with TemporaryFile() as file, warnings.catch_warnings():

@@ -16,7 +16,7 @@ import numpy as np
 
 from mvnas.backends import one_by_one
 from mvnas.backends._quiet import quiet
-from mvnas.backends._timing import milliseconds
+from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.nn import program
@@ -32,9 +32,8 @@ MAX_RANK = 4  # Core ML takes 5, but see mvnas.ops
 class Backend:
     """ML Program at float16, inputs and output included, maps channel-first, on whatever Core ML picks.
 
-    Float16 is the converter's default and all that the Neural Engine computes in: float32 would keep a network
-    off it. Float16 inputs and outputs, new with iOS 16 and macOS 13, spare a lone op the casts that a network has
-    only at its ends.
+    The converter's default is float16, and the Neural Engine computes in nothing else. Float16 inputs and
+    outputs (iOS 16, macOS 13) spare a lone op the casts that a network has at its ends.
     """
 
     suffix = ".mlpackage"
@@ -72,9 +71,7 @@ class Backend:
         """
         most = max(ranks(path))
         if most > MAX_RANK:
-            raise ExportError(
-                f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {most}"
-            )
+            raise ExportError(f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {most}")
         return {"ops": len(op_names(path)), "max_rank": most}
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
@@ -91,8 +88,8 @@ class Backend:
         y = model.predict({slot.name: x for slot, x in zip(slots.input, inputs, strict=True)})
         return [np.asarray(y[slot.name], dtype=np.float32) for slot in slots.output]
 
-    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
-        """Milliseconds of single runs after a warm-up: at least `runs`, and at least `seconds` in all; macOS only.
+    def stopwatch(self, path: Path) -> Stopwatch:
+        """Function that runs the model once and returns the milliseconds it took; macOS only.
 
         Raises:
             ExportError: this is not macOS.
@@ -103,7 +100,7 @@ class Backend:
             slot.name: generator.standard_normal(slot.type.multiArrayType.shape, dtype=np.float32)
             for slot in model.get_spec().description.input
         }
-        return milliseconds(partial(model.predict, inputs), seconds=seconds, runs=runs)
+        return stopwatch(partial(model.predict, inputs))
 
     def conditions(self) -> Mapping[str, Any]:
         return {

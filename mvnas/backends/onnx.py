@@ -16,7 +16,7 @@ import torch
 
 from mvnas.backends import one_by_one
 from mvnas.backends._quiet import quiet
-from mvnas.backends._timing import milliseconds
+from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.nn import program
@@ -56,10 +56,10 @@ class Backend:
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for inputs (1, C, H, W), or as the graph's inputs have them."""
         session = self._open(path)
-        return session.run(None, {slot.name: x for slot, x in zip(session.get_inputs(), inputs, strict=True)})
+        return list(session.run(None, {slot.name: x for slot, x in zip(session.get_inputs(), inputs, strict=True)}))
 
-    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
-        """Milliseconds of single runs after a warm-up: at least `runs`, and at least `seconds` in all."""
+    def stopwatch(self, path: Path) -> Stopwatch:
+        """Function that runs the file once, inputs in place, and returns the milliseconds it took."""
         session = self._open(path)
         binding = session.io_binding()
         generator = np.random.default_rng(0)
@@ -67,7 +67,7 @@ class Backend:
             binding.bind_cpu_input(slot.name, generator.standard_normal(slot.shape, dtype=np.float32))
         for slot in session.get_outputs():
             binding.bind_output(slot.name)
-        return milliseconds(partial(session.run_with_iobinding, binding), seconds=seconds, runs=runs)
+        return stopwatch(partial(session.run_with_iobinding, binding))
 
     def conditions(self) -> Mapping[str, Any]:
         packages = ("onnx", "onnxruntime", "onnxscript", "torch")

@@ -12,6 +12,7 @@ import numpy as np
 
 from mvnas import __version__
 from mvnas.backends import one_by_one
+from mvnas.backends._timing import Stopwatch
 from mvnas.errors import ExportError
 from mvnas.graph import Graph, Node
 from mvnas.ops import State
@@ -22,7 +23,7 @@ from mvnas.table import read_kernel, write_op, write_shapes
 class Backend:
     """A kernel takes as long as its multiply-accumulates or its bytes, whichever is longer, and an overhead.
 
-    The roofline model (doi:10.1145/1498765.1498785). Rates are in 1e9 a second: `gmacs` a thread, `gbytes` in all.
+    The roofline model (doi:10.1145/1498765.1498785). Rates are 1e9 a second, `gmacs` for each thread.
     """
 
     threads: int = 1
@@ -45,13 +46,12 @@ class Backend:
         Raises:
             ExportError: always.
         """
-        raise ExportError(
-            "a backend must compute to be run, but roofline only counts; choose another backend"
-        )
+        raise ExportError("a backend must compute to be run, but roofline only counts; choose another backend")
 
-    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
-        """Milliseconds by arithmetic, `runs` times the same figure."""
-        return [sum(self.kernel_ms(_node(row)) for row in json.loads(path.read_text()))] * runs
+    def stopwatch(self, path: Path) -> Stopwatch:
+        """Function that returns the milliseconds by arithmetic, always the same."""
+        ms = sum(self.kernel_ms(_node(row)) for row in json.loads(path.read_text()))
+        return lambda: ms
 
     def kernel_ms(self, node: Node) -> float:
         """Milliseconds of one kernel."""

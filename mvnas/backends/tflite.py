@@ -15,10 +15,10 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
 from mvnas.backends._quiet import quiet
-from mvnas.backends._timing import milliseconds
+from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
-from mvnas.nn import build, example
+from mvnas.nn import arbitrary, build, example
 from mvnas.ops import Map, State
 
 
@@ -35,9 +35,7 @@ class Backend:
         Raises:
             ExportError: the converter failed.
         """
-        module = build(graph)
-        module.load_state_dict(weights)
-        _convert(ChannelLast([module], [graph]), [graph], path)
+        _convert([graph], [weights], path)
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         """One file a graph, from one conversion of all of them side by side, cut into its parts.
@@ -45,14 +43,14 @@ class Backend:
         Each part is what the converter makes of the graph; one by one takes longer and gives the same ops.
         """
         whole = folder / "whole.tflite"
-        _convert(ChannelLast([build(graph) for graph in graphs], graphs), graphs, whole)
+        _convert(graphs, [arbitrary(graph) for graph in graphs], whole)
         paths = [folder / f"{i}.tflite" for i in range(len(graphs))]
         for path, part in zip(paths, cut(whole.read_bytes()), strict=True):
             path.write_bytes(part)
         return paths
 
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for inputs (1, C, H, W), or as the graph's inputs have them."""
+        """Outputs for maps (1, C, H, W) or vectors; not for tokens, which a file does not tell from maps."""
         interpreter = self._open(path)
         for detail, x in zip(interpreter.get_input_details(), inputs, strict=True):
             interpreter.set_tensor(detail["index"], np.moveaxis(x, 1, -1) if _is_map(x) else x)
@@ -60,15 +58,15 @@ class Backend:
         outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
         return [np.moveaxis(y, -1, 1) if _is_map(y) else y for y in outputs]
 
-    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
-        """Milliseconds of single runs after a warm-up: at least `runs`, and at least `seconds` in all."""
+    def stopwatch(self, path: Path) -> Stopwatch:
+        """Function that runs the file once, inputs in place, and returns the milliseconds it took."""
         interpreter = self._open(path)
         generator = np.random.default_rng(0)
         for detail in interpreter.get_input_details():
             normal = generator.standard_normal(detail["shape"], dtype=np.float32)
             interpreter.set_tensor(detail["index"], normal)
         invoke = interpreter._interpreter.Invoke  # without the wrapper's checks: an empty model takes 0.3 us
-        return milliseconds(invoke, seconds=seconds, runs=runs)
+        return stopwatch(invoke)
 
     def conditions(self) -> Mapping[str, Any]:
         packages = ("ai-edge-litert", "litert-torch", "torch")
@@ -85,9 +83,7 @@ class Backend:
             interpreter = litert.Interpreter(str(path), num_threads=self.threads)
             interpreter.allocate_tensors()
         if not any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()):
-            raise ExportError(
-                f"XNNPACK must run {path.name}, or its timings mislead, but it was not delegated to it"
-            )
+            raise ExportError(f"XNNPACK must run {path.name}, or its timings mislead, but it was not delegated to it")
         return interpreter
 
 
@@ -186,7 +182,10 @@ def _is_map(x: np.ndarray) -> bool:
     return x.ndim == 4
 
 
-def _convert(module: ChannelLast, graphs: Sequence[Graph], path: Path) -> None:
+def _convert(graphs: Sequence[Graph], weights: Sequence[State], path: Path) -> None:
+    modules = [build(graph) for graph in graphs]
+    for module, state in zip(modules, weights, strict=True):
+        module.load_state_dict(state)
     inputs = [
         x.permute(0, 2, 3, 1).contiguous() if isinstance(node.shape, Map) else x
         for graph in graphs
@@ -198,7 +197,7 @@ def _convert(module: ChannelLast, graphs: Sequence[Graph], path: Path) -> None:
         try:
             import litert_torch
 
-            litert_torch.convert(module.eval(), tuple(inputs)).export(str(path))
+            litert_torch.convert(ChannelLast(modules, graphs).eval(), tuple(inputs)).export(str(path))
         except Exception as error:
             told = f"litert-torch must convert the network, but failed: {error}; {said()}"
             raise ExportError(told) from error

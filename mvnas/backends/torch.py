@@ -14,7 +14,7 @@ import torch
 
 from mvnas.backends import one_by_one
 from mvnas.backends._quiet import quiet
-from mvnas.backends._timing import milliseconds
+from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.graph import Graph
 from mvnas.nn import program
 from mvnas.ops import State
@@ -41,18 +41,25 @@ class Backend:
             output = _load(path).module()(*[torch.from_numpy(x) for x in inputs])
         return [output.numpy()]
 
-    def time(self, path: Path, *, seconds: float, runs: int) -> list[float]:
-        """Milliseconds of single runs after a warm-up: at least `runs`, and at least `seconds` in all.
+    def stopwatch(self, path: Path) -> Stopwatch:
+        """Function that runs the file once, inputs in place, and returns the milliseconds it took.
 
-        The graph is called with its weights in hand, without the checks that `module()` puts before it: a lone op
-        would pay as much for these as a network does.
+        The graph is called with its weights in hand, without the checks that `module()` puts before it: they
+        would cost a lone op what they cost a network.
         """
         exported = _load(path)
         stored = exported.state_dict | exported.constants
         weights = [stored[spec.target] for spec in exported.graph_signature.input_specs if spec.target]
         inputs, _ = exported.example_inputs
+        call = partial(exported.graph_module, *weights, *inputs)
+
+        def limited() -> float:
+            with self._limited():
+                return run()
+
         with self._limited():
-            return milliseconds(partial(exported.graph_module, *weights, *inputs), seconds=seconds, runs=runs)
+            run = stopwatch(call)
+        return limited
 
     def conditions(self) -> Mapping[str, Any]:
         return {

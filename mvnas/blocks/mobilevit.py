@@ -25,7 +25,9 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         if min(x.shape[1:]) < self.patch:
-            raise SpaceError(f"the patch must fit into the map, but got patch {self.patch} on {x.shape.h} x {x.shape.w}")
+            raise SpaceError(
+                f"the patch must fit into the map, but got patch {self.patch} on {x.shape.h} x {x.shape.w}"
+            )
         local = Conv(self.dim, norm=False, act="")(Conv(x.channels, kernel=3)(x))
         grid = Resize(self.patch)(local)
         y = Unfold(self.patch)(grid)

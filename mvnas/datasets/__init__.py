@@ -19,6 +19,7 @@ begin with an underscore; so is yours, and this is all of it:
 
 An item is `(image, label)` or `(image, label, place)`. The image is a path, the bytes of an encoded image, or
 a uint8 array (height, width) or (height, width, 3); the place names it in errors. `items` may be a generator.
+An attribute `flip = False` says that mirrored images are other things, as digits are.
 `Dataset` is made without arguments; the three formats here are made with the path.
 """
 
@@ -61,11 +62,12 @@ def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, s
     dataset, files = _open(source)
     holdout = seed if dataset.items("val") is None else None
     build = partial(decode, dataset, holdout=holdout, skip_broken=skip_broken)
+    flip = getattr(dataset, "flip", True)
     if not files:
-        return replace(build(), name=source)
+        return replace(build(), name=source, flip=flip)
     home = cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mvnas"
     settings = [DECODER, type(dataset).__module__, holdout, skip_broken]
-    return replace(cached(home / _key(settings, files), build), name=source)
+    return replace(cached(home / _key(settings, files), build), name=source, flip=flip)
 
 
 def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
@@ -77,9 +79,7 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
     elif source and path.exists():
         dataset = import_module(f"{__name__}.{_recognise(path)}").Dataset(path)
     elif source in FORMATS:
-        raise DataError(
-            f"{source} images are read from a path, but got only the word {source!r}; give the path"
-        )
+        raise DataError(f"{source} images are read from a path, but got only the word {source!r}; give the path")
     elif not all(part.isidentifier() for part in source.split(".")):
         raise DataError(f"the data must exist, but there is no {source!r} in {Path.cwd()}; check the path")
     elif "." not in source:
@@ -113,9 +113,7 @@ def _recognise(path: Path) -> str:
     if path.is_file():
         if path.suffix == ".parquet":
             return "parquet"
-        raise DataError(
-            f"the data must be a folder or a .parquet file, but {path} is neither; unpack it first"
-        )
+        raise DataError(f"the data must be a folder or a .parquet file, but {path} is neither; unpack it first")
     files = {entry.name for entry in path.iterdir() if entry.is_file()}
     if files & CIFAR_FILES or files >= {"train", "meta"}:
         return "cifar"

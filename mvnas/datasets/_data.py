@@ -52,6 +52,7 @@ class Data:
     val: Split
     note: str = ""
     skipped: int = 0
+    flip: bool = True  # whether a mirrored image is still of its class
 
     @property
     def side(self) -> int:

@@ -94,9 +94,7 @@ def _items(dataset: Source, split: str) -> Iterator[Item]:
         yield Item(image, index(label), *(place or (spot,)))
 
 
-def _survey(
-    dataset: Source, split: str, classes: tuple[str, ...], skip_broken: bool
-) -> tuple[np.ndarray, int]:
+def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: bool) -> tuple[np.ndarray, int]:
     """Labels of a split, int64 (N,), and the side in pixels that suits a sample of its images."""
     labels: list[int] = []
     sides: list[int] = []
@@ -122,9 +120,7 @@ def _survey(
     return np.array(labels, np.int64), min(max(side, SMALLEST), LARGEST)
 
 
-def _gather(
-    items: Iterable[Item], shape: tuple[int, ...], file: Path | None, broken: list[str] | None
-) -> Split:
+def _gather(items: Iterable[Item], shape: tuple[int, ...], file: Path | None, broken: list[str] | None) -> Split:
     """The decoded items, at most `shape[0]` of them; those that fail are told to `broken`, or raised."""
     if file is None:
         images = np.empty(shape, np.uint8)
@@ -185,9 +181,7 @@ def _check_survivors(classes: tuple[str, ...], splits: dict[str, Split], broken:
         _check(classes, splits["val"].labels, "validation")
     except DataError as error:
         total = len(broken) + sum(len(split.labels) for split in splits.values())
-        raise DataError(
-            f"{error}; {len(broken)} of {total} images are broken, the first: {broken[0]}"
-        ) from error
+        raise DataError(f"{error}; {len(broken)} of {total} images are broken, the first: {broken[0]}") from error
 
 
 def _check_space(folder: Path | None, needed: int) -> None:

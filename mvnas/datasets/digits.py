@@ -19,6 +19,7 @@ class Dataset:
     classes = tuple("0123456789")
     note = "demo data: the 8x8 digits of scikit-learn, upsampled to 32x32; not a benchmark"
     files: tuple[Path, ...] = ()
+    flip = False
 
     def __init__(self) -> None:
         images, labels = load_digits(return_X_y=True)

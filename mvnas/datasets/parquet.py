@@ -45,9 +45,7 @@ class Dataset:
                     for batch in table.iter_batches(256, columns=["image", "label"]):
                         for image, label in zip(*(column.to_pylist() for column in batch), strict=True):
                             if label is None:
-                                raise DataError(
-                                    f"every row must have a label, but {file} row {row} has none; add it"
-                                )
+                                raise DataError(f"every row must have a label, but {file} row {row} has none; add it")
                             content = image["bytes"] if image else None
                             yield Item(content or b"", self._number.get(label, label), f"{file} row {row}")
                             row += 1
@@ -105,6 +103,4 @@ def _labels(file: Path) -> set[int]:
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:
-    return DataError(
-        f"a parquet file must be whole and readable, but {file} is not ({error}); fetch it again"
-    )
+    return DataError(f"a parquet file must be whole and readable, but {file} is not ({error}); fetch it again")

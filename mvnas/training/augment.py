@@ -24,15 +24,15 @@ def random_crops(images: Tensor, side: int, *, area: float, flip: bool, generato
     aspect = torch.exp((2 * aspect - 1) * math.log(RATIO))
     width, height = (share * aspect).sqrt().clamp(max=1), (share / aspect).sqrt().clamp(max=1)
     mirror = (mirror < 0.5) & flip
-    across = _weights((1 - width) * left, width, side, images).mul_(1 / 255)
+    across = resampling((1 - width) * left, width, side, images).mul_(1 / 255)
     across = torch.where(mirror.to(images.device)[:, None, None], across.flip(1), across)
-    down = _weights((1 - height) * top, height, side, images)
+    down = resampling((1 - height) * top, height, side, images)
     b, c, s, _ = images.shape
     narrow = torch.bmm(images.float().view(b, c * s, s), across.mT).view(b, c, s, side)
     return down[:, None] @ narrow
 
 
-def _weights(start: Tensor, extent: Tensor, side: int, images: Tensor) -> Tensor:
+def resampling(start: Tensor, extent: Tensor, side: int, images: Tensor) -> Tensor:
     """Rows of weights that resample part of an axis of `images`: (B,), (B,) -> (B, side, S).
 
     Triangles as wide as a step, or as a pixel where steps are smaller, as in torch's

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
+from mvnas.datasets import Data, Split
 from mvnas.errors import TrainingError
 from mvnas.training.augment import random_crops, whole
 from mvnas.training.sampler import MultiScaleSampler, pixels, scales
@@ -22,20 +22,6 @@ from mvnas.training.schedule import Schedule
 from mvnas.training.weights import Average, calibrate, groups, kept
 
 CALIBRATION = 512  # images that batch norms are calibrated on
-
-
-class Split(Protocol):
-    """Images, uint8 (N, 3, S, S), and labels, int64 (N,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Data(Protocol):
-    """What a network is trained on and judged by; where `flip` is False a mirrored image is another thing."""
-
-    train: Split
-    val: Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +92,11 @@ def _learner(
     """Function (side, indices, rate) -> loss that takes one optimisation step."""
     optimizer = torch.optim.AdamW(groups(module, schedule.weight_decay), fused=True)
     device = next(module.parameters()).device
-    flip = getattr(data, "flip", True)
 
     def learn(side: int, indices: np.ndarray, rate: float) -> float:
         images = torch.from_numpy(data.train.images[indices]).to(device)
         labels = torch.from_numpy(data.train.labels[indices]).to(device)
-        x = random_crops(images, side, area=schedule.crop, flip=flip, generator=generator)
+        x = random_crops(images, side, area=schedule.crop, flip=data.flip, generator=generator)
         with _precision(device):
             logits = module(x.contiguous(memory_format=torch.channels_last))
         loss = cross_entropy(logits.float(), labels, label_smoothing=schedule.label_smoothing)
@@ -128,9 +113,7 @@ def _learner(
 def _sample(split: Split, side: int, *, batch: int, seed: int, device: str) -> Iterator[Tensor]:
     """Full batches of `CALIBRATION` whole images or a few more, or of all: (batch, 3, side, side) each."""
     count = len(split.labels)
-    for _, indices in MultiScaleSampler(
-        count, ((side, batch),), epochs=min(1.0, CALIBRATION / count), seed=seed
-    ):
+    for _, indices in MultiScaleSampler(count, ((side, batch),), epochs=min(1.0, CALIBRATION / count), seed=seed):
         yield _whole(split.images[indices], side, device)
 
 
@@ -184,11 +167,7 @@ def _memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        spent = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
-            error
-        )
+        spent = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
         if not spent:
             raise
-        raise TrainingError(
-            f"training must fit in memory, but ran out of memory: {error}; lower batch"
-        ) from error
+        raise TrainingError(f"training must fit in memory, but ran out of memory: {error}; lower batch") from error

@@ -49,9 +49,7 @@ class Schedule:
             least, most = "above 0" if name in POSITIVE else "at least 0", 1 if name in SHARES else math.inf
             if not (0 <= value <= most and value < math.inf) or (value == 0 and name in POSITIVE):
                 told = f"{least} and at most 1" if name in SHARES else f"{least} and finite"
-                raise TrainingError(
-                    f"{name} of a schedule must be {told}, but is {value}; choose another value"
-                )
+                raise TrainingError(f"{name} of a schedule must be {told}, but is {value}; choose another value")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of `step` (from 0) among `steps`: linear lr / 10 -> lr, then cosine -> lr / 10."""

@@ -85,6 +85,4 @@ def groups(module: nn.Module, decay: float) -> list[dict[str, object]]:
 
 def kept(module: nn.Module) -> dict[str, Tensor]:
     """Copies of all parameters and buffers, on the CPU in the default memory format, ready for a file."""
-    return {
-        name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()
-    }
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()}

@@ -1,0 +1,421 @@
+"""Laws of the backends: files compute what torch does, and an op alone is what it is inside a network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from zipfile import ZipFile, is_zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import conv2d, interpolate, layer_norm, linear, silu
+
+from mvnas import nn
+from mvnas.arch import Arch
+from mvnas.backends import backend, names
+from mvnas.backends._quiet import quiet
+from mvnas.errors import ExportError
+from mvnas.graph import Graph, Kernel
+from mvnas.ops import Attention, Conv, Fold, Map, State, Tokens
+from mvnas.space import Space
+
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+KERNELS: list[Kernel] = [
+    (Conv(16, kernel=3, stride=2, groups=16, norm=False, bias=True), (Map(16, 9, 9),)),
+    (Attention(2), (Tokens(4, 9, 16),) * 3),
+]
+
+Files = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def arch() -> Arch:
+    """A network of every op: maps of 18, 18 and 9, the last of which the patch does not divide."""
+    stages = [
+        {"block": "stem", "channels": 8},
+        {"block": "inverted_residual", "channels": 8, "expand": 1},
+        {"block": "inverted_residual", "channels": 16, "stride": 2, "expand": 2},
+        {"block": "mobilevit", "dim": 16, "layers": 1, "heads": 2, "patch": 2},
+        {"block": "head", "channels": 24, "classes": 3},
+    ]
+    return Space.from_data({"resolution": 36, "stages": stages}, source="test").arch()
+
+
+@pytest.fixture(scope="module")
+def graph(arch: Arch) -> Graph:
+    return arch.graph().deployed()
+
+
+@pytest.fixture(scope="module")
+def weights(graph: Graph) -> State:
+    return nn.arbitrary(graph)
+
+
+@pytest.fixture(scope="module")
+def inputs(graph: Graph) -> list[np.ndarray]:
+    return [x.numpy() for x in nn.example(graph, seed=1)]
+
+
+@pytest.fixture(scope="module")
+def truth(graph: Graph, weights: State, inputs: list[np.ndarray]) -> np.ndarray:
+    """What torch computes: (1, 3)."""
+    return compute(graph, weights, inputs)
+
+
+@pytest.fixture(scope="module")
+def exported(graph: Graph, weights: State, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The network's file by the name of a backend, exported once."""
+
+    @cache
+    def export(name: str) -> Path:
+        runtime = backend(name)
+        path = tmp_path_factory.mktemp(name) / f"network{runtime.suffix}"
+        runtime.export(graph, path, weights)
+        return path
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def kernels(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Graph, Path, State]]:
+    """Every kernel of the network as a graph, with the TFLite file that it gets and the weights in it."""
+    graphs = [Graph.single(*key) for key in dict.fromkeys(node.key for node in graph.work)]
+    paths = backend("tflite").export_each(graphs, tmp_path_factory.mktemp("kernels"))
+    return list(zip(graphs, paths, map(nn.arbitrary, graphs), strict=True))
+
+
+def compute(graph: Graph, weights: State, inputs: list[np.ndarray]) -> np.ndarray:
+    module = nn.build(graph)
+    module.load_state_dict(weights)
+    with torch.inference_mode():
+        return module.eval()(*map(torch.from_numpy, inputs)).numpy()
+
+
+def execute(name: str, path: Path, graph: Graph, inputs: list[np.ndarray]) -> np.ndarray:
+    """Output of the file of an op; tokens, which TFLite's `run` does not take, go in and out as they are."""
+    if name != "tflite":
+        return backend(name).run(path, inputs)[0]
+    interpreter = backend("tflite")._open(path)  # type: ignore[attr-defined]
+    for node, slot, x in zip(graph.inputs, interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(slot["index"], np.moveaxis(x, 1, -1) if isinstance(node.shape, Map) else x)
+    interpreter.invoke()
+    y = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return np.moveaxis(y, -1, 1) if isinstance(graph.output.shape, Map) else y
+
+
+def runs_here(name: str) -> bool:
+    return name != "roofline" and (name != "coreml" or sys.platform == "darwin")
+
+
+def assert_close(name: str, got: np.ndarray, wanted: np.ndarray) -> None:
+    assert got.shape == wanted.shape
+    assert got.dtype == np.float32
+    bound = TOLERANCE[backend(name).conditions()["precision"]]
+    assert np.abs(got - wanted).max() <= bound * max(1, np.abs(wanted).max())
+
+
+def op_names(name: str, path: Path) -> Counter[str]:
+    """How often each op occurs in a file; nothing where the backend does not tell."""
+    return Counter(getattr(import_module(f"mvnas.backends.{name}"), "op_names", lambda _: [])(path))
+
+
+def content(path: Path) -> bytes:
+    """All bytes of a file, of the files of an archive or of those of a folder."""
+    if path.is_dir():
+        return b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            return b"".join(archive.read(name) for name in archive.namelist())
+    return path.read_bytes()
+
+
+def test_the_network_of_these_tests_holds_every_op_and_resizes(graph: Graph) -> None:
+    kinds = Counter(type(node.op).__name__ for node in graph.work)
+    assert kinds["Resize"] == 2
+    assert set(kinds) == {
+        *("Add", "Attention", "Concat", "Conv", "Fold", "LayerNorm", "Linear", "Pool", "Resize", "Unfold"),
+    }
+
+
+def test_every_backend_is_listed() -> None:
+    assert {"coreml", "onnx", "roofline", "tflite", "torch"} <= set(names())
+    assert not any(name.startswith("_") for name in names())
+
+
+@pytest.mark.parametrize("name", names())
+class TestContract:
+    """What holds for every file of mvnas/backends."""
+
+    def test_it_exports_a_file_with_its_suffix(self, name: str, exported: Files) -> None:
+        assert exported(name).exists()
+        assert exported(name).suffix == backend(name).suffix
+
+    def test_its_file_computes_what_torch_computes(
+        self, name: str, exported: Files, inputs: list[np.ndarray], truth: np.ndarray
+    ) -> None:
+        if runs_here(name):
+            (y,) = backend(name).run(exported(name), inputs)
+            assert_close(name, y, truth)
+        else:
+            with pytest.raises(ExportError, match=r"macOS|another backend"):
+                backend(name).run(exported(name), inputs)
+
+    def test_its_stopwatch_tells_the_milliseconds_of_a_run(self, name: str, exported: Files) -> None:
+        if runs_here(name) or name == "roofline":
+            run = backend(name).stopwatch(exported(name))
+            start = perf_counter()
+            taken = [run() for _ in range(3)]
+            assert min(taken) > 0
+            assert name == "roofline" or sum(taken) <= 1e3 * (perf_counter() - start)
+        else:
+            with pytest.raises(ExportError, match="macOS"):
+                backend(name).stopwatch(exported(name))
+
+    def test_an_op_is_exported_alone_as_it_is_among_others(
+        self, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        graphs = [Graph.single(*kernel) for kernel in KERNELS]
+        runtime = backend(name)
+        together = runtime.export_each(graphs, tmp_path)
+        assert [path.suffix for path in together] == [runtime.suffix] * len(graphs)
+        for graph, path in zip(graphs, together, strict=True):
+            state = nn.arbitrary(graph)
+            alone = tmp_path / f"alone{path.name}"
+            runtime.export(graph, alone, state)
+            assert op_names(name, alone) == op_names(name, path)
+            if runs_here(name):
+                feed = [x.numpy() for x in nn.example(graph)]
+                for file in (alone, path):
+                    assert_close(name, execute(name, file, graph, feed), compute(graph, state, feed))
+        assert capfd.readouterr() == ("", "")
+
+    def test_its_conditions_are_json_and_complete(self, name: str) -> None:
+        conditions = json.loads(json.dumps(backend(name).conditions()))
+        assert conditions["backend"] == name
+        assert {"runtime", "versions", "threads", "precision"} <= set(conditions)
+        assert conditions["precision"] in TOLERANCE
+        assert all(conditions["versions"].values())
+        assert conditions["threads"] >= 1
+
+    def test_its_file_names_no_path_of_this_machine(self, name: str, exported: Files) -> None:
+        data = content(exported(name))
+        assert str(Path(__file__).parents[1]).encode() not in data
+        assert b"site-packages" not in data
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "coreml"])
+def test_threads_are_a_setting(name: str) -> None:
+    assert backend(name, threads=2).conditions()["threads"] == 2
+
+
+def test_torch_runs_on_its_threads_and_gives_them_back(exported: Files, inputs: list[np.ndarray]) -> None:
+    before = torch.get_num_threads()
+    backend("torch", threads=before + 1).run(exported("torch"), inputs)
+    backend("torch", threads=before + 1).stopwatch(exported("torch"))()
+    assert torch.get_num_threads() == before
+
+
+def test_a_torch_file_needs_no_mvnas(
+    exported: Files, inputs: list[np.ndarray], truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported("torch")
+    for module in [module for module in sys.modules if module.startswith("mvnas")]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with torch.inference_mode():
+        y = torch.export.load(path).module()(*map(torch.from_numpy, inputs))
+    assert np.abs(y.numpy() - truth).max() <= 1e-4
+
+
+def test_no_tensor_of_an_exported_program_has_more_than_four_axes(exported: Files) -> None:
+    assert nn.rank(torch.export.load(exported("torch"))) == 4
+
+
+def test_onnx_is_one_file_and_valid(exported: Files) -> None:
+    import onnx
+
+    path = exported("onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    assert list(path.parent.iterdir()) == [path]
+
+
+class TestTFLite:
+    def test_no_tensor_has_more_than_four_axes(self, exported: Files, kernels: list[Any]) -> None:
+        from mvnas.backends.tflite import tensor_ranks
+
+        for path in (exported("tflite"), *(path for _, path, _ in kernels)):
+            assert max(tensor_ranks(path)) <= 4
+
+    def test_ops_of_a_network_are_those_of_its_kernels(self, graph: Graph, exported: Files, kernels: list[Any]) -> None:
+        """But for one copy: the reshape that ends the last layer norm merges with the first of the fold."""
+        alone = {single.output.key: op_names("tflite", path) for single, path, _ in kernels}
+        parts = sum((alone[node.key] for node in graph.work), Counter[str]())
+        whole = op_names("tflite", exported("tflite"))
+        merged = sum(isinstance(node.op, Fold) for node in graph.work)
+        assert parts - whole == {"RESHAPE": merged}
+        assert whole - parts == {}
+
+    def test_every_kernel_alone_computes_what_torch_computes(self, kernels: list[Any]) -> None:
+        for single, path, state in kernels:
+            feed = [x.numpy() for x in nn.example(single)]
+            assert_close("tflite", execute("tflite", path, single, feed), compute(single, state, feed))
+
+
+class TestCoreML:
+    def test_it_is_an_ml_program(self, exported: Files) -> None:
+        import coremltools as ct
+
+        assert ct.utils.load_spec(str(exported("coreml"))).WhichOneof("Type") == "mlProgram"
+
+    def test_each_op_becomes_the_native_one(self, graph: Graph, exported: Files) -> None:
+        ops = op_names("coreml", exported("coreml"))
+        assert set(ops) == set(MIL)
+        count = Counter(type(node.op).__name__ for node in graph.work)
+        assert ops["conv"] == count["Conv"]
+        assert ops["linear"] == count["Linear"]
+        assert ops["layer_norm"] == count["LayerNorm"]
+        assert ops["upsample_bilinear"] == count["Resize"]
+        assert ops["softmax"] == count["Attention"]
+        assert ops["silu"] == sum(getattr(node.op, "act", "") == "silu" for node in graph.work)
+
+    def test_no_tensor_has_more_than_four_axes(self, exported: Files) -> None:
+        from mvnas.backends.coreml import ranks
+
+        assert max(ranks(exported("coreml"))) == 4
+        assert backend("coreml").inspect(exported("coreml"))["max_rank"] == 4
+
+    def test_its_program_computes_what_torch_computes(
+        self, exported: Files, inputs: list[np.ndarray], truth: np.ndarray
+    ) -> None:
+        """Read back from the file and evaluated op by op as the MIL reference defines them, in float32."""
+        y = evaluate(exported("coreml"), inputs)
+        assert_close("coreml", y, truth)
+
+
+def evaluate(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
+    """Output of the program in an .mlpackage with the weights that lie beside it."""
+    import coremltools as ct
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    spec = ct.utils.load_spec(str(path))
+    with quiet():
+        program = load(spec, spec.specificationVersion, str(next(path.rglob("weights"))))
+    main = program.functions["main"]
+    values = dict(zip(main.inputs, map(torch.from_numpy, inputs), strict=True))
+
+    def value(var: Any) -> Any:
+        if isinstance(var, list | tuple):
+            return [value(x) for x in var]
+        if var is None or var.name in values:
+            return None if var is None else values[var.name]
+        return torch.from_numpy(var.val).float() if np.ndim(var.val) and var.val.dtype == np.float16 else var.val
+
+    for op in main.operations:
+        if op.op_type != "const":
+            arguments = {key: value(var) for key, var in op.inputs.items()}
+            values[op.outputs[0].name] = MIL[op.op_type](op, **arguments)
+    return values[main.outputs[0].name].numpy()
+
+
+def mil_conv(op: Any, x: Any, weight: Any, strides: Any, pad: Any, groups: Any, bias: Any = None, **_: Any) -> Any:
+    top, bottom, left, right = pad
+    assert (top, left) == (bottom, right)
+    return conv2d(x, weight, bias, tuple(strides), (int(top), int(left)), groups=int(groups))
+
+
+MIL: dict[str, Callable[..., Any]] = {
+    "add": lambda op, x, y: x + y,
+    "concat": lambda op, values, axis, interleave: torch.cat(values, int(axis)),
+    "conv": mil_conv,
+    "layer_norm": lambda op, x, axes, gamma, beta, epsilon: layer_norm(x, gamma.shape, gamma, beta, float(epsilon)),
+    "linear": lambda op, x, weight, bias: linear(x, weight, bias),
+    "matmul": lambda op, x, y, transpose_x, transpose_y: x @ y,
+    "reduce_mean": lambda op, x, axes, keep_dims: x.mean(tuple(axes)),
+    "reshape": lambda op, x, shape: x.reshape(tuple(shape)),
+    "silu": lambda op, x: silu(x),
+    "softmax": lambda op, x, axis: x.softmax(int(axis)),
+    "transpose": lambda op, x, perm: x.permute(tuple(perm)),
+    "upsample_bilinear": lambda op, x, **_: interpolate(x, size=op.outputs[0].shape[2:], mode="bilinear"),
+}
+
+
+class TestRoofline:
+    def test_a_network_takes_as_long_as_its_kernels(self, graph: Graph, exported: Files, tmp_path: Path) -> None:
+        runtime = backend("roofline")
+        alone = runtime.export_each([Graph.single(*node.key) for node in graph.work], tmp_path)
+        total = sum(runtime.stopwatch(path)() for path in alone)
+        assert runtime.stopwatch(exported("roofline"))() == pytest.approx(total)
+
+    def test_the_slower_of_arithmetic_and_memory_counts(self, tmp_path: Path) -> None:
+        kernel = Graph.single(Conv(64, kernel=3, norm=False, act=""), (Map(64, 16, 16),))
+        macs, moved = 64 * 64 * 9 * 256, 4 * (2 * 64 * 256 + 64 * 64 * 9)
+        path = tmp_path / "op.json"
+        for gmacs, gbytes, threads, ms in (
+            (1, 1, 1, macs / 1e6),
+            (1, 1, 2, macs / 2e6),
+            (1e9, 2, 1, moved / 2e6),
+        ):
+            runtime = backend("roofline", threads=threads, gmacs=gmacs, gbytes=gbytes, overhead_us=3)
+            runtime.export(kernel, path, {})
+            assert runtime.stopwatch(path)() == pytest.approx(ms + 0.003)
+
+
+class TestLoading:
+    def test_an_unknown_name_gives_the_near_miss(self) -> None:
+        with pytest.raises(ExportError, match="did you mean 'tflite'\\? known: coreml, onnx, roofline, tflite, torch"):
+            backend("tflit")
+
+    def test_a_backend_of_the_user_is_a_dotted_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "runtimes").mkdir()
+        (tmp_path / "runtimes" / "mine.py").write_text("class Backend:\n    suffix = '.mine'\n")
+        (tmp_path / "runtimes" / "empty.py").write_text("")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert backend("runtimes.mine").suffix == ".mine"
+        with pytest.raises(ExportError, match=r"must define the class Backend, but runtimes\.empty does not"):
+            backend("runtimes.empty")
+        with pytest.raises(ExportError, match=r"unknown backend 'runtimes\.min'"):
+            backend("runtimes.min")
+
+    def test_an_unknown_setting_is_named(self) -> None:
+        with pytest.raises(ExportError, match="unknown setting of onnx 'thread'; did you mean 'threads'"):
+            backend("onnx", thread=2)
+
+    @pytest.mark.parametrize(
+        ("name", "package", "advice"),
+        [
+            ("coreml", "coremltools", "pip install coremltools"),
+            ("onnx", "onnxruntime", r"pip install 'mvnas\[onnx\]'"),
+            ("tflite", "ai_edge_litert", r"pip install 'mvnas\[tflite\]'"),
+        ],
+    )
+    def test_a_package_that_is_not_installed_is_named(
+        self, name: str, package: str, advice: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"mvnas.backends.{name}", raising=False)
+        with pytest.raises(ExportError, match=f"the backend {name} needs the package {package}.*; {advice}"):
+            backend(name)
+
+
+def test_quiet_hides_all_that_is_written_inside_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    print("before")
+    with quiet() as said:
+        print("printed")
+        os.write(2, b"native")
+        logging.getLogger("third.party").warning("logged")
+        warnings.warn("warned", stacklevel=1)
+        assert "native" in said()
+        assert "printed" in said()
+    print("after")
+    assert capfd.readouterr() == ("before\nafter\n", "")
+    assert logging.root.manager.disable == logging.NOTSET

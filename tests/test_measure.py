@@ -1,0 +1,212 @@
+"""Laws of measuring and of the latency model, on the arithmetic backend and on whatever table is shipped."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import make_space, make_table
+
+from mvnas import measure as measuring
+from mvnas.arch import Arch
+from mvnas.backends import backend
+from mvnas.errors import TableError, UnmeasuredError
+from mvnas.graph import Kernel
+from mvnas.holdout import Quality, held_out
+from mvnas.latency import LatencyModel, dimensions, features, kind
+from mvnas.measure import Protocol, measure, plan
+from mvnas.ops import Conv, Map
+from mvnas.space import Space, published
+from mvnas.table import Table, shipped
+
+FAST = Protocol(op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=2)
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return Space.load("mobilevit")
+
+
+@pytest.fixture(scope="module")
+def kernels(space: Space) -> list[Kernel]:
+    return plan(space, 48)
+
+
+@pytest.fixture(scope="module")
+def table(space: Space, tmp_path_factory: pytest.TempPathFactory) -> Table:
+    folder = tmp_path_factory.mktemp("table") / "roof"
+    return measure(space, backend("roofline"), folder=folder, ops_a_kind=48, networks=20, protocol=FAST)
+
+
+def sample(space: Space, count: int, seed: int = 7) -> list[Arch]:
+    generator = random.Random(seed)
+    return [space.sample(lambda name, options: generator.choice(options)) for _ in range(count)]
+
+
+def test_plan_spans_every_dimension_of_the_space(space: Space, kernels: list[Kernel]) -> None:
+    spans: dict[str, list[dict[str, int]]] = {}
+    for kernel in kernels:
+        spans.setdefault(kind(kernel), []).append(dimensions(kernel))
+    for arch in sample(space, 200):
+        for block in arch.with_classes(10).summaries:
+            for kernel, _ in block.kernels:
+                for name, size in dimensions(kernel).items():
+                    sizes = [span[name] for span in spans[kind(kernel)]]
+                    assert min(sizes) <= size <= max(sizes), (kernel, name)
+
+
+def test_plan_has_no_kernel_twice_and_no_kind_too_often(kernels: list[Kernel]) -> None:
+    assert len(set(kernels)) == len(kernels)
+    kinds = [kind(kernel) for kernel in kernels]
+    assert max(map(kinds.count, set(kinds))) == 48
+
+
+def test_every_network_of_the_space_is_predicted_well_on_arithmetic(space: Space, table: Table) -> None:
+    model = LatencyModel.fit(table)
+    runtime = backend("roofline")
+    for arch in sample(space, 40):
+        path = table.path / "network.json"
+        graph = arch.graph().deployed()
+        runtime.export(graph, path, {})
+        truth = runtime.stopwatch(path)()
+        assert model.predict(arch).ms == pytest.approx(truth, rel=0.1)
+
+
+def test_prediction_is_the_sum_over_blocks_within_its_interval(space: Space, table: Table) -> None:
+    model = LatencyModel.fit(table)
+    for arch in sample(space, 20):
+        estimate = model.predict(arch)
+        assert sum(model.predict_blocks(arch)) == pytest.approx(estimate.ms)
+        assert estimate.low_ms <= estimate.ms <= estimate.high_ms
+        assert 0 <= estimate.measured_share <= 1
+
+
+def test_timed_kernel_costs_its_timing(table: Table) -> None:
+    model = LatencyModel.of_kernels(table)
+    for kernel, timing in list(table.ops.items())[:50]:
+        assert model.kernel_ms(kernel) == timing.min_ms
+
+
+@pytest.mark.parametrize(
+    ("kernel", "told"),
+    [
+        (
+            (Conv(4096, norm=False, bias=True, act=""), (Map(64, 32, 32),)),
+            "output channels of conv1 must lie in 16..240",
+        ),
+        ((Conv(64, kernel=7, norm=False, bias=True), (Map(64, 32, 32),)), "conv7.silu must have been timed"),
+    ],
+)
+def test_kernel_outside_of_the_table_is_an_error_that_says_what_to_measure(
+    kernel: Kernel, told: str, table: Table
+) -> None:
+    with pytest.raises(UnmeasuredError, match="mvnas measure") as caught:
+        LatencyModel.of_kernels(table).kernel_ms(kernel)
+    assert told in str(caught.value)
+
+
+def test_calibration_recovers_a_factor_and_its_spread(table: Table) -> None:
+    model = LatencyModel.of_kernels(table)
+    noise = np.random.default_rng(0).normal(0, 0.02, len(table.networks))
+    networks = {a: 1.3 * model.sum_ms(a) * np.exp(e) for a, e in zip(table.networks, noise, strict=True)}
+    calibrated = model.calibrated(networks)
+    assert calibrated.factor == pytest.approx(1.3, rel=0.02)
+    assert 0.02 < calibrated.spread < 0.06
+    inside = [calibrated.predict(a).low_ms <= ms <= calibrated.predict(a).high_ms for a, ms in networks.items()]
+    assert np.mean(inside) >= 0.85
+
+
+def test_interval_needs_networks(table: Table, tmp_path: Path) -> None:
+    for name in ("device.json", "ops.csv"):
+        (tmp_path / name).write_text((table.path / name).read_text())
+    with pytest.raises(TableError, match="8 whole networks"):
+        LatencyModel.fit(Table.load(tmp_path))
+
+
+def test_a_killed_measurement_continues_and_keeps_its_rows(tmp_path: Path) -> None:
+    space = make_space(tmp_path)
+
+    class Killed(BaseException):
+        pass
+
+    def stop(what: str, done: int, total: int) -> None:
+        if (what, done) == ("ops timed", 5):
+            raise Killed
+
+    with pytest.raises(Killed):
+        measure(
+            Space.load(space),
+            backend("roofline"),
+            folder=tmp_path / "t",
+            ops_a_kind=20,
+            networks=9,
+            protocol=FAST,
+            progress=stop,
+        )
+    rows = (tmp_path / "t" / "ops.csv").read_text()
+    assert rows.count("\n") == 6
+    with (tmp_path / "t" / "ops.csv").open("a") as file:
+        file.write("Conv(out=8, ker")  # a row cut off by the kill
+    table = measure(
+        Space.load(space),
+        backend("roofline"),
+        folder=tmp_path / "t",
+        ops_a_kind=20,
+        networks=9,
+        protocol=FAST,
+    )
+    after = (tmp_path / "t" / "ops.csv").read_text()
+    assert after.startswith(rows)
+    assert len(table.ops) == after.count("\n") - 1
+    assert not (tmp_path / "t" / "build").exists()
+    assert all(len(timings) == 2 for timings in table.passes.values())
+
+
+def test_a_table_of_other_conditions_is_not_continued(tmp_path: Path) -> None:
+    space = make_space(tmp_path)
+    folder = make_table(tmp_path / "t", space)
+    device = json.loads((folder / "device.json").read_text())
+    (folder / "device.json").write_text(json.dumps(device | {"threads": 4}))
+    with pytest.raises(TableError, match="threads was 4 and is 1"):
+        make_table(folder, space)
+
+
+def test_one_measurement_at_a_time(tmp_path: Path) -> None:
+    space = make_space(tmp_path)
+    with measuring._alone(), pytest.raises(TableError, match="one measurement"):
+        make_table(tmp_path / "t", space)
+
+
+def test_features_are_finite_and_of_one_length_a_kind(kernels: list[Kernel]) -> None:
+    lengths: dict[str, set[int]] = {}
+    for kernel in kernels:
+        row = features(kernel)
+        assert np.isfinite(row).all()
+        lengths.setdefault(kind(kernel), set()).add(len(row))
+    assert all(len(found) == 1 for found in lengths.values())
+
+
+def test_quality_of_known_errors() -> None:
+    truth = np.array([1.0, 2.0, 4.0, 8.0])
+    row = Quality.of("x", truth, truth * [1.0, 1.04, 0.92, 1.2], (truth * 0.9, truth * 1.1))
+    assert (row.mape, row.within_5, row.within_10) == pytest.approx((0.08, 0.5, 0.75))
+    assert (row.worst, row.tau, row.covered) == pytest.approx((0.2, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_table_covers_the_space_and_beats_the_baselines(name: str, space: Space) -> None:
+    table = Table.load(name)
+    model = LatencyModel.fit(table)
+    for arch in [*sample(space, 100), *(Space.load(n).arch() for n in published())]:
+        for classes in (2, 10, 1000):
+            assert model.predict(arch.with_classes(classes)).ms > 0
+    assert len(table.networks) >= 40
+    assert all(Space.load(n).arch() in table.networks for n in published())
+    rows = {row.name: row for row in held_out(table)}
+    ours = rows["sum of ops, calibrated (mvnas)"]
+    assert ours.mape < rows["MACs only"].mape / 2
+    assert ours.tau > rows["MACs only"].tau
+    assert ours.within_10 > 0.9

@@ -1,0 +1,47 @@
+"""The picture holds what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvnas.plot import draw
+from mvnas.score import Frontier, Score
+from mvnas.space import Space
+
+ARCH = Space.load("mobilevit_xxs").arch()
+
+
+def score(number: int, accuracy: float, ms: float, name: str = "") -> Score:
+    return Score(ARCH, accuracy, ms, 0.9 * ms, 1.1 * ms, 1, 1, 1, number, name)
+
+
+SCORES = [
+    score(0, 0.5, 5.0, "mobilevit_xxs"),
+    score(1, 0.7, 9.0),
+    score(2, 0.6, 12.0, "mobilevit_xs"),
+    score(3, 0.8, 20.0),
+]
+
+
+def test_picture_shows_every_score_the_step_the_intervals_and_the_names() -> None:
+    (axes,) = draw(SCORES, title="4 networks within 6M-params", device="somewhere").axes
+    clouds = [c for c in axes.collections if hasattr(c, "get_offsets") and len(c.get_offsets())]
+    shown = {tuple(point) for cloud in clouds for point in cloud.get_offsets()}
+    frontier = Frontier.of(SCORES).scores
+    steps = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
+    assert {(s.latency_ms, 100 * s.accuracy) for s in SCORES if s not in frontier} <= shown
+    assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True))[:-1] == [
+        (s.latency_ms, pytest.approx(100 * s.accuracy)) for s in frontier
+    ]
+    (bars,) = axes.containers
+    spans = [segment[:, 0].tolist() for segment in bars.lines[2][0].get_segments()]
+    assert spans == [[pytest.approx(s.latency_low_ms), pytest.approx(s.latency_high_ms)] for s in frontier]
+    texts = [text.get_text() for text in axes.texts]
+    assert {"mobilevit_xxs", "mobilevit_xs", "knee"} == set(texts)
+    assert "ms" in axes.get_xlabel()
+    assert "somewhere" in axes.get_xlabel()
+    assert "%" in axes.get_ylabel()
+
+
+def test_one_score_is_a_picture_too() -> None:
+    assert draw(SCORES[:1], title="", device="").axes

@@ -1,0 +1,219 @@
+"""Laws of the search: it stays in its budget, loses nothing, repeats itself, and says what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from safetensors.torch import load_file
+from small import SHORT, make_space, make_table, make_task, write_images
+
+from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableError
+from mvnas.nn import build
+from mvnas.search import Task, make_sampler, search
+from mvnas.space import published
+from mvnas.study import Study
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
+
+
+@pytest.fixture(scope="module")
+def task(space: Path, table: Path) -> Task:
+    return make_task(space, table)
+
+
+@pytest.fixture(scope="module")
+def study(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return search(task, study=str(tmp_path_factory.mktemp("study") / "s.db"), trials=6)
+
+
+def test_finished_candidates_are_within_budget_and_new(task: Task, study: Study) -> None:
+    scores = study.scores()
+    assert len(scores) == 6
+    assert len({score.arch for score in scores}) == 6
+    assert all(task.excess(score.arch) == 0 and score.params <= 20_000 for score in scores)
+    assert study.infeasible() > 0
+
+
+def test_score_is_what_the_architecture_costs(task: Task, study: Study) -> None:
+    for score in study.scores():
+        estimate = task.model.predict(score.arch)
+        assert (score.latency_ms, score.latency_low_ms) == pytest.approx((estimate.ms, estimate.low_ms))
+        assert (score.params, score.macs) == (score.arch.params, score.arch.macs)
+        assert 0 <= score.accuracy <= 1
+
+
+def test_weights_are_kept_for_the_frontier_alone_and_fit(study: Study) -> None:
+    kept = {score.number for score in study.frontier().scores}
+    assert {int(path.stem) for path in study.weights(0).parent.iterdir()} == kept
+    score = study.pick("knee")
+    build(score.arch.graph()).load_state_dict(load_file(study.weights(score.number)))
+
+
+def test_same_seed_same_search(task: Task, study: Study, tmp_path: Path) -> None:
+    again = search(task, study=str(tmp_path / "again.db"), trials=6)
+    assert [(s.arch, s.accuracy) for s in again.scores()] == [(s.arch, s.accuracy) for s in study.scores()]
+
+
+def test_continues_to_the_total_and_keeps_what_there_is(task: Task, tmp_path: Path) -> None:
+    place = str(tmp_path / "s.db")
+    first = search(task, study=place, trials=2).scores()
+    after = search(task, study=place, trials=4).scores()
+    assert after[:2] == first
+    assert len(after) == 4
+    assert search(task, study=place, trials=3).scores() == after
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"budget": "30K-params"}, "budget was 20K-params and is 30K-params"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"schedule": replace(SHORT, epochs=0.2)}, "schedule"),
+        ({"data": "DIGITS"}, "data"),
+        ({"space": "OTHER"}, "space"),
+        ({"device": "OTHER"}, "device"),
+    ],
+)
+def test_contradicting_command_is_refused_by_name(
+    change: dict,
+    named: str,
+    space: Path,
+    table: Path,
+    study: Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings: dict = {"budget": "20K-params", "space": space, "device": table, "schedule": SHORT, **change}
+    if change.get("space"):
+        settings["space"] = tmp_path / "other.yaml"
+        settings["space"].write_text(space.read_text().replace("[32, 64]", "[32, 48, 64]"))
+        settings["device"] = make_table(tmp_path / "roof", settings["space"])
+    if change.get("device"):
+        settings["device"] = make_table(tmp_path / "roof", space)
+        with (settings["device"] / "ops.csv").open("a") as file:
+            file.write((settings["device"] / "ops.csv").read_text().splitlines()[1] + "\n")
+    if change.get("data"):
+        settings["data"] = str(write_images(tmp_path / "images"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = Task.prepare(**{key: value if key == "schedule" else _text(value) for key, value in settings.items()})
+    with pytest.raises(StudyError, match=named):
+        search(other, study=study.place, trials=7)
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def test_failing_candidates_are_recorded_and_the_search_goes_on(space: Path, table: Path, tmp_path: Path) -> None:
+    wild = make_task(space, table, schedule=replace(SHORT, epochs=0.5, lr=1e30))
+    study = search(wild, study=str(tmp_path / "s.db"), trials=3)
+    assert len(study.failures()) == 3
+    assert all("finite" in reason for reason in study.failures().values())
+    with pytest.raises(StudyError, match="failed: .*finite"):
+        study.pick("0")
+
+
+def test_killed_search_loses_no_finished_trial(space: Path, table: Path, tmp_path: Path) -> None:
+    place = tmp_path / "s.db"
+    command = [sys.executable, "-m", "mvnas.cli", "search", "--budget", "20K-params", "--space", str(space)]
+    command += ["--device", str(table), "--epochs", "0.5", "--study", str(place), "--trials"]
+    with subprocess.Popen([*command, "50"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("trials 2/"):
+                break
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGKILL)
+    before = Study.load(str(place))
+    finished = [(score.number, score.arch, score.accuracy) for score in before.scores()]
+    running = [trial.params for trial in before.trials(TrialState.RUNNING) if "arch" in trial.user_attrs]
+    assert len(finished) >= 2
+    subprocess.run([*command, str(len(finished) + 2)], check=True, capture_output=True)
+    after = Study.load(str(place))
+    assert [(score.number, score.arch, score.accuracy) for score in after.scores()][: len(finished)] == finished
+    assert len(after.scores()) == len(finished) + 2
+    assert all(params in [trial.params for trial in after.trials(TrialState.COMPLETE)] for params in running)
+
+
+def test_interrupt_puts_the_candidate_back(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = str(tmp_path / "s.db")
+
+    def stop(status: object) -> None:
+        if status.doing:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(task, study=place, trials=1, show=stop)
+    (waiting,) = Study.load(place).trials(TrialState.WAITING)
+    study = search(task, study=place, trials=1)
+    (score,) = study.scores()
+    assert task.space.at(waiting.system_attrs["fixed_params"]) == score.arch
+    assert study.failures() == {}
+
+
+@pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "NSGAIIISampler"])
+def test_any_sampler_of_optuna_searches(sampler: str, task: Task, tmp_path: Path) -> None:
+    assert len(search(task, study=str(tmp_path / "s.db"), trials=3, sampler=sampler).scores()) == 3
+
+
+def test_unknown_sampler_has_a_near_miss() -> None:
+    with pytest.raises(StudyError, match="did you mean 'NSGAIISampler'"):
+        make_sampler("NSGAISampler", 0, 10)
+
+
+def test_small_space_is_exhausted_and_the_search_ends(space: Path, table: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.yaml"
+    few.write_text(space.read_text().replace("[64, 96]", "64").replace("[8, 16]", "8").replace("[16, 32]", "16")
+                   .replace("[1, 2]", "1").replace("[2, 4]", "2"))  # fmt: skip
+    study = search(make_task(few, table), study=str(tmp_path / "s.db"), trials=9)
+    assert len(study.scores()) == 2
+    assert study.trials(TrialState.RUNNING) == []
+
+
+def test_time_ends_a_search(task: Task, tmp_path: Path) -> None:
+    assert len(search(task, study=str(tmp_path / "s.db"), seconds=0.01).scores()) <= 1
+
+
+def test_published_networks_that_fit_are_tried_first() -> None:
+    names = list(Task.prepare("4M-params", schedule=SHORT).baselines())
+    assert names == ["mobilevit_xxs", "mobilevit_xs"]
+    assert set(names) < set(published())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"budget": "1K-params"}, BudgetError),
+        ({"budget": "many"}, BudgetError),
+        ({"space": "mobilvit"}, SpaceError),
+        ({"data": "digit"}, DataError),
+        ({"device": "pixel"}, TableError),
+    ],
+)
+def test_mistakes_are_errors_before_any_training(settings: dict, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Task.prepare(**{"budget": "6M-params", **settings})
+
+
+def test_study_file_of_something_else_is_an_error(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("not a database at all, but some text that is long enough to be read as a header of one")
+    with pytest.raises(StudyError, match="SQLite"):
+        Study.load(str(path))
+    with pytest.raises(StudyError, match="folder"):
+        search(task, study=str(tmp_path / "none" / "s.db"))
