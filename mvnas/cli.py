@@ -79,7 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     length = search.add_mutually_exclusive_group()
     length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (24)")
     length.add_argument("--time", type=_duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
-    search.add_argument("--epochs", type=_positive, help="passes over the training images a candidate is trained for")
+    search.add_argument(
+        "--epochs",
+        type=_positive,
+        help="passes over the training images for each candidate (4, or as many as 8,000 images make)",
+    )
     search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
     search.add_argument("--seed", type=int, default=0)
     search.add_argument(
@@ -141,14 +145,13 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
     from mvnas.report import frontier_table, slowest_ms, summary_json, write_csv
     from mvnas.search import Task, search
-    from mvnas.training import Schedule
 
     task = Task.prepare(
         args.budget,
         space=args.space,
         data=args.data,
         device=args.device,
-        schedule=Schedule(epochs=args.epochs) if args.epochs else None,
+        epochs=args.epochs,
         seed=args.seed,
         skip_broken=args.skip_broken,
     )

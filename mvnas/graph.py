@@ -117,7 +117,12 @@ class Graph:
                 ends[node.block] = values[-1]
         graph, index = self._indexed([ends[block] for block in sorted(ends)])
         pairs = zip(self.nodes, values, strict=True)
-        return graph, {graph.nodes[index[value]].name: node.name for node, value in pairs if node.params}
+        made = [(graph.nodes[index[value]], node) for node, value in pairs if node.params]
+        return graph, {new.name: old.name for new, old in made if new.params}
+
+    def __getitem__(self, name: str) -> Node:
+        """The node of a name."""
+        return next(node for node in self.nodes if node.name == name)
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -2,7 +2,7 @@
 
 A kernel that was timed costs its timing. Any other is priced by a regression for its kind on the logarithm of time per
 multiply-accumulate (or per byte, where there are none), with the sizes of the kernel and the padding of its matrix
-products to the tile of 16 as features. A network is the sum of its kernels times one factor, fitted to whole networks.
+products to whole tiles as features. A network is the sum of its kernels times one factor, fitted to whole networks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mvnas.table import Table, write_op, write_shapes
 
 Array = NDArray[np.float64]
 
-TILE = 16  # rows and columns of a matrix product are computed in tiles; XNNPACK's for AVX-512 are 16 floats wide
+TILES = (16, 32)  # columns of a matrix product are computed in tiles; XNNPACK's for AVX-512 are 16 or 32 floats wide
 CONFIDENCE = 0.9
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 RATE_SLACK = 0.3  # an estimated log rate stays this near to the measured ones
@@ -83,7 +83,7 @@ def features(kernel: Kernel) -> list[float]:
     op, shapes = kernel
     logs = [log(size) for size in dimensions(kernel).values()]
     moved = sum(map(prod, shapes)) + op.params(*shapes) + prod(op.shape(*shapes))
-    padding = [log(ceil(n / TILE) * TILE / n) for _, _, n in products(kernel)]
+    padding = [log(ceil(n / tile) * tile / n) for _, _, n in products(kernel) for tile in TILES]
     return [*logs, log(work(kernel)), log(moved), *padding]
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from shutil import rmtree
 from statistics import mean, median
 from tempfile import TemporaryDirectory, gettempdir
@@ -25,7 +27,7 @@ from mvnas.backends import Runtime
 from mvnas.errors import TableError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import dimensions, kind
-from mvnas.nn import build
+from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
 from mvnas.space import Space, published
 from mvnas.table import (
@@ -68,7 +70,7 @@ class Protocol:
             f"batch 1; pinned to the quietest cores; minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, "
             f"{self.network_runs} and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
             f"networks; a run is clean if the reference op {write_op(REFERENCE[0])} on {write_shapes(REFERENCE[1])} just "
-            f"before and just after it takes at most {DRIFT} times its fastest; tried for {self.op_patience} and "
+            f"before and just after it takes at most {DRIFT} times its fastest and the process was not interrupted; tried for {self.op_patience} and "
             f"{self.network_patience} s, after which all runs count"
         )
 
@@ -184,7 +186,7 @@ class Files:
             graph = arch.graph().deployed()
             with TemporaryDirectory(dir=self.folder) as work:
                 path = Path(work) / f"network{self.runtime.suffix}"
-                self.runtime.export(graph, path, build(graph).state_dict())
+                self.runtime.export(graph, path, arbitrary(graph))
                 path.replace(self.network(arch))
             progress("networks converted", count, len(networks))
 
@@ -192,8 +194,8 @@ class Files:
 class Clock:
     """Times files of one runtime, pinned to the quietest cores, in bursts with a reference op before and after each.
 
-    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference op shows to be slow are
-    thrown away, as long as patience lasts; the reference op's time is kept beside every timing, so that drift shows.
+    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference op shows to be slow, or
+    that another process interrupted, are thrown away as long as patience lasts; the reference op's time is kept beside every timing, so that drift shows.
     """
 
     def __init__(self, runtime: Runtime, reference: Path) -> None:
@@ -226,12 +228,14 @@ class Clock:
             end = time.monotonic() + patience
             before = self._reference_ms()
             while True:
+                switched = getrusage(RUSAGE_SELF).ru_nivcsw
                 burst = [run()]
                 while sum(burst) < 1e3 * BURST and len(burst) < runs:
                     burst.append(run())
                 after = self._reference_ms()
                 self.fastest = min(self.fastest, before, after)
-                bursts.append((max(before, after), burst))
+                interrupted = getrusage(RUSAGE_SELF).ru_nivcsw > switched
+                bursts.append((inf if interrupted else max(before, after), burst))
                 before = after
                 clean = [taken for near, burst in bursts if near <= DRIFT * self.fastest for taken in burst]
                 done = len(clean) >= runs and sum(clean) >= 1e3 * seconds
@@ -240,7 +244,7 @@ class Clock:
         used = [row for row in bursts if row[0] <= DRIFT * self.fastest] if len(clean) >= min(runs, 3) else bursts
         taken = [ms for _, burst in used for ms in burst]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Timing(min(taken), median(taken), len(taken), median([near for near, _ in used]), now)
+        return Timing(min(taken), median(taken), len(taken), min(median([near for near, _ in used]), before), now)
 
 
 def _time_ops(

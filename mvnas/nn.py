@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, linear
 
 from mvnas.errors import ExportError, SpaceError, unknown
 from mvnas.graph import Graph
+from mvnas.ops import LayerNorm as LayerNormOp
 from mvnas.ops import Op, State
 
 if TYPE_CHECKING:
@@ -43,18 +44,31 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
     """The deployed graph of `graph` and its weights, folded from `state` in float64.
 
     Raises:
-        ExportError: `state` lacks weights of the graph.
+        ExportError: `state` lacks weights of the graph, or a layer norm is read by what cannot absorb its scale and shift.
     """
     shipped, sources = graph.deployment()
-    ops = {node.name: node.op for node in graph.nodes}
+    names = {source: name for name, source in sources.items()}
     folded: State = {}
-    for name, source in sources.items():
-        weights = {k[len(source) + 1 :]: v.double() for k, v in state.items() if k.startswith(source + ".")}
-        if not weights:
-            raise ExportError(
-                f"the weights must hold {source}.*, but do not; were they trained for another architecture?"
-            )
-        folded |= {f"{name}.{k}": v.float() for k, v in ops[source].fold(weights).items()}
+    pending: dict[int, tuple[Tensor, Tensor]] = {}  # node -> scale and shift of channels that its output still lacks
+    for place, node in enumerate(graph.nodes):
+        weights = {k[len(node.name) + 1 :]: v.double() for k, v in state.items() if k.startswith(node.name + ".")}
+        if node.params and not weights:
+            raise ExportError(f"the weights must hold {node.name}.*, but do not; are they another architecture's?")
+        lacks = [pending[i] for i in node.inputs if i in pending]
+        if isinstance(node.op, LayerNormOp) and node.op.affine and not lacks:
+            pending[place] = weights["weight"], weights["bias"]
+        elif node.op.moves and lacks:
+            (pending[place],) = lacks
+        elif node.params:
+            deployed = shipped[names[node.name]].op
+            weights = node.op.fold(weights)
+            for scale, shift in lacks:
+                weights = deployed.absorb(weights, scale, shift)
+            folded |= {f"{names[node.name]}.{k}": v.float() for k, v in weights.items()}
+        elif lacks:
+            node.op.absorb({}, *lacks[0])
+    if len(graph.nodes) - 1 in pending:
+        raise ExportError("a network must not end in a layer norm, or its scale and shift cannot be folded, but does")
     return shipped, folded
 
 
@@ -67,8 +81,7 @@ def example(graph: Graph, *, seed: int = 0, batch: int = 1) -> tuple[Tensor, ...
 def arbitrary(graph: Graph, *, seed: int = 0) -> State:
     """Normal random weights of a deployed graph, for files that are only timed.
 
-    Fresh ones will not do: a converter drops the scale of 1 and the shift of 0 that a layer norm begins with, two
-    ops that a trained network has.
+    Fresh ones will not do: a converter drops a scale of 1 or a shift of 0, which a trained network does not have.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):

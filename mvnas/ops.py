@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from mvnas.errors import SpaceError
+from mvnas.errors import ExportError, SpaceError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,8 @@ class Value:
 class Op:
     """One kernel. Subclasses give `shape`, the counts that are not zero, and `forward` or `module`."""
 
+    moves: ClassVar[bool] = False  # whether it only moves or blends positions, so that channels may be scaled after it
+
     def __call__(self, *xs: Value) -> Value:
         return Value(self, xs)
 
@@ -105,6 +107,14 @@ class Op:
     def fold(self, state: Mapping[str, Tensor]) -> State:
         """Weights of the deployed op that make it compute what this op computes with `state`."""
         return dict(state)
+
+    def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
+        """Weights with which this deployed op computes on x what it computes with `state` on scale * x + shift.
+
+        Raises:
+            ExportError: it has none.
+        """
+        raise ExportError(f"a layer norm must be read by linear layers or 1 x 1 convolutions, but {self} reads it")
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,13 @@ class Conv(Op):
 
         return nn.fold_norm(state) if self.norm else dict(state)
 
+    def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
+        if self.kernel > 1 or self.groups > 1 or not self.bias:
+            return super().absorb(state, scale, shift)
+        weight = state["conv.weight"]
+        bias = state["conv.bias"] + weight[:, :, 0, 0] @ shift
+        return {"conv.weight": weight * scale[:, None, None], "conv.bias": bias}
+
 
 @dataclass(frozen=True)
 class Linear(Op):
@@ -200,21 +217,32 @@ class Linear(Op):
     def fold(self, state: Mapping[str, Tensor]) -> State:
         return {name: self.gain * weight for name, weight in state.items()}
 
+    def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
+        return {"weight": state["weight"] * scale, "bias": state["bias"] + state["weight"] @ shift}
+
 
 @dataclass(frozen=True)
 class LayerNorm(Op):
-    """Layer norm over the channels of tokens (P, N, C), with scale and shift."""
+    """Layer norm over the channels of tokens (P, N, C), with scale and shift if `affine`.
+
+    On deployment scale and shift fold into the linear layers and 1 x 1 convolutions that read it; nothing else may.
+    """
+
+    affine: bool = True
 
     def shape(self, x: Tokens) -> Tokens:
         return x
 
     def params(self, x: Tokens) -> int:
-        return 2 * x.c
+        return 2 * x.c * self.affine
 
     def module(self, x: Tokens) -> Module:
         from mvnas import nn
 
-        return nn.LayerNorm(x.c)
+        return nn.LayerNorm(x.c, elementwise_affine=self.affine)
+
+    def deploy(self, x: Value) -> Value:
+        return LayerNorm(affine=False)(x)
 
 
 @dataclass(frozen=True)
@@ -245,6 +273,7 @@ class Attention(Op):
 class Unfold(Op):
     """Map to tokens: (C, H, W) -> (P, N, C) with P = patch ** 2, N = H * W / P; H and W must be multiples of `patch`."""
 
+    moves: ClassVar[bool] = True
     patch: int
 
     def shape(self, x: Map) -> Tokens:
@@ -267,6 +296,7 @@ class Fold(Op):
     Height and width are those of `like`, or once deployed the fixed `size`.
     """
 
+    moves: ClassVar[bool] = True
     patch: int
     size: tuple[int, int] = (0, 0)
 
@@ -291,6 +321,7 @@ class Resize(Op):
     Where the size is right already it does nothing, and vanishes on deployment.
     """
 
+    moves: ClassVar[bool] = True
     multiple: int = 1
     size: tuple[int, int] = (0, 0)
 

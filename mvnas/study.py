@@ -225,14 +225,16 @@ def _readable(place: str) -> Iterator[None]:
 
 
 def _alive(pid: int) -> bool:
-    """Whether another process of this machine has the number `pid`."""
+    """Whether another process of this machine has the number `pid`; 0 is nobody's."""
+    if pid in (0, os.getpid()):
+        return False
     try:
-        os.kill(pid or os.getpid(), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return pid != os.getpid()
+    return True
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -18,7 +18,7 @@ from mvnas.arch import Arch
 from mvnas.errors import SpaceError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel, summary
 from mvnas.nn import build
-from mvnas.ops import Add, Concat, Conv, Input, Layer, Map, Resize, Value
+from mvnas.ops import Add, Concat, Conv, Input, Layer, LayerNorm, Map, Resize, Value
 from mvnas.space import Space, published
 
 PUBLISHED = {  # parameters of apple/ml-cvnets, multiply-accumulates of timm at 256 x 256 (test_pretrained.py)
@@ -76,9 +76,12 @@ def test_summaries_equal_the_flat_graph(arch: Arch) -> None:
 @each_arch
 def test_deployment_keeps_the_work_and_drops_the_norms(arch: Arch) -> None:
     graph, shipped = forms(arch)
-    normed = sum(node.op.out for node in graph.nodes if isinstance(node.op, Conv) and node.op.norm)
+    batch_norms = sum(node.op.out for node in graph.nodes if isinstance(node.op, Conv) and node.op.norm)
+    layer_norms = sum(node.params for node in graph.nodes if isinstance(node.op, LayerNorm))
     assert shipped.macs == graph.macs
-    assert shipped.params == graph.params - normed  # scale and shift of a norm become one bias
+    assert (
+        shipped.params == graph.params - batch_norms - layer_norms
+    )  # a batch norm leaves a bias, a layer norm nothing
     assert shipped.deployed() == shipped
 
 

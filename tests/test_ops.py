@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvnas import ops
-from mvnas.errors import SpaceError
+from mvnas.errors import ExportError, SpaceError
 from mvnas.graph import Graph
 from mvnas.nn import build, deploy, example
 from mvnas.ops import (
@@ -21,6 +22,7 @@ from mvnas.ops import (
     Concat,
     Conv,
     Fold,
+    Input,
     LayerNorm,
     Linear,
     Map,
@@ -30,14 +32,12 @@ from mvnas.ops import (
     Shape,
     Tokens,
     Unfold,
+    Value,
     Vector,
-)  # fmt: skip
+)
 
-NOT_KERNELS = {
-    ops.Op,
-    ops.Input,
-    ops.Layer,
-}  # the root, what a network is fed, and what graphs hold only the ops of
+NOT_KERNELS = {ops.Op, ops.Input, ops.Layer}  # the root, what a network is fed, and what graphs hold only the ops of
+FOLDED = {"norm": False, "gain": 1.0, "affine": False, "multiple": 1}  # fields that deployed ops do not use
 
 EXAMPLES: list[tuple[Op, tuple[Shape, ...], Shape]] = [  # op, input shapes, output shape
     (Conv(8), (Map(4, 6, 5),), Map(8, 6, 5)),
@@ -89,10 +89,9 @@ def test_the_stated_costs_are_those_of_the_module(op: Op, shapes: tuple[Shape, .
         assert 2 * form.macs == counter.get_total_flops()
 
 
-@each_example
 @torch.no_grad()
-def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
-    graph = Graph.single(op, shapes)
+def assert_deploys(graph: Graph) -> None:
+    """The deployed form of `graph`, with random weights, biases and statistics, computes the same."""
     trained = randomise(build(graph))
     shipped, weights = deploy(graph, trained.state_dict())
     module = build(shipped).eval()
@@ -103,10 +102,49 @@ def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Sh
 
 
 @each_example
+def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
+    value = op(*(Input(shape)() for shape in shapes))
+    assert_deploys(Graph.of(Linear(5)(value) if isinstance(op, LayerNorm) else value))
+
+
+READERS: dict[str, Callable[[Value], Value]] = {  # of a layer norm of tokens (4, 6, 8), unfolded from a map of 4 x 6
+    "linear": lambda y: Linear(5, act="silu", gain=0.5)(y),
+    "attention": lambda y: Attention(2)(Linear(8, gain=0.5)(y), Linear(8)(y), Linear(8)(y)),
+    "convolution": lambda y: Conv(5)(Fold(2, size=(4, 6))(y)),
+    "convolution with bias": lambda y: Conv(5, norm=False, bias=True)(Fold(2, size=(4, 6))(y)),
+    "resized convolution": lambda y: Conv(5)(Resize(size=(3, 5))(Fold(2, size=(4, 6))(y))),
+    "two": lambda y: Concat()(Conv(5)(Fold(2, size=(4, 6))(y)), Fold(2, size=(4, 6))(Linear(3)(y))),
+}
+OTHER_READERS: dict[str, Callable[[Value], Value]] = {
+    "nobody": lambda y: y,
+    "a sum": lambda y: Linear(8)(y) + y,
+    "attention": lambda y: Attention(2)(y, Linear(8)(y), Linear(8)(y)),
+    "a padded convolution": lambda y: Conv(5, kernel=3)(Fold(2, size=(4, 6))(y)),
+    "a grouped convolution": lambda y: Conv(8, groups=2)(Fold(2, size=(4, 6))(y)),
+    "a convolution without bias": lambda y: Conv(5, norm=False)(Fold(2, size=(4, 6))(y)),
+    "a layer norm": lambda y: Linear(5)(LayerNorm()(y)),
+    "a pool": lambda y: Pool()(Fold(2, size=(4, 6))(y)),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_scale_and_shift_of_a_layer_norm_fold_into_its_readers(read: Callable[[Value], Value]) -> None:
+    assert_deploys(Graph.of(read(LayerNorm()(Input(Tokens(4, 6, 8))()))))
+
+
+@pytest.mark.parametrize("read", OTHER_READERS.values(), ids=OTHER_READERS)
+def test_a_layer_norm_that_does_not_fold_is_an_error(read: Callable[[Value], Value]) -> None:
+    graph = Graph.of(read(LayerNorm()(Input(Tokens(4, 6, 8))())))
+    with pytest.raises(ExportError, match="layer norm"):
+        deploy(graph, build(graph).state_dict())
+
+
+@each_example
 def test_what_is_deployed_is_in_its_last_form(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
     shipped = Graph.single(op, shapes).deployed()
     assert shipped.deployed() == shipped or not shipped.work
-    assert not any(getattr(node.op, "norm", False) or getattr(node.op, "gain", 1.0) != 1 for node in shipped.nodes)
+    for node in shipped.nodes:
+        assert not any(getattr(node.op, name, neutral) != neutral for name, neutral in FOLDED.items())
 
 
 def unfold(x: Tensor, patch: int) -> Tensor:

@@ -60,6 +60,6 @@ def _read(folder: Path) -> Data:
             images = np.load(folder / f"{split}.npy", mmap_mode="r")[: len(labels)]
             splits[split] = Split(images, labels)
         classes = tuple(about["classes"])
-        return Data("", classes, **splits, note=about["note"], skipped=about["skipped"])
+        return Data("", classes, train=splits["train"], val=splits["val"], note=about["note"], skipped=about["skipped"])
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder") from error

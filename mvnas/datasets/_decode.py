@@ -43,7 +43,9 @@ def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: P
         "" if holdout is None else f"no validation images given: {HELD_OUT:.0%} of each class held out",
         f"{len(broken)} broken image{'s' * (len(broken) > 1)} skipped" if broken else "",
     )
-    return Data("", classes, **splits, note="; ".join(filter(None, notes)), skipped=len(broken))
+    return Data(
+        "", classes, train=splits["train"], val=splits["val"], note="; ".join(filter(None, notes)), skipped=len(broken)
+    )
 
 
 def pixels(image: Path | bytes | np.ndarray, side: int) -> np.ndarray:
