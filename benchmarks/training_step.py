@@ -66,7 +66,7 @@ def additions(module: Module, stored: Tensor, side: int) -> dict[str, Callable[[
         value.grad = torch.zeros_like(value)
 
     def crop() -> Tensor:
-        x = random_crops(stored, side, area=0.35, flip=True, generator=generator)
+        x = random_crops(stored, side, area=0.7, flip=True, generator=generator)
         return x.contiguous(memory_format=torch.channels_last)
 
     return {"random crops": crop, "averaging": lambda: average.update(1), "fused AdamW": optimizer.step}

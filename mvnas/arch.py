@@ -60,7 +60,7 @@ def check_field(kind: str, key: str, value: object) -> None:
     if key not in types:
         raise SpaceError(unknown("key", key, (*types, "block", "repeat")))
     wanted = types[key]
-    fits = isinstance(value, (int, float) if wanted is float else wanted) and (wanted is bool or value is not True)
+    fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or isinstance(value, bool) != (wanted is bool):
         raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {value!r}")
     if wanted in (int, float) and not 0 < cast(float, value) < inf:

@@ -21,6 +21,7 @@ STUDY = "mvnas.db"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb: 0 on success, 2 on a user's mistake, 130 when interrupted."""
     args = _parser().parse_args(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where anything else runs beside them
     warnings.filterwarnings("ignore")
     try:
         args.run(args)
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--epochs",
         type=_positive,
-        help="passes over the training images for each candidate (4, or as many as 8,000 images make)",
+        help="passes over the training images for each candidate (2.5, or as many as 8,000 images make)",
     )
     search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
     search.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mvnas.arch import Arch
+from mvnas.arch import Arch, block_class
 from mvnas.errors import SpaceError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel, summary
 from mvnas.nn import build
@@ -163,8 +163,20 @@ def test_samples_are_all_different() -> None:
     assert len(set(ARCHS.values())) == len({forms(arch)[0] for arch in ARCHS.values()}) == len(ARCHS)
 
 
+inverted_residual = block_class("inverted_residual")
+
+
 def image() -> Value:
     return Input(Map(3, 8, 8))()
+
+
+@pytest.mark.parametrize(
+    ("channels", "expand", "hidden"),
+    [(16, 2, 32), (16, 1.5, 24), (10, 2, 24), (10, 1.9, 24), (9, 3, 32), (9, 2.6, 24), (11, 1.1, 16), (3, 1.2, 8)],
+)
+def test_hidden_widths_are_multiples_of_8_and_at_least_nine_tenths(channels: int, expand: float, hidden: int) -> None:
+    value = inverted_residual(8, expand=expand)(Input(Map(channels, 8, 8))())
+    assert Graph.of(value).work[0].shape == Map(hidden, 8, 8)
 
 
 def test_nodes_are_named_by_block_and_place() -> None:

@@ -191,6 +191,11 @@ def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
         (Unfold(4), (Map(3, 6, 8),), "patch must divide the map, but got patch 4 on a map of 6 x 8"),
         (Add(), (Map(3, 4, 4), Map(3, 4, 5)), "the terms of a sum must have one shape"),
         (Concat(), (Map(3, 4, 4), Map(3, 4, 5)), "maps to concatenate must have one size"),
+        (Add(), (Map(3, 4, 5), Tokens(3, 4, 5)), "the terms of a sum must have one shape"),
+        (Conv(8), (Tokens(4, 6, 8),), "Conv must be given Map, but got Tokens"),
+        (Conv(8), (Vector(8),), "Conv must be given Map, but got Vector"),
+        (Linear(8), (Map(8, 4, 4),), "Linear must be given Tokens or Vector, but got Map"),
+        (Pool(), (Tokens(4, 6, 8),), "Pool must be given Map, but got Tokens"),
     ],
 )
 def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[Shape, ...], told: str) -> None:

@@ -16,7 +16,7 @@ class Schedule:
     """Hyper-parameters of one training; JSON-able, so that a study can hold every candidate to the same ones.
 
     The defaults are the recipe of MobileViT (arXiv:2110.02178, section 4.1) but for its length, 300 epochs of
-    ImageNet at 8 x 128 images a step, and the crops: the published `crop` of 0.08 needs a long training.
+    ImageNet at 8 x 128 images a step, and the crops: the usual `crop` of 0.08 needs a long training.
 
     Fields:
         epochs: passes over the training images; may be a fraction.
@@ -42,7 +42,7 @@ class Schedule:
     warmup: float = 0.1
     label_smoothing: float = 0.1
     ema: float = 0.9995
-    crop: float = 0.35
+    crop: float = 0.7
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
