@@ -78,12 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     device(search)
     length = search.add_mutually_exclusive_group()
-    length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (24)")
+    length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (22)")
     length.add_argument("--time", type=_duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
     search.add_argument(
         "--epochs",
         type=_positive,
-        help="passes over the training images for each candidate (2.5, or as many as 8,000 images make)",
+        help="passes over the training images for each candidate (2, or as many as 8,000 images make)",
     )
     search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
     search.add_argument("--seed", type=int, default=0)

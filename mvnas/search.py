@@ -29,7 +29,7 @@ from mvnas.table import Table
 from mvnas.training import Schedule, factor_for, fit, initialise
 
 DEVICE = "cascadelake-1t"
-TRIALS = 24
+TRIALS = 22
 SAMPLER = "NSGAIISampler"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
@@ -156,11 +156,11 @@ def search(
 
 
 def default_epochs(images: int) -> float:
-    """Length of a candidate's training where the user says nothing: 2.5 epochs, or 8,000 images if these are fewer.
+    """Length of a candidate's training where the user says nothing: 2 epochs, or 8,000 images if these are fewer.
 
     A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other length.
     """
-    return min(2.5, round(8000 / images, 3))
+    return min(2.0, round(8000 / images, 3))
 
 
 class ExhaustedError(Exception):
