@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import ceil, floor, inf, log10
 from typing import Any
 
 from mvnas.arch import Arch
@@ -98,8 +98,8 @@ def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
         raise BudgetError(
             f"{cost} must be in {UNITS[cost] or 'plain numbers'}, but {item!r} is in {unit or 'plain numbers'}"
         )
-    least = float(low) * PREFIXES[low_prefix or prefix] if low else 0.0
-    most = float(high) * PREFIXES[prefix]
+    least = round(float(low) * PREFIXES[low_prefix or prefix], 9) if low else 0.0  # 2.01 * 1e6 < 2010000
+    most = round(float(high) * PREFIXES[prefix], 9)
     if most <= 0 or least > most:
         raise BudgetError(f"a bound must be positive and a range must rise, but got {item!r}")
     return [Bound(cost, most, least)]
@@ -124,7 +124,7 @@ def price(arch: Arch, model: LatencyModel) -> dict[str, float]:
 def show(cost: str, value: float) -> str:
     """A cost for people: `5.58M`, `12.3 ms`, `22.3 MB`."""
     if UNITS[cost] == "ms":
-        return f"{value:.3g} ms"
+        return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
     prefix = next((p for p in ("G", "M", "K") if value >= PREFIXES[p]), "")
     unit = UNITS[cost]
     return f"{value / PREFIXES[prefix]:.4g}{' ' if unit else ''}{prefix}{unit}"
@@ -144,7 +144,7 @@ def repair(
     """
     here = dict(picks)
     least, over = excess(space.at(here)), 0
-    while least > 0 and over < tries:
+    while least > 0 and over < tries and space.choices:
         over += 1
         name = generator.choice(list(space.choices))
         step = here | {name: generator.choice(space.choices[name])}
@@ -175,10 +175,18 @@ def check_feasible(budget: Budget, space: Space, model: LatencyModel, *, seed: i
         if least == 0:
             return
     costs = price(space.at(nearest), model)
-    reach = ",".join(f"{show(bound.cost, costs[bound.cost]).replace(' ', '')}-{bound.cost}" for bound in budget.bounds)
+    reach = ",".join(
+        f"{show(bound.cost, _above(costs[bound.cost])).replace(' ', '')}-{bound.cost}" for bound in budget.bounds
+    )
     raise BudgetError(
         f"a network of {space.name} must meet the budget {budget.text}, but none does; the nearest feasible is {reach}"
     )
+
+
+def _above(value: float) -> float:
+    """`value` rounded up to three digits, so that what is shown of it is a budget that it meets."""
+    step = 10.0 ** (floor(log10(value)) - 2)
+    return ceil(value / step) * step
 
 
 def _descend(

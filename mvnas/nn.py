@@ -55,7 +55,9 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
         if node.params and not weights:
             raise ExportError(f"the weights must hold {node.name}.*, but do not; are they another architecture's?")
         lacks = [pending[i] for i in node.inputs if i in pending]
-        if isinstance(node.op, LayerNormOp) and node.op.affine and not lacks:
+        if isinstance(node.op, LayerNormOp) and node.op.affine:
+            if lacks:
+                node.op.absorb({}, *lacks[0])
             pending[place] = weights["weight"], weights["bias"]
         elif node.op.moves and lacks:
             (pending[place],) = lacks

@@ -54,6 +54,10 @@ class Value:
     __slots__ = ("inputs", "op", "shape")
 
     def __init__(self, op: Op, inputs: tuple[Value, ...] = ()) -> None:
+        for x in inputs:
+            if not isinstance(x.shape, op.takes):
+                kinds = " or ".join(kind.__name__ for kind in op.takes)
+                raise SpaceError(f"{type(op).__name__} must be given {kinds}, but got {x.shape}")
         self.op = op
         self.inputs = inputs
         self.shape: Any = op.shape(*[x.shape for x in inputs])
@@ -69,6 +73,7 @@ class Value:
 class Op:
     """One kernel. Subclasses give `shape`, the counts that are not zero, and `forward` or `module`."""
 
+    takes: ClassVar[tuple[type, ...]] = (Map, Tokens, Vector)  # kinds of shapes that it is defined on
     moves: ClassVar[bool] = False  # whether it only moves or blends positions, so that channels may be scaled after it
 
     def __call__(self, *xs: Value) -> Value:
@@ -146,6 +151,8 @@ class Conv(Op):
     The convolution has a bias exactly where no batch norm follows and `bias` asks for one. Batch norm folds on deployment.
     """
 
+    takes: ClassVar = (Map,)
+
     out: int
     kernel: int = 1
     stride: int = 1
@@ -160,7 +167,7 @@ class Conv(Op):
         return Map(self.out, -(-x[1] // self.stride), -(-x[2] // self.stride))
 
     def params(self, x: Map) -> int:
-        return self.out * (x.c // self.groups * self.kernel**2 + 2 * self.norm + self.bias)
+        return self.out * (x.c // self.groups * self.kernel**2 + (2 if self.norm else self.bias))
 
     def macs(self, x: Map) -> int:
         return prod(self.shape(x)) * (x.c // self.groups) * self.kernel**2
@@ -192,6 +199,8 @@ class Linear(Op):
 
     A query projection carries the 1 / sqrt(head dimension) of attention as its gain, which folds on deployment.
     """
+
+    takes: ClassVar = (Tokens, Vector)
 
     out: int
     act: str = ""
@@ -228,6 +237,8 @@ class LayerNorm(Op):
     On deployment scale and shift fold into the linear layers and 1 x 1 convolutions that read it; nothing else may.
     """
 
+    takes: ClassVar = (Tokens,)
+
     affine: bool = True
 
     def shape(self, x: Tokens) -> Tokens:
@@ -253,6 +264,8 @@ class Attention(Op):
     is not scaled here: see `Linear.gain`.
     """
 
+    takes: ClassVar = (Tokens,)
+
     heads: int
 
     def shape(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
@@ -273,6 +286,7 @@ class Attention(Op):
 class Unfold(Op):
     """Map to tokens: (C, H, W) -> (P, N, C) with P = patch ** 2, N = H * W / P; H and W must be multiples of `patch`."""
 
+    takes: ClassVar = (Map,)
     moves: ClassVar[bool] = True
     patch: int
 
@@ -296,6 +310,7 @@ class Fold(Op):
     Height and width are those of `like`, or once deployed the fixed `size`.
     """
 
+    takes: ClassVar = (Tokens, Map)
     moves: ClassVar[bool] = True
     patch: int
     size: tuple[int, int] = (0, 0)
@@ -321,6 +336,7 @@ class Resize(Op):
     Where the size is right already it does nothing, and vanishes on deployment.
     """
 
+    takes: ClassVar = (Map,)
     moves: ClassVar[bool] = True
     multiple: int = 1
     size: tuple[int, int] = (0, 0)
@@ -347,7 +363,7 @@ class Add(Op):
     """Elementwise sum of two equal shapes."""
 
     def shape(self, a: Shape, b: Shape) -> Shape:
-        if a != b:
+        if a != b or type(a) is not type(b):
             raise SpaceError(f"the terms of a sum must have one shape, but got {a} and {b}")
         return a
 
@@ -358,6 +374,8 @@ class Add(Op):
 @dataclass(frozen=True)
 class Concat(Op):
     """Concatenation of maps along channels: (C1, H, W), (C2, H, W), ... -> (C1 + C2 + ..., H, W)."""
+
+    takes: ClassVar = (Map,)
 
     def shape(self, *xs: Map) -> Map:
         if len({x[1:] for x in xs}) > 1:
@@ -373,6 +391,8 @@ class Concat(Op):
 @dataclass(frozen=True)
 class Pool(Op):
     """Global average pool: (C, H, W) -> (C,)."""
+
+    takes: ClassVar = (Map,)
 
     def shape(self, x: Map) -> Vector:
         return Vector(x.c)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,21 @@ def _call(text: str) -> Any:
     """Value of a call such as `Conv(out=64)` of an op or shape, with constants as arguments."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-        kind = vars(ops)[call.func.id]
-        assert isinstance(kind, type) and (issubclass(kind, (Op, tuple)))
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("not a call")
+        kind = vars(ops).get(call.func.id)
+        if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)):
+            raise ValueError(f"there is no {call.func.id}")
         positional = [ast.literal_eval(arg) for arg in call.args]
-        return kind(*positional, **{str(word.arg): ast.literal_eval(word.value) for word in call.keywords})
-    except (SyntaxError, AssertionError, KeyError, TypeError) as error:
-        raise ValueError(f"{text!r} is no op or shape: {error or 'not a call'}") from None
+        named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        for value in (*positional, *named.values()):
+            if type(value) in (int, float) and value <= 0:
+                raise ValueError(f"{value} is not positive")
+            if type(value) is not int and not issubclass(kind, Op):
+                raise ValueError(f"{value!r} is no whole number")
+        return kind(*positional, **named)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise ValueError(f"{text!r} is no op or shape: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ class Table:
         for where, row in _rows(path / "ops.csv", OPS_COLUMNS):
             try:
                 kernel = read_kernel(row["op"], row["shapes"])
-                kernel[0].shape(*kernel[1])
+                kernel[0](*(ops.Input(shape)() for shape in kernel[1]))
             except (ValueError, SpaceError, TypeError) as error:
                 raise TableError(f"{where}, column op: {error}") from None
             timing = _timing(where, row)
@@ -154,7 +163,9 @@ def read_device(path: Path) -> dict[str, Any]:
     try:
         device = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise TableError(f"a latency table must have a readable device.json, but got {error}") from None
+        raise TableError(f"{file} must be readable JSON, but got {error}") from None
+    if not isinstance(device, dict):
+        raise TableError(f"{file} must hold an object of conditions, but holds {device!r:.100}")
     missing = [key for key in ("backend", "threads", "precision", "versions") if key not in device]
     if missing:
         raise TableError(f"{file} must have the key {missing[0]!r}, but has {', '.join(device) or 'none'}")
@@ -211,9 +222,10 @@ def _timing(where: str, row: Mapping[str, str]) -> Timing:
     for column in ("min_ms", "median_ms", "runs", "reference_ms"):
         try:
             values.append(float(row[column]))
-            assert 0 < values[-1] < float("inf")
-        except (ValueError, AssertionError):
-            raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}") from None
+        except ValueError:
+            values.append(nan)
+        if not 0 < values[-1] < inf:
+            raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}")
     return Timing(values[0], values[1], int(values[2]), values[3], row["time"])
 
 
@@ -224,11 +236,15 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"a latency table must be readable text, but got {error}") from None
+        raise TableError(f"{file} must be readable text, but got {error}") from None
     reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
     if tuple(reader.fieldnames or ()) != tuple(columns):
         raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {reader.fieldnames}")
-    for number, row in enumerate(reader, 2):
-        if None in row or None in row.values():
-            raise TableError(f"{file}, row {number}: must have {len(columns)} columns, but has another number")
-        yield f"{file}, row {number}", row
+    try:
+        for row in reader:
+            where = f"{file}, row {reader.line_num}"
+            if None in row or None in row.values():
+                raise TableError(f"{where}: must have {len(columns)} columns, but has another number")
+            yield where, row
+    except csv.Error as error:
+        raise TableError(f"{file}, row {reader.line_num + 1}: {error}") from None

@@ -251,6 +251,21 @@ def test_the_state_is_what_was_judged(digits):
     assert result.state["0.weight"].abs().sum() > 0
 
 
+def test_the_result_is_averaged_and_its_norms_fit_the_deployed_size(digits):
+    few = SimpleNamespace(train=split(digits.train.images[:200], digits.train.labels[:200]), val=digits.val, flip=False)
+    losses: dict[float, list[float]] = {0.0: [], 0.9995: []}
+    modules = {ema: tiny() for ema in losses}
+    for ema, module in modules.items():
+        schedule = replace(SHORT, batch=200, ema=ema)
+        trained(few, module=module, schedule=schedule, progress=lambda *step, seen=losses[ema]: seen.append(step[2]))
+    averaged, last = modules[0.9995], modules[0.0]
+    assert losses[0.9995] == losses[0.0]
+    assert not torch.equal(averaged[0].weight, last[0].weight)
+    maps = averaged[0](whole(torch.tensor(few.train.images), 16))
+    assert torch.allclose(averaged[1].running_mean, maps.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(averaged[1].running_var, maps.transpose(0, 1).flatten(1).var(1), atol=1e-4)
+
+
 def test_averaged_weights_are_no_worse_than_the_last_ones(digits):
     averaged, last = (trained(digits, schedule=replace(SHORT, epochs=3, ema=ema)) for ema in (0.9995, 0.0))
     assert averaged.accuracy > last.accuracy - 0.03
