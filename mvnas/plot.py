@@ -48,17 +48,9 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
     others = [score for score in scores if score not in frontier]
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(
-        [s.latency_ms for s in others],
-        [100 * s.accuracy for s in others],
-        s=24,
-        c=GREY,
-        marker="o",
-        label="other candidates",
-        alpha=0.8,
-        linewidths=0,
-        zorder=2,
-    )
+    if others:
+        x, y = [s.latency_ms for s in others], [100 * s.accuracy for s in others]
+        axes.scatter(x, y, s=24, c=GREY, marker="o", label="other candidates", alpha=0.8, linewidths=0, zorder=2)
     x, y = [s.latency_ms for s in frontier], [100 * s.accuracy for s in frontier]
     right = max(s.latency_ms for s in scores) * 1.1
     axes.step([*x, right], [*y, y[-1]], where="post", color=BLUE, linewidth=1.6, zorder=3)
