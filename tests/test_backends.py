@@ -257,11 +257,11 @@ class TestTFLite:
             assert max(tensor_ranks(path)) <= 4
 
     def test_ops_of_a_network_are_those_of_its_kernels(self, graph: Graph, exported: Files, kernels: list[Any]) -> None:
-        """But for one copy: the reshape that ends the last layer norm merges with the first of the fold."""
+        """But for copies: the reshape that ends a layer norm merges with the first of a fold or of the projections."""
         alone = {single.output.key: op_names("tflite", path) for single, path, _ in kernels}
         parts = sum((alone[node.key] for node in graph.work), Counter[str]())
         whole = op_names("tflite", exported("tflite"))
-        merged = sum(isinstance(node.op, Fold) for node in graph.work)
+        merged = sum(isinstance(node.op, Fold | Attention) for node in graph.work)
         assert parts - whole == {"RESHAPE": merged}
         assert whole - parts == {}
 
@@ -337,7 +337,9 @@ MIL: dict[str, Callable[..., Any]] = {
     "add": lambda op, x, y: x + y,
     "concat": lambda op, values, axis, interleave: torch.cat(values, int(axis)),
     "conv": mil_conv,
-    "layer_norm": lambda op, x, axes, gamma, beta, epsilon: layer_norm(x, gamma.shape, gamma, beta, float(epsilon)),
+    "layer_norm": lambda op, x, axes, epsilon, gamma=None, beta=None: layer_norm(
+        x, [x.shape[axis] for axis in axes], gamma, beta, float(epsilon)
+    ),
     "linear": lambda op, x, weight, bias: linear(x, weight, bias),
     "matmul": lambda op, x, y, transpose_x, transpose_y: x @ y,
     "reduce_mean": lambda op, x, axes, keep_dims: x.mean(tuple(axes)),
