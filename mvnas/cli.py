@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     device(search)
     length = search.add_mutually_exclusive_group()
-    length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (22)")
+    length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (20)")
     length.add_argument("--time", type=_duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
     search.add_argument(
         "--epochs",

@@ -29,7 +29,7 @@ from mvnas.table import Table
 from mvnas.training import Schedule, factor_for, fit, initialise
 
 DEVICE = "cascadelake-1t"
-TRIALS = 22
+TRIALS = 20
 SAMPLER = "NSGAIISampler"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
