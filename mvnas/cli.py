@@ -13,8 +13,8 @@ from typing import Any
 
 from mvnas import __version__
 from mvnas.errors import MvnasError, StudyError
+from mvnas.table import DEVICE
 
-DEVICE = "cascadelake-1t"
 STUDY = "mvnas.db"
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from math import inf
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from shutil import rmtree
@@ -224,7 +223,7 @@ class Clock:
         """Timing of a file: of its clean runs, or of all where too few were clean in time."""
         with pinned(self.cores):
             run = self.runtime.stopwatch(path)
-            bursts: list[tuple[float, list[float]]] = []
+            bursts: list[tuple[float, bool, list[float]]] = []
             end = time.monotonic() + patience
             before = self._reference_ms()
             while True:
@@ -235,16 +234,17 @@ class Clock:
                 after = self._reference_ms()
                 self.fastest = min(self.fastest, before, after)
                 interrupted = getrusage(RUSAGE_SELF).ru_nivcsw > switched
-                bursts.append((inf if interrupted else max(before, after), burst))
+                bursts.append((max(before, after), interrupted, burst))
                 before = after
-                clean = [taken for near, burst in bursts if near <= DRIFT * self.fastest for taken in burst]
-                done = len(clean) >= runs and sum(clean) >= 1e3 * seconds
+                clean = [row for row in bursts if row[0] <= DRIFT * self.fastest and not row[1]]
+                taken = [ms for _, _, burst in clean for ms in burst]
+                done = len(taken) >= runs and sum(taken) >= 1e3 * seconds
                 if done or time.monotonic() > end:
                     break
-        used = [row for row in bursts if row[0] <= DRIFT * self.fastest] if len(clean) >= min(runs, 3) else bursts
-        taken = [ms for _, burst in used for ms in burst]
+        used = clean if len(taken) >= min(runs, 3) else bursts
+        taken = [ms for _, _, burst in used for ms in burst]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Timing(min(taken), median(taken), len(taken), min(median([near for near, _ in used]), before), now)
+        return Timing(min(taken), median(taken), len(taken), median([near for near, _, _ in used]), now)
 
 
 def _time_ops(

@@ -25,10 +25,9 @@ from mvnas.errors import MvnasError, StudyError, unknown
 from mvnas.latency import LatencyModel
 from mvnas.space import Picks, Space, published
 from mvnas.study import Setup, Study
-from mvnas.table import Table
+from mvnas.table import DEVICE, Table
 from mvnas.training import Schedule, factor_for, fit, initialise
 
-DEVICE = "cascadelake-1t"
 TRIALS = 20
 SAMPLER = "NSGAIISampler"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
