@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, floor, inf, log10
-from typing import Any
+from typing import Any, ClassVar
 
 from mvnas.arch import Arch
 from mvnas.errors import BudgetError, unknown
@@ -105,20 +105,37 @@ def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
     return [Bound(cost, most, least)]
 
 
-def price(arch: Arch, model: LatencyModel) -> dict[str, float]:
-    """Costs of a network by the names that budgets use; size and memory in bytes at float32.
+def price(arch: Arch, model: LatencyModel) -> Costs:
+    """Costs of a network by the names that budgets use, each found when it is asked for; bytes are those of float32.
 
     Raises:
-        UnmeasuredError: the latency model does not know one of its ops.
+        UnmeasuredError: the latency is asked for, and the model does not know one of the ops.
     """
-    params = arch.params
-    return {
-        "params": params,
-        "macs": arch.macs,
-        "latency": model.predict(arch).ms,
-        "size": FLOAT_BYTES * params,
-        "memory": arch.peak_bytes,
+    return Price(arch, model)
+
+
+class Price(Mapping[str, float]):
+    """The costs of one network."""
+
+    FOUND: ClassVar[Mapping[str, Callable[[Arch, LatencyModel], float]]] = {
+        "params": lambda arch, model: arch.params,
+        "macs": lambda arch, model: arch.macs,
+        "latency": lambda arch, model: model.predict(arch).ms,
+        "size": lambda arch, model: FLOAT_BYTES * arch.params,
+        "memory": lambda arch, model: arch.peak_bytes,
     }
+
+    def __init__(self, arch: Arch, model: LatencyModel) -> None:
+        self.arch, self.model = arch, model
+
+    def __getitem__(self, cost: str) -> float:
+        return self.FOUND[cost](self.arch, self.model)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.FOUND)
+
+    def __len__(self) -> int:
+        return len(self.FOUND)
 
 
 def show(cost: str, value: float) -> str:

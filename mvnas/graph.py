@@ -188,19 +188,54 @@ class Graph:
 Kernel = tuple[Op, tuple[Shape, ...]]  # a deployed op on shapes: what a latency table is indexed by
 
 
-class Summary(NamedTuple):
+@dataclass(eq=False)
+class Summary:
     """Costs of one block on one input shape, without the nodes: equal to those of its graph, found much faster.
 
-    `kernels` are the deployed ops with how often each runs. `peak_bytes` is the peak of the block if its input is freed
-    after its last use, `held_peak_bytes` if somebody else still needs the input.
+    `steps` are what the block does in order; memory is looked at when it is asked for, which most searches do not.
     """
 
+    block: Callable[..., Value]
+    shapes: tuple[Shape, ...]
     shape: Shape
     params: int
     macs: int
-    kernels: tuple[tuple[Kernel, int], ...]
-    peak_bytes: int
-    held_peak_bytes: int
+    steps: tuple[Step, ...]
+
+    @property
+    def kernels(self) -> tuple[tuple[Kernel, int], ...]:
+        """The deployed ops of the block with how often each runs."""
+        counts: dict[Kernel, int] = {}
+        for step in self.steps:
+            inner = step.inner.kernels if step.inner else ((step.kernel, 1),) if step.kernel else ()
+            for kernel, count in inner:
+                counts[kernel] = counts.get(kernel, 0) + count
+        return tuple(counts.items())
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes of activations alive at once in the deployed block, its input freed after its last use."""
+        return self.peaks[0]
+
+    @cached_property
+    def peaks(self) -> tuple[int, int]:
+        """`peak_bytes`, and the same if somebody else still needs the block's input."""
+        inputs, _, traced = _trace(self.block, self.shapes)
+        return _peaks(inputs, traced)
+
+
+class Step(NamedTuple):
+    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished), and what it costs.
+
+    It runs a `kernel`, or the `inner` block of a `Layer`, or nothing.
+    """
+
+    params: int
+    macs: int
+    kernel: Kernel | None
+    inner: Summary | None
+    reads: tuple[int, ...]
+    size: int
 
 
 @lru_cache(maxsize=1 << 17)
@@ -210,63 +245,48 @@ def summary(block: Callable[..., Value], shapes: tuple[Shape, ...]) -> Summary:
     Raises:
         SpaceError: the block is not defined on these shapes.
     """
+    _, output, traced = _trace(block, shapes)
+    steps = tuple([step for _, step in traced])
+    params, macs = sum([step.params for step in steps]), sum([step.macs for step in steps])
+    return Summary(block, shapes, output.shape, params, macs, steps)
+
+
+def _trace(
+    block: Callable[..., Value], shapes: tuple[Shape, ...]
+) -> tuple[list[Value], Value, list[tuple[Value, Step]]]:
+    """Inputs, output and the steps of a block in execution order, each with the value it yields."""
     inputs = [Input(shape)() for shape in shapes]
-    order: dict[Value, None] = dict.fromkeys(inputs)
-
-    def visit(value: Value) -> None:
-        for x in value.inputs:
-            if x not in order:
-                visit(x)
-        order[value] = None
-
     output = block(*inputs)
-    visit(output)
-    steps = [(value, _step(value.op, tuple([x.shape for x in value.inputs]))) for value in order if value.inputs]
-    kernels: dict[Kernel, int] = {}
-    for _, step in steps:
-        for kernel, count in step.kernels:
-            kernels[kernel] = kernels.get(kernel, 0) + count
-    return Summary(
-        output.shape,
-        sum([step.params for _, step in steps]),
-        sum([step.macs for _, step in steps]),
-        tuple(kernels.items()),
-        *_peaks(inputs, steps),
-    )
+    traced: list[tuple[Value, Step]] = []
+    _visit(output, set(inputs), traced)
+    return inputs, output, traced
 
 
-class _Step(NamedTuple):
-    """One op of a block as deployed: the inputs it still reads, the bytes it yields (0: it vanished), and what it costs.
-
-    `peaks` are those of a `Layer`, which frees or holds its input; (0, 0) for a plain op.
-    """
-
-    params: int
-    macs: int
-    kernels: tuple[tuple[Kernel, int], ...]
-    reads: tuple[int, ...]
-    size: int
-    peaks: tuple[int, int]
+def _visit(value: Value, seen: set[Value], traced: list[tuple[Value, Step]]) -> None:
+    seen.add(value)
+    for x in value.inputs:
+        if x not in seen:
+            _visit(x, seen, traced)
+    if value.inputs:
+        traced.append((value, _step(value.op, tuple([x.shape for x in value.inputs]))))
 
 
 @lru_cache(maxsize=1 << 17)
-def _step(op: Op, shapes: tuple[Shape, ...]) -> _Step:
+def _step(op: Op, shapes: tuple[Shape, ...]) -> Step:
     if isinstance(op, Layer):
         inner = summary(op.block, shapes)
-        peaks = (inner.peak_bytes, inner.held_peak_bytes)
-        reads = tuple(range(len(shapes)))
-        return _Step(inner.params, inner.macs, inner.kernels, reads, FLOAT_BYTES * prod(inner.shape), peaks)
+        return Step(inner.params, inner.macs, None, inner, tuple(range(len(shapes))), FLOAT_BYTES * prod(inner.shape))
     inputs = [Input(shape)() for shape in shapes]
     value = op.deploy(*inputs)
     params, macs = op.params(*shapes), op.macs(*shapes)
     if value in inputs:
-        return _Step(params, macs, (), (inputs.index(value),), 0, (0, 0))
+        return Step(params, macs, None, None, (inputs.index(value),), 0)
     kernel = (value.op, tuple([x.shape for x in value.inputs]))
     reads = tuple([inputs.index(x) for x in value.inputs])
-    return _Step(params, macs, ((kernel, 1),), reads, FLOAT_BYTES * prod(value.shape), (0, 0))
+    return Step(params, macs, kernel, None, reads, FLOAT_BYTES * prod(value.shape))
 
 
-def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, _Step]]) -> tuple[int, int]:
+def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, Step]]) -> tuple[int, int]:
     """Most bytes alive at once while `steps` run, with the block's inputs freed after their last use, and with them held."""
     sizes = {x: FLOAT_BYTES * prod(x.shape) for x in inputs}
     source, last = {x: x for x in inputs}, dict.fromkeys(inputs, -1)
@@ -283,11 +303,11 @@ def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, _Step]]) -> tup
     held = 0  # bytes of inputs that were freed, but would be alive if held
     for place, (_, step) in enumerate(steps):
         freed = [x for x in dict.fromkeys(reads[place]) if last[x] == place]
-        if step.peaks[0]:
+        if step.inner:
             x = reads[place][0]
             others = alive - sizes[x]
-            most = max(most, others + step.peaks[not freed])
-            held_most = max(held_most, others + held + step.peaks[not freed or x in inputs])
+            most = max(most, others + step.inner.peaks[not freed])
+            held_most = max(held_most, others + held + step.inner.peaks[not freed or x in inputs])
         else:
             most = max(most, alive + step.size)
             held_most = max(held_most, alive + held + step.size)

@@ -218,9 +218,16 @@ class LatencyModel:
         """Milliseconds of a block before calibration, and how many of them were measured; remembered."""
         known = self._blocks.get(id(block))
         if known is None:
-            priced = [(self._price(kernel), count) for kernel, count in block.kernels]
-            total = sum([ms * count for (ms, _), count in priced])
-            measured = sum([ms * count for (_, ms), count in priced])
+            total = measured = 0.0
+            for step in block.steps:
+                if step.inner:
+                    ms, timed = self.block_ms(step.inner)
+                elif step.kernel:
+                    ms, timed = self._price(step.kernel)
+                else:
+                    continue
+                total += ms
+                measured += timed
             known = self._blocks[id(block)] = (block, total, measured)
         return known[1], known[2]
 
