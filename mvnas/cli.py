@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--backend", default="tflite", help="runtime to time (%(default)s)")
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
-    measure.add_argument("--threads", type=_count, default=1, help="(%(default)s)")
+    measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
     measure.add_argument("--ops", type=_count, default=48, metavar="N", help="timings of each kind of op (%(default)s)")
     measure.add_argument("--networks", type=_count, default=48, metavar="N", help="whole networks (%(default)s)")
     measure.add_argument("--seed", type=int, default=0)
@@ -299,7 +299,7 @@ def _measure(args: argparse.Namespace) -> None:
     from mvnas.measure import measure
     from mvnas.space import Space
 
-    runtime = backend(args.backend, threads=args.threads)
+    runtime = backend(args.backend, **({} if args.threads is None else {"threads": args.threads}))
     with _Bar(args.json) as bar:
         table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops_a_kind=args.ops,
                         networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip

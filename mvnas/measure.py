@@ -23,7 +23,7 @@ import numpy as np
 from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.backends import Runtime
-from mvnas.errors import TableError
+from mvnas.errors import ExportError, TableError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import dimensions, kind
 from mvnas.nn import arbitrary
@@ -88,8 +88,12 @@ def measure(
     """Time what a latency model of `space` needs, into the table at `folder`; continues one that is incomplete.
 
     Raises:
+        ExportError: the runtime does not run on this machine.
         TableError: the folder holds a table measured under other conditions, or another measurement is running.
     """
+    if not getattr(runtime, "runs_here", True):
+        name = runtime.conditions()["backend"]
+        raise ExportError(f"a runtime must run here to be timed, but {name} does not; measure on a machine that has it")
     with _alone():
         _start(folder, runtime, protocol)
         files = Files(runtime, folder / "build")

@@ -215,7 +215,6 @@ class _Run:
             "pid": os.getpid(),
             "arch": arch.to_json(),
             "infeasible": self.sampling.take_infeasible(),
-            "excess": self.task.excess(arch),
             "latency_low_ms": estimate.low_ms,
             "latency_high_ms": estimate.high_ms,
             "params": arch.params,
@@ -223,6 +222,7 @@ class _Run:
             "peak_bytes": arch.peak_bytes,
         }.items():
             trial.set_user_attr(key, value)
+        trial.set_constraint("budget", self.task.excess(arch))
         try:
             accuracy, seconds = self.train(arch, trial)
         except KeyboardInterrupt:
@@ -283,23 +283,15 @@ def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
         raise StudyError(unknown("sampler", name, known))
     settings: dict[str, Any] = {"seed": seed}
     if name.startswith("NSGA"):
-        settings |= {
-            "population_size": max(6, min(50, (trials or 100) // 3)),
-            "constraints_func": over_budget,
-        }
+        settings["population_size"] = max(6, min(50, (trials or 100) // 3))
     elif name == "TPESampler":
-        settings |= {"multivariate": True, "constraints_func": over_budget}
+        settings["multivariate"] = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return getattr(optuna.samplers, name)(**settings)  # type: ignore[no-any-return]
     except TypeError as error:
         raise StudyError(f"a sampler must be made from a seed alone, but {name} is not: {error}") from None
-
-
-def over_budget(trial: FrozenTrial) -> tuple[float, ...]:
-    """Optuna's constraint: how far a trial is over the budget; what is trained never is."""
-    return (trial.user_attrs.get("excess", 0.0),)
 
 
 class Affordable(BaseSampler):
