@@ -132,8 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
     measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
-    measure.add_argument("--ops", type=_count, default=48, metavar="N", help="timings of each kind of op (%(default)s)")
-    measure.add_argument("--networks", type=_count, default=48, metavar="N", help="whole networks (%(default)s)")
+    measure.add_argument("--ops", type=_count, default=1000, metavar="N", help="ops to time (%(default)s)")
+    measure.add_argument("--networks", type=_count, default=60, metavar="N", help="whole networks (%(default)s)")
     measure.add_argument("--seed", type=int, default=0)
 
     fit = verb("fit", _fit, "tell how good a table's latency model is on networks that it has not seen")
@@ -301,7 +301,7 @@ def _measure(args: argparse.Namespace) -> None:
 
     runtime = backend(args.backend, **({} if args.threads is None else {"threads": args.threads}))
     with _Bar(args.json) as bar:
-        table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops_a_kind=args.ops,
+        table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops=args.ops,
                         networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
     told = {

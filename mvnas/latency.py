@@ -1,15 +1,14 @@
 """The latency model: per-op estimates from a table, whole networks calibrated, with intervals.
 
-A kernel that was timed costs its timing. Any other is priced by a regression for its kind on the logarithm of time per
-multiply-accumulate (or per byte, where there are none), with the sizes of the kernel and the padding of its matrix
-products to whole tiles as features. A network is the sum of its kernels times one factor, fitted to whole networks.
+A kernel that was timed costs its timing. Any other is priced by the regression of its kind (`mvnas.regression`). A
+network is the sum of its kernels, calibrated on whole networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, exp, log, prod
+from math import ceil, exp, prod
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,19 +16,16 @@ from numpy.typing import NDArray
 
 from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
-from mvnas.graph import FLOAT_BYTES, Kernel, Summary
+from mvnas.graph import Kernel, Summary
 from mvnas.ops import Attention, Conv, Linear, Map, Tokens
+from mvnas.regression import Regression, Workload, fit
 from mvnas.table import Table, write_op, write_shapes
 
 Array = NDArray[np.float64]
 
-TILES = (16, 32)  # columns of a matrix product are computed in tiles; XNNPACK's for AVX-512 are 16 or 32 floats wide
 CONFIDENCE = 0.9
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
-RATE_SLACK = 0.3  # an estimated log rate stays this near to the measured ones
 FEWEST = 8  # timings of a kind that a regression needs
-FEWEST_SQUARES = 30  # with fewer it has no squares
-PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
 def kind(kernel: Kernel) -> str:
@@ -62,51 +58,30 @@ def dimensions(kernel: Kernel) -> dict[str, int]:
     return sizes
 
 
-def products(kernel: Kernel) -> list[tuple[int, int, int]]:
-    """Rows, inner size and columns of each matrix product of a kernel."""
-    op, x = kernel[0], cast(Any, kernel[1][0])
+def workload(kernel: Kernel) -> Workload:
+    """What a kernel does, as the regression of its kind sees it."""
+    op, shapes = kernel
+    x, y = cast(Any, shapes[0]), op.shape(*shapes)
+    products: tuple[tuple[float, float, float, float], ...] = ()
+    others: tuple[float, ...] = ()
     if isinstance(op, Attention):
-        return [(x.n, x.c // op.heads, x.n), (x.n, x.n, x.c // op.heads)]
-    if isinstance(op, Conv | Linear):
-        return [(prod(op.shape(x)) // op.out, x.c, op.out)]
-    return []
-
-
-def work(kernel: Kernel) -> float:
-    """Multiply-accumulates, or the bytes moved of a kernel that has none."""
-    op, shapes = kernel
-    return op.macs(*shapes) or FLOAT_BYTES * (sum(map(prod, shapes)) + prod(op.shape(*shapes)))
-
-
-def features(kernel: Kernel) -> list[float]:
-    """Logarithms of the sizes, of the work, of the bytes, and of the padding of products to whole tiles."""
-    op, shapes = kernel
-    logs = [log(size) for size in dimensions(kernel).values()]
-    moved = sum(map(prod, shapes)) + op.params(*shapes) + prod(op.shape(*shapes))
-    padding = [log(ceil(n / tile) * tile / n) for _, _, n in products(kernel) for tile in TILES]
-    return [*logs, log(work(kernel)), log(moved), *padding]
+        heads, width = op.heads, x.c // op.heads
+        products = ((x.p * heads, x.n, width, x.n), (x.p * heads, x.n, x.n, width))
+        others = (x.p * heads * x.n**2,)  # of the softmax
+    elif isinstance(op, Linear) or (isinstance(op, Conv) and op.groups == 1):
+        products = ((1, prod(y) // op.out, op.macs(x) // prod(y), op.out),)
+    elif op.macs(*shapes):
+        others = (op.macs(*shapes),)
+    sizes = tuple(dimensions(kernel).values())
+    return Workload(products, others, sum(map(prod, shapes)) + prod(y), op.params(*shapes), sizes)
 
 
 class Rate(NamedTuple):
-    """Ridge regression of log(ms / work) on standardised features and, if `squares`, their products."""
+    """The regression of a kind, and the range of each size that it was fitted to."""
 
-    mean: Array
-    scale: Array
-    squares: bool
-    weights: Array
-    intercept: float
-    low: float
-    high: float
+    regression: Regression
     domain: Mapping[str, tuple[int, int]]
     timings: int
-
-    def log_rates(self, rows: Array) -> Array:
-        """Predicted log(ms / work): (kernels, features) -> (kernels,)."""
-        return np.clip(
-            _expand((rows - self.mean) / self.scale, self.squares) @ self.weights + self.intercept,
-            self.low - RATE_SLACK,
-            self.high + RATE_SLACK,
-        )
 
 
 @dataclass(frozen=True)
@@ -126,14 +101,15 @@ class Estimate:
 class LatencyModel:
     """Latency of any network made of what a table has measured.
 
-    `factor` and `spread` are the calibration on whole networks: latency = factor * sum of kernels, and a network lies
-    within exp(+-spread) of that with the confidence of the interval.
+    `factor`, `power` and `spread` are the calibration on whole networks: latency = factor * (sum of kernels) ** power, and
+    a network lies within exp(+-spread) of that with the confidence of the interval.
     """
 
     device: str
     timed: Mapping[Kernel, float]
     rates: Mapping[str, Rate]
     factor: float = 1.0
+    power: float = 1.0
     spread: float = float("nan")
     _kernels: dict[Kernel, tuple[float, float]] = field(default_factory=dict, repr=False)
     _blocks: dict[int, tuple[Summary, float, float]] = field(default_factory=dict, repr=False)
@@ -164,15 +140,18 @@ class LatencyModel:
         return cls(table.name, timed, rates)
 
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
-        """This model with factor and spread fitted to measured networks, in ms.
+        """This model with factor, power and spread fitted to measured networks, in ms.
 
-        The spread is the split-conformal quantile of absolute log errors, each with the factor of the other networks.
+        The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by.
         """
-        errors = np.array([log(ms / self.sum_ms(arch)) for arch, ms in networks.items()])
-        count = len(errors)
-        left_out = (errors - errors.mean()) * count / max(count - 1, 1)
-        rank = min(ceil((count + 1) * CONFIDENCE), count)
-        return replace(self, factor=exp(errors.mean()), spread=float(np.sort(np.abs(left_out))[rank - 1]), _blocks={})
+        logs = np.log([self.sum_ms(arch) for arch in networks])
+        wanted = np.log(list(networks.values()))
+        columns = np.column_stack([np.ones_like(logs), logs])
+        hat = columns @ np.linalg.pinv(columns)
+        (offset, power), *_ = np.linalg.lstsq(columns, wanted)
+        left_out = (wanted - columns @ (offset, power)) / (1 - np.diag(hat))
+        rank = min(ceil((len(logs) + 1) * CONFIDENCE), len(logs))
+        return replace(self, factor=exp(offset), power=float(power), spread=float(np.sort(np.abs(left_out))[rank - 1]))
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of one kernel, timed or estimated.
@@ -208,7 +187,7 @@ class LatencyModel:
                         f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}",
                     )
                 )
-        return float(exp(rate.log_rates(np.array([features(kernel)]))[0]) * work(kernel))
+        return float(rate.regression.predict([workload(kernel)])[0])
 
     def _advice(self, kernel: Kernel, what: str) -> str:
         told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
@@ -247,34 +226,17 @@ class LatencyModel:
         """
         blocks = [self.block_ms(block) for block in arch.summaries]
         total = sum([ms for ms, _ in blocks])
-        ms, margin = total * self.factor, exp(self.spread)
+        ms, margin = self.factor * total**self.power, exp(self.spread)
         return Estimate(ms, ms / margin, ms * margin, sum([ms for _, ms in blocks]) / total)
 
     def predict_blocks(self, arch: Arch) -> list[float]:
         """Milliseconds of each block of a network; they add up to the network's."""
-        return [self.factor * self.block_ms(block)[0] for block in arch.summaries]
+        sums = [self.block_ms(block)[0] for block in arch.summaries]
+        scale = self.factor * sum(sums) ** (self.power - 1)
+        return [scale * ms for ms in sums]
 
 
-def _expand(rows: Array, squares: bool) -> Array:
-    """Features with, if `squares`, all their products: (n, f) -> (n, f) or (n, f + f (f + 1) / 2)."""
-    if not squares:
-        return rows
-    i, j = np.triu_indices(rows.shape[1])
-    return np.hstack([rows, rows[:, i] * rows[:, j]])
-
-
-def _fit(kernels: Sequence[Kernel], times: Sequence[float]) -> Rate:
-    """Regression of one kind; whether it has squares, and its penalty, are chosen by leave-one-out error."""
-    from sklearn.linear_model import RidgeCV
-
-    rows = np.array([features(kernel) for kernel in kernels])
-    rates = np.log(times) - np.log([work(kernel) for kernel in kernels])
-    mean, deviation = rows.mean(0), rows.std(0)
-    scale = np.where(deviation > 1e-9, deviation, 1.0)
-    standard = (rows - mean) / scale
-    forms = (False, True) if len(rows) >= FEWEST_SQUARES else (False,)
-    fits = {form: RidgeCV(alphas=PENALTIES).fit(_expand(standard, form), rates) for form in forms}
-    squares, best = max(fits.items(), key=lambda pair: pair[1].best_score_)
+def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:
     spans = [dimensions(kernel) for kernel in kernels]
     domain = {name: (min(span[name] for span in spans), max(span[name] for span in spans)) for name in spans[0]}
-    return Rate(mean, scale, squares, best.coef_, float(best.intercept_), rates.min(), rates.max(), domain, len(rows))
+    return Rate(fit([workload(kernel) for kernel in kernels], ms), domain, len(kernels))

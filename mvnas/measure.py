@@ -25,7 +25,7 @@ from mvnas.arch import Arch
 from mvnas.backends import Runtime
 from mvnas.errors import ExportError, TableError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency import dimensions, kind
+from mvnas.latency import FEWEST, LatencyModel, dimensions, kind
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
 from mvnas.space import Space, published
@@ -36,6 +36,7 @@ from mvnas.table import (
     Timing,
     append,
     read_device,
+    read_passes,
     timing_row,
     write_network,
     write_op,
@@ -48,6 +49,10 @@ DRIFT = 1.1  # a run is clean if the reference op beside it takes at most this t
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference op
 BATCH = 32  # kernels converted together
+OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
+CORNERS = 32  # kernels of a kind that are timed because they span it
+ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
+POOL = 1000  # random networks that stand for the space
 
 Progress = Callable[[str, int, int], None]
 
@@ -79,13 +84,17 @@ def measure(
     runtime: Runtime,
     *,
     folder: Path,
-    ops_a_kind: int = 60,
-    networks: int = 48,
+    ops: int = OPS,
+    networks: int = NETWORKS,
     seed: int = 0,
     protocol: Protocol = Protocol(),
     progress: Progress = lambda what, done, total: None,
 ) -> Table:
-    """Time what a latency model of `space` needs, into the table at `folder`; continues one that is incomplete.
+    """Time `ops` kernels and `networks` networks of `space` into the table at `folder`.
+
+    First what spans every dimension of every kind of kernel, then what random networks spend their time on and the model
+    knows least. A table that is there is continued: only what is missing is timed, and what was timed while the machine
+    was slow.
 
     Raises:
         ExportError: the runtime does not run on this machine.
@@ -97,31 +106,71 @@ def measure(
     with _alone():
         _start(folder, runtime, protocol)
         files = Files(runtime, folder / "build")
-        kernels = plan(space, ops_a_kind, seed=seed)
-        archs = _published(space) + _sample(space, networks, seed=seed + 1)
-        done = Table.load(folder) if (folder / "ops.csv").exists() else None
-        kernels = [kernel for kernel in kernels if done is None or kernel not in done.ops]
-        passes = {arch: len(done.passes.get(arch, ())) if done else 0 for arch in archs}
-        files.convert(kernels, [arch for arch in archs if passes[arch] < protocol.passes], progress)
+        files.convert([], [], progress)
         clock = Clock(runtime, files.kernel(REFERENCE))
-        _time_ops(kernels, files, clock, protocol, folder, progress)
-        _time_networks(passes, files, clock, protocol, folder, progress)
+        session = _Session(files, clock, protocol, folder, progress)
+        session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
+        for share in ROUNDS:
+            session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
+        session.time_networks(_published(space) + _sample(space, networks, seed=seed + 1))
         rmtree(files.folder)
     return Table.load(folder)
 
 
-def plan(space: Space, ops_a_kind: int, *, seed: int = 0) -> list[Kernel]:
-    """Kernels to time: of each kind up to `ops_a_kind`, its extremes first, then those farthest from all chosen so far."""
-    groups: dict[str, dict[Kernel, None]] = {}
+def measure_networks(
+    archs: Sequence[Arch],
+    runtime: Runtime,
+    *,
+    folder: Path,
+    protocol: Protocol = Protocol(),
+    progress: Progress = lambda what, done, total: None,
+) -> dict[Arch, tuple[Timing, ...]]:
+    """Passes of whole networks alone, kept in `folder` as in a table: to judge a model by."""
+    with _alone():
+        _start(folder, runtime, protocol)
+        files = Files(runtime, folder / "build")
+        files.convert([], [], progress)
+        session = _Session(files, Clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+        session.time_networks(archs)
+        rmtree(files.folder)
+    return read_passes(folder)
+
+
+def plan(space: Space, ops: int, *, seed: int = 0) -> list[Kernel]:
+    """Kernels that span the space: of each kind its extremes, then those farthest from all chosen so far.
+
+    They are at most CORNERS of a kind, and about `ops` in all if that is less.
+    """
     corners = [space.at({name: values[end] for name, values in space.choices.items()}) for end in (0, -1)]
-    archs = _sample(space, 1000, seed=seed) + corners + _one_way(space)
-    for arch, classes in zip(archs, (CLASSES * len(archs)), strict=False):
-        for block in arch.with_classes(classes).summaries:
-            for kernel, _ in block.kernels:
-                groups.setdefault(kind(kernel), {})[kernel] = None
-    kernels = [kernel for name in sorted(groups) for kernel in _spread(list(groups[name]), ops_a_kind)]
+    groups: dict[str, list[Kernel]] = {}
+    for kernel in _runs(_sample(space, POOL, seed=seed) + corners + _one_way(space)):
+        groups.setdefault(kind(kernel), []).append(kernel)
+    most = max(FEWEST, min(CORNERS, ops // len(groups)))
+    kernels = [kernel for name in sorted(groups) for kernel in _spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
     return kernels
+
+
+def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
+    """Kernels that bring the table to `ops`, drawn by the time that random networks spend in them and the error of their kind."""
+    model = LatencyModel.of_kernels(table)
+    runs = {
+        kernel: count for kernel, count in _runs(_sample(space, POOL, seed=seed)).items() if kernel not in table.ops
+    }
+    kernels = [kernel for kernel in runs if kind(kernel) in model.rates]
+    doubt = [runs[k] * model.kernel_ms(k) * model.rates[kind(k)].regression.error for k in kernels]
+    draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.array(doubt)
+    return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
+
+
+def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
+    """How often each kernel runs in networks, which are given numbers of classes in turn."""
+    runs: dict[Kernel, int] = {}
+    for arch, classes in zip(archs, CLASSES * len(archs), strict=False):
+        for block in arch.with_classes(classes).summaries:
+            for kernel, count in block.kernels:
+                runs[kernel] = runs.get(kernel, 0) + count
+    return runs
 
 
 def _one_way(space: Space) -> list[Arch]:
@@ -175,7 +224,7 @@ class Files:
 
     def convert(self, kernels: Sequence[Kernel], archs: Sequence[Arch], progress: Progress) -> None:
         """Make the files that are missing: kernels many at a time, networks one by one."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         left = [kernel for kernel in (*kernels, REFERENCE) if not self.kernel(kernel).exists()]
         networks = [arch for arch in archs if not self.network(arch).exists()]
         for start in range(0, len(left), BATCH):
@@ -251,46 +300,52 @@ class Clock:
         return Timing(min(taken), median(taken), len(taken), median([near for near, _, _ in used]), now)
 
 
-def _time_ops(
-    kernels: Sequence[Kernel],
-    files: Files,
-    clock: Clock,
-    protocol: Protocol,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    for count, kernel in enumerate(kernels, 1):
-        timing = clock.time(
-            files.kernel(kernel),
-            runs=protocol.op_runs,
-            seconds=protocol.op_seconds,
-            patience=protocol.op_patience,
-        )
-        row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
-        append(folder / "ops.csv", OPS_COLUMNS, row)
-        progress("ops timed", count, len(kernels))
+@dataclass(frozen=True)
+class _Session:
+    """One sitting: what is timed with one clock into one folder."""
 
+    files: Files
+    clock: Clock
+    protocol: Protocol
+    folder: Path
+    progress: Progress
 
-def _time_networks(
-    passes: Mapping[Arch, int],
-    files: Files,
-    clock: Clock,
-    protocol: Protocol,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    """Time every network once a pass, so that passes interleave the networks."""
-    left = [(turn, arch) for turn in range(protocol.passes) for arch in passes if passes[arch] <= turn]
-    for count, (turn, arch) in enumerate(left, 1):
-        timing = clock.time(
-            files.network(arch),
-            runs=protocol.network_runs,
-            seconds=protocol.network_seconds,
-            patience=protocol.network_patience,
-        )
-        row = {"network": write_network(arch), "pass": turn + 1} | timing_row(timing)
-        append(folder / "networks.csv", NETWORKS_COLUMNS, row)
-        progress("network passes timed", count, len(left))
+    def done(self) -> Mapping[Kernel, Timing]:
+        """What the table holds of ops."""
+        return Table.load(self.folder).ops if (self.folder / "ops.csv").exists() else {}
+
+    def time_ops(self, kernels: Sequence[Kernel], total: int) -> None:
+        """Time kernels that the table lacks, or has from when the machine was slow; `total` is for the progress."""
+        clean = {k for k, timing in self.done().items() if timing.reference_ms <= DRIFT * self.clock.fastest}
+        left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
+        self.files.convert(left, [], self.progress)
+        for count, kernel in enumerate(left, 1):
+            timing = self.clock.time(
+                self.files.kernel(kernel),
+                runs=self.protocol.op_runs,
+                seconds=self.protocol.op_seconds,
+                patience=self.protocol.op_patience,
+            )
+            row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
+            append(self.folder / "ops.csv", OPS_COLUMNS, row)
+            self.progress("ops timed", len(clean) + count, max(total, len(clean) + len(left)))
+
+    def time_networks(self, archs: Sequence[Arch]) -> None:
+        """Time every network once a pass, so that passes interleave the networks."""
+        made = {arch: len(timings) for arch, timings in read_passes(self.folder).items()}
+        turns = range(self.protocol.passes)
+        left = [(turn, arch) for turn in turns for arch in dict.fromkeys(archs) if made.get(arch, 0) <= turn]
+        self.files.convert([], list(dict.fromkeys(arch for _, arch in left)), self.progress)
+        for count, (turn, arch) in enumerate(left, 1):
+            timing = self.clock.time(
+                self.files.network(arch),
+                runs=self.protocol.network_runs,
+                seconds=self.protocol.network_seconds,
+                patience=self.protocol.network_patience,
+            )
+            row = {"network": write_network(arch), "pass": turn + 1} | timing_row(timing)
+            append(self.folder / "networks.csv", NETWORKS_COLUMNS, row)
+            self.progress("network passes timed", count, len(left))
 
 
 def _start(folder: Path, runtime: Runtime, protocol: Protocol) -> None:

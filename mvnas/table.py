@@ -143,11 +143,7 @@ class Table:
                 timed[kernel] = timing
         if not timed:
             raise TableError(f"{path / 'ops.csv'} must hold timings of ops, but has none; run `mvnas measure`")
-        passes: dict[Arch, tuple[Timing, ...]] = {}
-        for where, row in _rows(path / "networks.csv", NETWORKS_COLUMNS):
-            arch = read_network(row["network"], f"{where}, column network")
-            passes[arch] = (*passes.get(arch, ()), _timing(where, row))
-        return cls(path, device, timed, passes)
+        return cls(path, device, timed, read_passes(path))
 
 
 def shipped() -> list[str]:
@@ -172,6 +168,19 @@ def read_device(path: Path) -> dict[str, Any]:
     if missing:
         raise TableError(f"{file} must have the key {missing[0]!r}, but has {', '.join(device) or 'none'}")
     return dict(device)
+
+
+def read_passes(path: Path) -> dict[Arch, tuple[Timing, ...]]:
+    """All timings of each network of a table's folder, in the order they were made.
+
+    Raises:
+        TableError: a row cannot be read.
+    """
+    passes: dict[Arch, tuple[Timing, ...]] = {}
+    for where, row in _rows(path / "networks.csv", NETWORKS_COLUMNS):
+        arch = read_network(row["network"], f"{where}, column network")
+        passes[arch] = (*passes.get(arch, ()), _timing(where, row))
+    return passes
 
 
 def write_network(arch: Arch) -> str:

@@ -1,0 +1,113 @@
+"""Time from work: how long a kind of kernel takes, learnt from timings of some of it.
+
+The time of a workload is a sum of what it does, each part at its own cost, corrected by a smooth factor:
+
+    ms = (c0 + c1 moved + c2 weights + c3 product + ...) * exp(polynomial of the logarithms of its sizes)
+
+The costs c are not negative. Matrix products are computed in tiles, so that 33 rows may take as long as 36: their rows and
+columns are counted in whole tiles, of the size that explains the timings best. Nothing here knows of ops or of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Tile = tuple[int, int]  # rows and columns
+
+ROWS = (1, 4, 5, 6, 7, 8, 12)  # heights of tiles that runtimes use
+COLUMNS = (1, 8, 16, 32)  # and widths
+PENALTIES = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)
+SLACK = 0.3  # a correction stays this near, in logarithms, to those that the timings need
+FEWEST_SQUARES = 30  # with fewer timings the polynomial is linear
+
+
+class Workload(NamedTuple):
+    """What a kernel does. Workloads of one kind have equally many products, others and sizes.
+
+    `products` are matrix products as (how many, rows, inner size, columns); `others` are multiply-accumulates or elements
+    that are computed outside of them; `moved` are elements of activations read and written, `weights` those of parameters.
+    The logarithms of `sizes` are the features of the correction.
+    """
+
+    products: tuple[tuple[float, float, float, float], ...]
+    others: tuple[float, ...]
+    moved: float
+    weights: float
+    sizes: tuple[float, ...]
+
+
+class Regression(NamedTuple):
+    """Milliseconds of workloads of one kind: the costs of what they do, and the correction."""
+
+    tile: Tile
+    costs: Array
+    mean: Array
+    scale: Array
+    squares: bool
+    weights: Array
+    intercept: float
+    low: float
+    high: float
+    error: float  # leave-one-out, root mean square, of log ms
+
+    def predict(self, loads: Sequence[Workload]) -> Array:
+        """Milliseconds: (n,)."""
+        works, features = _describe(loads, self.tile)
+        rows = _expand((features - self.mean) / self.scale, self.squares)
+        correction = np.clip(rows @ self.weights + self.intercept, self.low - SLACK, self.high + SLACK)
+        return works @ self.costs * np.exp(correction)
+
+
+def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
+    """The regression of timings of one kind; tile, squares and penalty are those of least leave-one-out error."""
+    times = np.asarray(ms, float)
+    tiles = product(ROWS, COLUMNS) if loads[0].products else [(1, 1)]
+    return min((_fit(loads, times, tile) for tile in tiles), key=lambda made: made.error)
+
+
+def _fit(loads: Sequence[Workload], ms: Array, tile: Tile) -> Regression:
+    from scipy.optimize import nnls
+    from sklearn.linear_model import RidgeCV
+
+    works, features = _describe(loads, tile)
+    size = np.maximum(works.max(0), 1e-300)
+    costs = nnls(works / size / ms[:, None], np.ones(len(ms)))[0] / size  # relative errors count, not milliseconds
+    wanted = np.log(ms / (works @ costs))
+    mean, deviation = features.mean(0), features.std(0)
+    scale = np.where(deviation > 1e-9, deviation, 1.0)
+    standard = (features - mean) / scale
+    forms = (False, True) if len(ms) >= FEWEST_SQUARES else (False,)
+    fits = [(form, RidgeCV(alphas=PENALTIES).fit(_expand(standard, form), wanted)) for form in forms]
+    squares, best = max(fits, key=lambda pair: pair[1].best_score_)
+    error = float(np.sqrt(-best.best_score_))
+    return Regression(
+        tile, costs, mean, scale, squares, best.coef_, float(best.intercept_), wanted.min(), wanted.max(), error
+    )
+
+
+def _describe(loads: Sequence[Workload], tile: Tile) -> tuple[Array, Array]:
+    """Works (n, 3 + others + products) and features (n, sizes and the padding of each product)."""
+    products = np.array([load.products for load in loads], float).reshape(len(loads), -1, 4)
+    count, rows, inner, columns = np.moveaxis(products, -1, 0)
+    padded = count * _whole(rows, tile[0]) * inner * _whole(columns, tile[1])
+    plain = np.array([(1.0, load.moved, load.weights, *load.others) for load in loads], float)
+    logs = np.log(np.array([load.sizes for load in loads], float))
+    return np.hstack([plain, padded]), np.hstack([logs, np.log(padded / (count * rows * inner * columns))])
+
+
+def _whole(size: Array, tile: int) -> Array:
+    return np.ceil(size / tile) * tile
+
+
+def _expand(rows: Array, squares: bool) -> Array:
+    """Features with, if `squares`, all their products: (n, f) -> (n, f) or (n, f + f (f + 1) / 2)."""
+    if not squares:
+        return rows
+    i, j = np.triu_indices(rows.shape[1])
+    return np.hstack([rows, rows[:, i] * rows[:, j]])
