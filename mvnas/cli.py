@@ -52,12 +52,10 @@ def _parser() -> argparse.ArgumentParser:
             made.add_argument("--json", action="store_true", help="print plain data")
         return made
 
-    def device(to: argparse.ArgumentParser) -> None:
+    def device(to: argparse.ArgumentParser, default: str | None = DEVICE) -> None:
+        told = default or "the one it searched for"
         to.add_argument(
-            "--device",
-            default=DEVICE,
-            metavar="TABLE",
-            help="latency table: a shipped name or a folder (%(default)s)",
+            "--device", default=default, metavar="TABLE", help=f"latency table: a shipped name or a folder ({told})"
         )
 
     search = verb(
@@ -103,10 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     front = verb("front", _front, "print a study's Pareto set")
     front.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
     front.add_argument("--csv", metavar="FILE", help="write it as CSV")
+    device(front, None)
 
     plot = verb("plot", _plot, "draw a study's accuracy-latency frontier", figures=False)
     plot.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
     plot.add_argument("--out", default="frontier.png", metavar="FILE", help=".png, .pdf or .svg (%(default)s)")
+    device(plot, None)
 
     export = verb("export", _export, "write a network for its runtime, and check that it computes the same")
     export.add_argument("network", nargs="?", default=STUDY, metavar="STUDY|NETWORK")
@@ -239,9 +239,8 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _front(args: argparse.Namespace) -> None:
     from mvnas.report import frontier_table, summary_json, write_csv
-    from mvnas.study import Study
 
-    study = Study.load(args.study)
+    study = _study(args)
     study.pick("knee")
     if args.csv:
         write_csv(study.frontier().scores, Path(args.csv))
@@ -250,9 +249,8 @@ def _front(args: argparse.Namespace) -> None:
 
 def _plot(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
-    from mvnas.study import Study
 
-    plot(Study.load(args.study), Path(args.out))
+    plot(_study(args), Path(args.out))
     print(f"wrote {args.out}")
 
 
@@ -347,6 +345,14 @@ def _fit(args: argparse.Namespace) -> None:
         cells.append((row.name, f"{row.mape:.1%}", f"{row.within_5:.0%}", f"{row.within_10:.0%}", f"{row.worst:.1%}",
                       f"{row.tau:.3f}", interval))  # fmt: skip
     print(text_table(cells))
+
+
+def _study(args: argparse.Namespace) -> Any:
+    """The study that is named, with latency for the device that is."""
+    from mvnas.study import Study
+
+    study = Study.load(args.study)
+    return study.on(_model(args.device)) if args.device else study
 
 
 def _model(device: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from mvnas.arch import Arch
 from mvnas.errors import TableError
-from mvnas.latency import FEWEST, LatencyModel
-from mvnas.table import Table
+from mvnas.graph import Kernel
+from mvnas.latency import FEWEST, LatencyModel, dimensions, kind, spread
+from mvnas.table import Table, Timing
 
 FOLDS = 5
+OURS = "sum of ops, calibrated (mvnas)"
 
 Array = NDArray[np.float64]
+Passes = Mapping[Arch, tuple[Timing, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,39 +68,123 @@ def held_out(table: Table) -> list[Quality]:
     Raises:
         TableError: the table has too few networks.
     """
-    networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
-    if len(networks) < max(FEWEST, FOLDS):
+    if len(table.passes) < max(FEWEST, FOLDS):
         raise TableError(
-            f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(networks)}"
+            f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(table.passes)}"
         )
+    archs = list(table.passes)
     model = LatencyModel.of_kernels(table)
-    archs = list(networks)
-    truth = np.array([networks[arch] for arch in archs])
-    sums = np.array([model.sum_ms(arch) for arch in archs])
-    macs = np.array([float(arch.macs) for arch in archs])
     folds = np.random.default_rng(0).permutation(len(archs)) % FOLDS
     ours, low, high, by_macs = (np.empty(len(archs)) for _ in range(4))
+    truth = fastest(table.passes)
     for fold in range(FOLDS):
-        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        fitted = model.calibrated({archs[i]: truth[i] for i in train})
-        for i in test:
-            estimate = fitted.predict(archs[i])
-            ours[i], low[i], high[i] = estimate.ms, estimate.low_ms, estimate.high_ms
-        slope, offset = np.polyfit(macs[train], truth[train], 1, w=1 / truth[train])
-        by_macs[test] = slope * macs[test] + offset
-    rows = [
-        Quality.of("sum of ops, calibrated (mvnas)", truth, ours, (low, high)),
-        Quality.of("plain sum of ops", truth, sums),
+        train = {archs[i]: truth[i] for i in np.flatnonzero(folds != fold)}
+        test = folds == fold
+        unseen = [arch for arch, chosen in zip(archs, test, strict=True) if chosen]
+        ours[test], low[test], high[test] = _predictions(model.calibrated(train), unseen)
+        by_macs[test] = _by_macs(train, unseen)
+    return [
+        Quality.of(OURS, truth, ours, (low, high)),
+        Quality.of("plain sum of ops", truth, np.array([model.sum_ms(arch) for arch in archs])),
         Quality.of("MACs only", truth, by_macs),
+        *_repeats(table.passes),
     ]
-    return rows + _repeats(table.passes, archs)
 
 
-def _repeats(passes: Mapping[Arch, Sequence[object]], archs: Sequence[Arch]) -> list[Quality]:
+def judge(table: Table, passes: Passes) -> list[Quality]:
+    """Quality of the table's model on other networks, beside what other tools would say from the same timings.
+
+    The lookup takes the timing of the nearest kernel of a kind, on logarithmic scales; the forest regresses raw time on
+    the sizes of a kernel, its MACs and parameters, as nn-Meter does (MobiSys 2021, section 4.3). Both add up kernels.
+    """
+    archs, truth = list(passes), fastest(passes)
+    calibration = {arch: timing.min_ms for arch, timing in table.networks.items()}
+    model = LatencyModel.fit(table)
+    ours, low, high = _predictions(model, archs)
+    rows = [
+        Quality.of(OURS, truth, ours, (low, high)),
+        Quality.of("plain sum of ops", truth, np.array([model.sum_ms(arch) for arch in archs])),
+    ]
+    for part in (2, 4, 8):
+        fewer = thinned(table, part)
+        ours, low, high = _predictions(LatencyModel.fit(fewer), archs)
+        rows.append(Quality.of(f"mvnas, {len(fewer.ops)} op timings", truth, ours, (low, high)))
+    for name, price in (("random forest on raw time", _forest(table)), ("lookup, nearest kernel", _nearest(table))):
+        rows.append(Quality.of(name, truth, _sums(archs, price)))
+    rows.append(Quality.of("MACs only", truth, _by_macs(calibration, archs)))
+    return rows + _repeats(passes)
+
+
+def thinned(table: Table, part: int) -> Table:
+    """The table with one in `part` of its op timings, at least FEWEST of a kind, spread as a plan spreads them."""
+    groups: dict[str, list[Kernel]] = {}
+    for kernel in table.ops:
+        groups.setdefault(kind(kernel), []).append(kernel)
+    kept = [k for rows in groups.values() for k in spread(rows, max(FEWEST, len(rows) // part))]
+    return replace(table, ops={kernel: table.ops[kernel] for kernel in kept})
+
+
+def fastest(passes: Passes) -> Array:
+    """Milliseconds of the fastest pass of each network: the truth that predictors are held to."""
+    return np.array([min(timing.min_ms for timing in timings) for timings in passes.values()])
+
+
+def _predictions(model: LatencyModel, archs: Sequence[Arch]) -> tuple[Array, Array, Array]:
+    """Estimates and both ends of their intervals: (n,) each."""
+    rows = [model.predict(arch) for arch in archs]
+    return tuple(np.array(column) for column in zip(*((r.ms, r.low_ms, r.high_ms) for r in rows), strict=True))  # type: ignore[return-value]
+
+
+def _by_macs(train: Mapping[Arch, float], unseen: Sequence[Arch]) -> Array:
+    """A line through MACs and milliseconds, fitted to relative errors."""
+    macs, ms = np.array([float(arch.macs) for arch in train]), np.array(list(train.values()))
+    slope, offset = np.polyfit(macs, ms, 1, w=1 / ms)
+    return slope * np.array([arch.macs for arch in unseen]) + offset  # type: ignore[no-any-return]
+
+
+def _sums(archs: Sequence[Arch], price: Callable[[str, list[Kernel]], Array]) -> Array:
+    """Sums over the kernels of networks, each kind priced in one go."""
+    groups: dict[str, dict[Kernel, None]] = {}
+    for arch in archs:
+        for block in arch.summaries:
+            for kernel, _ in block.kernels:
+                groups.setdefault(kind(kernel), {})[kernel] = None
+    ms: dict[Kernel, float] = {}
+    for name, kernels in groups.items():
+        ms |= dict(zip(kernels, price(name, list(kernels)), strict=True))
+    return np.array([sum(ms[k] * count for block in arch.summaries for k, count in block.kernels) for arch in archs])
+
+
+def _nearest(table: Table) -> Callable[[str, list[Kernel]], Array]:
+    def price(name: str, kernels: list[Kernel]) -> Array:
+        known = [kernel for kernel in table.ops if kind(kernel) == name]
+        have, want = (np.log([list(dimensions(k).values()) for k in rows]) for rows in (known, kernels))
+        nearest = np.abs(want[:, None] - have[None]).sum(-1).argmin(1)
+        return np.array([table.ops[known[i]].min_ms for i in nearest])
+
+    return price
+
+
+def _forest(table: Table) -> Callable[[str, list[Kernel]], Array]:
+    def describe(kernel: Kernel) -> list[float]:
+        op, shapes = kernel
+        return [*dimensions(kernel).values(), op.macs(*shapes), op.params(*shapes)]
+
+    def price(name: str, kernels: list[Kernel]) -> Array:
+        from sklearn.ensemble import RandomForestRegressor
+
+        known = [kernel for kernel in table.ops if kind(kernel) == name]
+        forest = RandomForestRegressor(100, random_state=0)
+        forest.fit([describe(k) for k in known], [table.ops[k].min_ms for k in known])
+        return forest.predict([describe(k) for k in kernels])  # type: ignore[no-any-return]
+
+    return price
+
+
+def _repeats(passes: Passes) -> list[Quality]:
     """How well one pass of measuring predicts the next: no predictor can be judged more finely."""
-    times = [[timing.min_ms for timing in passes[arch]] for arch in archs]  # type: ignore[attr-defined]
-    fewest = min(map(len, times))
-    pairs = [(i, i + 1) for i in range(fewest - 1)]
+    times = [[timing.min_ms for timing in timings] for timings in passes.values()]
+    pairs = [(i, i + 1) for i in range(min(map(len, times)) - 1)]
     if not pairs:
         return []
     found = [Quality.of("", np.array([t[j] for t in times]), np.array([t[i] for t in times])) for i, j in pairs]

@@ -76,6 +76,22 @@ def workload(kernel: Kernel) -> Workload:
     return Workload(products, others, sum(map(prod, shapes)) + prod(y), op.params(*shapes), sizes)
 
 
+def spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
+    """Up to `count` kernels that span every dimension and lie far from one another on logarithmic scales."""
+    if len(kernels) <= count:
+        return list(kernels)
+    sizes = np.log([list(dimensions(kernel).values()) for kernel in kernels])
+    extremes = np.unique(np.concatenate([sizes.argmin(0), sizes.argmax(0)]))
+    chosen = list(extremes)
+    span = np.ptp(sizes, 0)
+    sizes = sizes / np.where(span > 0, span, 1)
+    gaps = np.min([np.abs(sizes - sizes[i]).sum(1) for i in chosen], 0)
+    while len(chosen) < count:
+        chosen.append(int(gaps.argmax()))
+        gaps = np.minimum(gaps, np.abs(sizes - sizes[chosen[-1]]).sum(1))
+    return [kernels[i] for i in chosen]
+
+
 class Rate(NamedTuple):
     """The regression of a kind, and the range of each size that it was fitted to."""
 
@@ -94,7 +110,7 @@ class Estimate:
     ms: float
     low_ms: float
     high_ms: float
-    measured_share: float
+    measured_share: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from resource import RUSAGE_SELF, getrusage
 from shutil import rmtree
 from statistics import mean, median
 from tempfile import TemporaryDirectory, gettempdir
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from mvnas.arch import Arch
 from mvnas.backends import Runtime
 from mvnas.errors import ExportError, TableError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency import FEWEST, LatencyModel, dimensions, kind
+from mvnas.latency import FEWEST, LatencyModel, kind, spread
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
 from mvnas.space import Space, published
@@ -61,7 +62,8 @@ Progress = Callable[[str, int, int], None]
 class Protocol:
     """How long things are timed: so many clean runs and seconds at least, and so many seconds of trying at most."""
 
-    op_runs: int = 10
+    op_openings: int = 2
+    op_runs: int = 12
     op_seconds: float = 0.01
     op_patience: float = 2.0
     network_runs: int = 5
@@ -71,7 +73,7 @@ class Protocol:
 
     def describe(self) -> str:
         return (
-            f"batch 1; pinned to the quietest cores; minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, "
+            f"batch 1; pinned to the quietest cores; minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened {self.op_openings} times, "
             f"{self.network_runs} and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
             f"networks; a run is clean if the reference op {write_op(REFERENCE[0])} on {write_shapes(REFERENCE[1])} just "
             f"before and just after it takes at most {DRIFT} times its fastest and the process was not interrupted; tried for {self.op_patience} and "
@@ -146,7 +148,7 @@ def plan(space: Space, ops: int, *, seed: int = 0) -> list[Kernel]:
     for kernel in _runs(_sample(space, POOL, seed=seed) + corners + _one_way(space)):
         groups.setdefault(kind(kernel), []).append(kernel)
     most = max(FEWEST, min(CORNERS, ops // len(groups)))
-    kernels = [kernel for name in sorted(groups) for kernel in _spread(groups[name], most)]
+    kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
     return kernels
 
@@ -188,22 +190,6 @@ def _published(space: Space) -> list[Arch]:
 def _sample(space: Space, count: int, *, seed: int) -> list[Arch]:
     generator = random.Random(seed)
     return [space.sample(lambda name, values: generator.choice(values)) for _ in range(count)]
-
-
-def _spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
-    """Up to `count` kernels that span every dimension and lie far from one another on logarithmic scales."""
-    if len(kernels) <= count:
-        return list(kernels)
-    sizes = np.log([list(dimensions(kernel).values()) for kernel in kernels])
-    extremes = np.unique(np.concatenate([sizes.argmin(0), sizes.argmax(0)]))
-    chosen = list(extremes)
-    span = np.ptp(sizes, 0)
-    sizes = sizes / np.where(span > 0, span, 1)
-    gaps = np.min([np.abs(sizes - sizes[i]).sum(1) for i in chosen], 0)
-    while len(chosen) < count:
-        chosen.append(int(gaps.argmax()))
-        gaps = np.minimum(gaps, np.abs(sizes - sizes[chosen[-1]]).sum(1))
-    return [kernels[i] for i in chosen]
 
 
 @dataclass(frozen=True)
@@ -272,32 +258,49 @@ class Clock:
     def _reference_ms(self) -> float:
         return min(self._reference() for _ in range(4))
 
-    def time(self, path: Path, *, runs: int, seconds: float, patience: float) -> Timing:
-        """Timing of a file: of its clean runs, or of all where too few were clean in time."""
+    def time(self, path: Path, *, openings: int, runs: int, seconds: float, patience: float) -> Timing:
+        """Timing of a file: of its clean runs, or of all where too few were clean in time.
+
+        It is opened several times: how fast an op that is bound by memory runs depends on which pages it was given.
+        """
+        end = time.monotonic() + patience
         with pinned(self.cores):
-            run = self.runtime.stopwatch(path)
-            bursts: list[tuple[float, bool, list[float]]] = []
-            end = time.monotonic() + patience
-            before = self._reference_ms()
-            while True:
-                switched = getrusage(RUSAGE_SELF).ru_nivcsw
-                burst = [run()]
-                while sum(burst) < 1e3 * BURST and len(burst) < runs:
-                    burst.append(run())
-                after = self._reference_ms()
-                self.fastest = min(self.fastest, before, after)
-                interrupted = getrusage(RUSAGE_SELF).ru_nivcsw > switched
-                bursts.append((max(before, after), interrupted, burst))
-                before = after
-                clean = [row for row in bursts if row[0] <= DRIFT * self.fastest and not row[1]]
-                taken = [ms for _, _, burst in clean for ms in burst]
-                done = len(taken) >= runs and sum(taken) >= 1e3 * seconds
-                if done or time.monotonic() > end:
-                    break
-        used = clean if len(taken) >= min(runs, 3) else bursts
-        taken = [ms for _, _, burst in used for ms in burst]
+            parts = [self._open(path, -(-runs // openings), seconds / openings, end) for _ in range(openings)]
+        bursts = [burst for part in parts for burst in part]
+        clean = [burst for burst in bursts if burst.clean(self.fastest)]
+        used = clean if sum(len(burst.ms) for burst in clean) >= min(runs, 3) else bursts
+        taken = [ms for burst in used for ms in burst.ms]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Timing(min(taken), median(taken), len(taken), median([near for near, _, _ in used]), now)
+        return Timing(min(taken), median(taken), len(taken), median([burst.reference_ms for burst in used]), now)
+
+    def _open(self, path: Path, runs: int, seconds: float, end: float) -> list[_Burst]:
+        """Bursts of one opening of a file, until enough of them are clean or the end has come."""
+        run = self.runtime.stopwatch(path)
+        bursts: list[_Burst] = []
+        before = self._reference_ms()
+        while True:
+            switched = getrusage(RUSAGE_SELF).ru_nivcsw
+            ms = [run()]
+            while sum(ms) < 1e3 * BURST and len(ms) < runs:
+                ms.append(run())
+            after = self._reference_ms()
+            self.fastest = min(self.fastest, before, after)
+            bursts.append(_Burst(ms, max(before, after), getrusage(RUSAGE_SELF).ru_nivcsw > switched))
+            before = after
+            taken = [ms for burst in bursts if burst.clean(self.fastest) for ms in burst.ms]
+            if (len(taken) >= runs and sum(taken) >= 1e3 * seconds) or time.monotonic() > end:
+                return bursts
+
+
+class _Burst(NamedTuple):
+    """A few runs in a row, the slower of the reference op before and after them, and whether others interrupted."""
+
+    ms: list[float]
+    reference_ms: float
+    interrupted: bool
+
+    def clean(self, fastest: float) -> bool:
+        return self.reference_ms <= DRIFT * fastest and not self.interrupted
 
 
 @dataclass(frozen=True)
@@ -322,6 +325,7 @@ class _Session:
         for count, kernel in enumerate(left, 1):
             timing = self.clock.time(
                 self.files.kernel(kernel),
+                openings=self.protocol.op_openings,
                 runs=self.protocol.op_runs,
                 seconds=self.protocol.op_seconds,
                 patience=self.protocol.op_patience,
@@ -339,6 +343,7 @@ class _Session:
         for count, (turn, arch) in enumerate(left, 1):
             timing = self.clock.time(
                 self.files.network(arch),
+                openings=1,
                 runs=self.protocol.network_runs,
                 seconds=self.protocol.network_seconds,
                 patience=self.protocol.network_patience,

@@ -34,7 +34,7 @@ def plot(study: Study, path: Path) -> None:
     figure = draw(
         scores,
         title=f"{len(scores)} networks within {setup.budget}, trained {setup.schedule['epochs']:g} epochs on {Path(setup.data).name}",
-        device=setup.device,
+        device=study.device,
     )
     try:
         figure.savefig(path, dpi=200)

@@ -87,7 +87,7 @@ def summary_json(study: Study) -> dict[str, Any]:
         "budget": setup.budget,
         "space": setup.space,
         "data": setup.data,
-        "device": setup.device,
+        "device": study.device,
         "trained": len(study.scores()),
         "failed": len(study.failures()),
         "infeasible": study.infeasible(),

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mvnas.arch import Arch
 from mvnas.errors import StudyError
+from mvnas.latency import Estimate, LatencyModel
 from mvnas.score import Frontier, Score
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -66,9 +67,14 @@ class Setup:
 class Study:
     """A search's record on disk: candidates, what became of them, and the weights of those on the frontier."""
 
-    def __init__(self, place: str, record: optuna.Study) -> None:
+    def __init__(self, place: str, record: optuna.Study, model: LatencyModel | None = None) -> None:
         self.place = place
         self.record = record
+        self.model = model
+
+    def on(self, model: LatencyModel) -> Study:
+        """The same study with latency predicted by `model`, for example of another device than it searched for."""
+        return Study(self.place, self.record, model)
 
     @classmethod
     def load(cls, place: str) -> Study:
@@ -118,6 +124,11 @@ class Study:
         return Setup(**{**data, "classes": tuple(data["classes"])})
 
     @property
+    def device(self) -> str:
+        """What latency is predicted for."""
+        return self.model.device if self.model else self.setup.device
+
+    @property
     def folder(self) -> Path:
         """Where the study's files lie: beside its own, or here if it is in a database elsewhere."""
         return Path(".") if "://" in self.place else Path(self.place).parent
@@ -139,13 +150,20 @@ class Study:
         setup = self.setup
         sources = {
             "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training",
-            "latency": f"predicted for {setup.device}",
+            "latency": f"predicted for {self.device}",
         }
-        costs = {key: known[key] for key in ("latency_low_ms", "latency_high_ms", "params", "macs", "peak_bytes")}
+        arch = Arch.from_json(known["arch"])
+        if self.model:
+            estimate = self.model.predict(arch)
+        else:
+            estimate = Estimate(trial.values[1], known["latency_low_ms"], known["latency_high_ms"])
+        costs = {key: known[key] for key in ("params", "macs", "peak_bytes")}
         return Score(
-            arch=Arch.from_json(known["arch"]),
+            arch=arch,
             accuracy=trial.values[0],
-            latency_ms=trial.values[1],
+            latency_ms=estimate.ms,
+            latency_low_ms=estimate.low_ms,
+            latency_high_ms=estimate.high_ms,
             number=trial.number,
             name=known.get("name", ""),
             sources=sources,

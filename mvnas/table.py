@@ -23,7 +23,7 @@ from mvnas.errors import SpaceError, TableError, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
 
-DEVICE = "cascadelake-1t"  # the shipped table that predictions are for where the user names none
+DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user names none
 
 OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")

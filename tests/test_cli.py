@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,8 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
                    "--sampler", "--seed", "--study", "--json"},
         "space": {"--budget", "--device", "--json"},
         "predict": {"--device", "--json"},
-        "front": {"--csv", "--json"},
-        "plot": {"--out"},
+        "front": {"--csv", "--device", "--json"},
+        "plot": {"--out", "--device"},
         "export": {"--pick", "--format", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--seed", "--json"},
         "fit": {"--json"},
@@ -62,6 +63,22 @@ def test_search_leaves_a_table_and_a_picture_beside_the_study(home: Path) -> Non
     assert rows
     assert all(float(row["latency_low_ms"]) <= float(row["latency_ms"]) for row in rows)
     assert Image.open(home / "frontier.png").size[0] > 1000
+
+
+def test_a_study_is_told_and_drawn_for_another_device(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(home / "roof", other)
+    study = str(home / "mvnas.db")
+    assert main(["front", study, "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert main(["front", study, "--device", str(other), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (own["device"], told["device"]) == (str(home / "roof"), "other")
+    assert [row["latency_ms"] for row in told["frontier"]] == [row["latency_ms"] for row in own["frontier"]]
+    assert main(["plot", study, "--device", str(other), "--out", str(tmp_path / "f.png")]) == 0
+    assert (tmp_path / "f.png").stat().st_size > 10_000
 
 
 def test_search_says_what_it_is_and_how_to_export(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,14 +19,17 @@ from mvnas.errors import ExportError
 from mvnas.graph import Graph, Node
 from mvnas.ops import Map, Shape, Tokens
 
-FORM = 1  # goes up with every change of what an op becomes: timings of one form say nothing of another
+FORM = 2  # goes up with every change of what an op becomes: timings of one form say nothing of another
 EPS = 1e-5  # of layer norms, as in torch
 
 Weights = Mapping[str, np.ndarray]
 
 
-def write(graph: Graph, weights: Weights) -> bytes:
+def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
     """TFLite model of a deployed `graph`; `weights` by node and parameter, such as `block0.conv0.conv.weight`.
+
+    With `inner` the output is only its first element. A runtime then holds the whole output in its own memory, where it
+    may overwrite what is no longer needed, as it does inside a network: what a microbenchmark of an op should time.
 
     Raises:
         ExportError: TFLite has no form of an op.
@@ -44,7 +47,8 @@ def write(graph: Graph, weights: Weights) -> bytes:
         own = {k.removeprefix(f"{node.name}."): v for k, v in weights.items() if k.startswith(f"{node.name}.")}
         made.append(lowered(file, node, [made[i] for i in node.inputs], own))
     inputs = [made[place] for place, node in enumerate(graph.nodes) if not node.inputs]
-    return file.finish(inputs, made[-1])
+    file.name = "y"
+    return file.finish(inputs, file.first(made[-1]) if inner else made[-1])
 
 
 def layout(shape: Shape) -> tuple[int, ...]:
@@ -132,6 +136,12 @@ class _File:
 
     def scalar(self, value: float) -> int:
         return self.constant(np.array([value], np.float32))
+
+    def first(self, x: int) -> int:
+        """The first element of `x`, with as many axes."""
+        axes = len(self.shape(x))
+        begin, size = (self.constant(np.full(axes, value, np.int32)) for value in (0, 1))
+        return self.op("SLICE", [x, begin, size], [1] * axes)
 
     def activate(self, y: int, act: str) -> int:
         """The activations that do not merge into the op before them."""
