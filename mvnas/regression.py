@@ -2,7 +2,7 @@
 
 The time of a workload is a sum of what it does, each part at its own cost, corrected by a smooth factor:
 
-    ms = (c0 + c1 moved + c2 weights + c3 product + ...) * exp(polynomial of the logarithms of its sizes)
+    ms = (c0 + c1 moved + c2 weights + c3 product + ...) * exp(polynomial of log sizes + line of log paddings)
 
 The costs c are not negative. Matrix products are computed in tiles, so that 33 rows may take as long as 36: their rows and
 columns are counted in whole tiles, of the size that explains the timings best. Nothing here knows of ops or of devices.
@@ -49,6 +49,7 @@ class Regression(NamedTuple):
     costs: Array
     mean: Array
     scale: Array
+    sizes: int
     squares: bool
     weights: Array
     intercept: float
@@ -59,7 +60,7 @@ class Regression(NamedTuple):
     def predict(self, loads: Sequence[Workload]) -> Array:
         """Milliseconds: (n,)."""
         works, features = _describe(loads, self.tile)
-        rows = _expand((features - self.mean) / self.scale, self.squares)
+        rows = _expand((features - self.mean) / self.scale, self.sizes if self.squares else 0)
         correction = np.clip(rows @ self.weights + self.intercept, self.low - SLACK, self.high + SLACK)
         return works @ self.costs * np.exp(correction)
 
@@ -82,13 +83,13 @@ def _fit(loads: Sequence[Workload], ms: Array, tile: Tile) -> Regression:
     mean, deviation = features.mean(0), features.std(0)
     scale = np.where(deviation > 1e-9, deviation, 1.0)
     standard = (features - mean) / scale
+    sizes = len(loads[0].sizes)
     forms = (False, True) if len(ms) >= FEWEST_SQUARES else (False,)
-    fits = [(form, RidgeCV(alphas=PENALTIES).fit(_expand(standard, form), wanted)) for form in forms]
+    fits = [(form, RidgeCV(alphas=PENALTIES).fit(_expand(standard, sizes * form), wanted)) for form in forms]
     squares, best = max(fits, key=lambda pair: pair[1].best_score_)
     error = float(np.sqrt(-best.best_score_))
-    return Regression(
-        tile, costs, mean, scale, squares, best.coef_, float(best.intercept_), wanted.min(), wanted.max(), error
-    )
+    low, high = wanted.min(), wanted.max()
+    return Regression(tile, costs, mean, scale, sizes, squares, best.coef_, float(best.intercept_), low, high, error)
 
 
 def _describe(loads: Sequence[Workload], tile: Tile) -> tuple[Array, Array]:
@@ -105,9 +106,7 @@ def _whole(size: Array, tile: int) -> Array:
     return np.ceil(size / tile) * tile
 
 
-def _expand(rows: Array, squares: bool) -> Array:
-    """Features with, if `squares`, all their products: (n, f) -> (n, f) or (n, f + f (f + 1) / 2)."""
-    if not squares:
-        return rows
-    i, j = np.triu_indices(rows.shape[1])
+def _expand(rows: Array, sizes: int) -> Array:
+    """Features with the products of the first `sizes` of them: (n, f) -> (n, f + sizes (sizes + 1) / 2)."""
+    i, j = np.triu_indices(sizes)
     return np.hstack([rows, rows[:, i] * rows[:, j]])
