@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mvnas import __version__
-from mvnas.errors import MvnasError, StudyError
+from mvnas.errors import MvnasError, StudyError, TableError
 from mvnas.table import DEVICE
 
 STUDY = "mvnas.db"
@@ -132,7 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
     measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
-    measure.add_argument("--ops", type=_count, default=1000, metavar="N", help="ops to time (%(default)s)")
+    measure.add_argument("--like", metavar="TABLE", help="time only what corrects another device's table")
+    measure.add_argument("--minutes", type=_positive, help="with --like: how long to time ops")
+    measure.add_argument(
+        "--ops", type=_count, metavar="N", help="ops to time (1000; 100 with --like, or as many as --minutes allow)"
+    )
     measure.add_argument("--networks", type=_count, default=60, metavar="N", help="whole networks (%(default)s)")
     measure.add_argument("--seed", type=int, default=0)
 
@@ -297,9 +301,12 @@ def _measure(args: argparse.Namespace) -> None:
     from mvnas.measure import measure
     from mvnas.space import Space
 
+    if args.minutes and not args.like:
+        raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
+    ops = args.ops or (1000 if not args.like or args.minutes else 100)
     runtime = backend(args.backend, **({} if args.threads is None else {"threads": args.threads}))
     with _Bar(args.json) as bar:
-        table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops=args.ops,
+        table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops=ops, like=args.like, minutes=args.minutes,
                         networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
     told = {
@@ -321,13 +328,14 @@ def _measure(args: argparse.Namespace) -> None:
 def _fit(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from mvnas.holdout import held_out
+    from mvnas.holdout import held_out, left_out
     from mvnas.latency import LatencyModel
     from mvnas.report import text_table
     from mvnas.table import Table
 
     table = Table.load(args.table)
-    rows = held_out(table)
+    like = table.device.get("like")
+    rows = left_out(table) if like else held_out(table)
     model = LatencyModel.fit(table)
     if args.json:
         told = {"device": dict(table.device), "ops": len(table.ops), "networks": len(table.networks)}
@@ -338,7 +346,8 @@ def _fit(args: argparse.Namespace) -> None:
     print(
         f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)"
     )
-    print(f"{len(table.ops)} ops, {len(table.networks)} networks; held-out errors, 5 folds of networks:\n")
+    how = f"each left out of the correction of {like}" if like else "held-out errors, 5 folds of networks"
+    print(f"{len(table.ops)} ops, {len(table.networks)} networks; {how}:\n")
     cells = [("predictor", "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
     for row in rows:
         interval = "" if row.covered is None else f"covers {row.covered:.0%}, +-{row.width:.1%}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
-from mvnas.latency import FEWEST, LatencyModel, dimensions, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, dimensions, kind, spread
 from mvnas.table import Table, Timing
 
 FOLDS = 5
@@ -89,6 +89,22 @@ def held_out(table: Table) -> list[Quality]:
         Quality.of("MACs only", truth, by_macs),
         *_repeats(table.passes),
     ]
+
+
+def left_out(table: Table) -> list[Quality]:
+    """Quality of a table that is like another, on each of its own few ops and networks, left out of the fit."""
+    model = LatencyModel.of_kernels(table)
+    assert model.like
+    ms = np.array(list(model.timed.values()))
+    rows = [Quality.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))]
+    networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
+    if len(networks) > FEWEST_LIKE:
+        found = []
+        for arch in networks:
+            others = {other: ms for other, ms in networks.items() if other != arch}
+            found.append(model.calibrated(others).predict(arch).ms)
+        rows.append(Quality.of("network, left out", np.array(list(networks.values())), np.array(found)))
+    return rows
 
 
 def judge(table: Table, passes: Passes) -> list[Quality]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, exp, prod
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,15 @@ from mvnas.ops import Attention, Conv, Linear, Map, Tokens
 from mvnas.regression import Regression, Workload, fit
 from mvnas.table import Table, write_op, write_shapes
 
+if TYPE_CHECKING:
+    from mvnas.transfer import Transfer
+
 Array = NDArray[np.float64]
 
 CONFIDENCE = 0.9
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
+FEWEST_LIKE = 2  # networks that the correction of a known device needs
 
 
 def kind(kernel: Kernel) -> str:
@@ -127,6 +131,7 @@ class LatencyModel:
     factor: float = 1.0
     power: float = 1.0
     spread: float = float("nan")
+    like: Transfer | None = None
     _kernels: dict[Kernel, tuple[float, float]] = field(default_factory=dict, repr=False)
     _blocks: dict[int, tuple[Summary, float, float]] = field(default_factory=dict, repr=False)
 
@@ -134,13 +139,16 @@ class LatencyModel:
     def fit(cls, table: Table) -> LatencyModel:
         """The model of a table: a second's work, so that it is never stored.
 
+        A table whose device.json says `like` another corrects that one's model by its own few timings.
+
         Raises:
-            TableError: the table has no whole networks to calibrate on.
+            TableError: the table has no whole networks to calibrate on, or the one that it is like is not there.
         """
         model = cls.of_kernels(table)
-        if len(table.networks) < FEWEST:
+        fewest = FEWEST_LIKE if model.like else FEWEST
+        if len(table.networks) < fewest:
             raise TableError(
-                f"a table must hold {FEWEST} whole networks or more for an interval, but {table.path / 'networks.csv'} "
+                f"a table must hold {fewest} whole networks or more for an interval, but {table.path / 'networks.csv'} "
                 f"has {len(table.networks)}; run `mvnas measure --table {table.path}` again, which continues it"
             )
         return model.calibrated({arch: timing.min_ms for arch, timing in table.networks.items()})
@@ -149,11 +157,20 @@ class LatencyModel:
     def of_kernels(cls, table: Table) -> LatencyModel:
         """The model without calibration: plain sums of kernels."""
         timed = {kernel: timing.min_ms for kernel, timing in table.ops.items()}
+        if "like" in table.device:
+            return cls.alike(cls.fit(Table.load(table.device["like"])), timed, table.name)
         groups: dict[str, list[Kernel]] = {}
         for kernel in timed:
             groups.setdefault(kind(kernel), []).append(kernel)
         rates = {name: _fit(rows, [timed[k] for k in rows]) for name, rows in groups.items() if len(rows) >= FEWEST}
         return cls(table.name, timed, rates)
+
+    @classmethod
+    def alike(cls, known: LatencyModel, timed: Mapping[Kernel, float], device: str) -> LatencyModel:
+        """The model of a device of which little is `timed`, from that of a `known` one; not calibrated."""
+        from mvnas.transfer import Transfer
+
+        return cls(device, timed, known.rates, like=Transfer.fit(known, timed))
 
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """This model with factor, power and spread fitted to measured networks, in ms.
@@ -162,12 +179,23 @@ class LatencyModel:
         """
         logs = np.log([self.sum_ms(arch) for arch in networks])
         wanted = np.log(list(networks.values()))
+        if self.like:
+            return self._scaled(wanted - self.like.known.power * logs)
         columns = np.column_stack([np.ones_like(logs), logs])
         hat = columns @ np.linalg.pinv(columns)
         (offset, power), *_ = np.linalg.lstsq(columns, wanted)
         left_out = (wanted - columns @ (offset, power)) / (1 - np.diag(hat))
         rank = min(ceil((len(logs) + 1) * CONFIDENCE), len(logs))
         return replace(self, factor=exp(offset), power=float(power), spread=float(np.sort(np.abs(left_out))[rank - 1]))
+
+    def _scaled(self, errors: Array) -> LatencyModel:
+        """The calibration of a device of which few networks were timed: a factor; power and least spread are the known one's."""
+        from scipy.stats import t
+
+        assert self.like
+        known, count = self.like.known, len(errors)
+        reach = t.ppf((1 + CONFIDENCE) / 2, count - 1) * errors.std(ddof=1) * (1 + 1 / count) ** 0.5
+        return replace(self, factor=exp(errors.mean()), power=known.power, spread=max(known.spread, float(reach)))
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of one kernel, timed or estimated.
@@ -190,6 +218,8 @@ class LatencyModel:
         Raises:
             UnmeasuredError: the kernel lies outside of what was timed.
         """
+        if self.like:
+            return self.like.kernel_ms(kernel)
         name = kind(kernel)
         rate = self.rates.get(name)
         if rate is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from shutil import rmtree
@@ -26,7 +27,7 @@ from mvnas.arch import Arch
 from mvnas.backends import Runtime
 from mvnas.errors import ExportError, TableError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency import FEWEST, LatencyModel, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, kind, spread
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
 from mvnas.space import Space, published
@@ -43,6 +44,7 @@ from mvnas.table import (
     write_op,
     write_shapes,
 )
+from mvnas.transfer import informative
 
 REFERENCE = (Conv(128, norm=False, bias=True, act=""), (Map(128, 32, 32),))
 CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table serves any data
@@ -88,6 +90,8 @@ def measure(
     folder: Path,
     ops: int = OPS,
     networks: int = NETWORKS,
+    like: str | None = None,
+    minutes: float | None = None,
     seed: int = 0,
     protocol: Protocol = Protocol(),
     progress: Progress = lambda what, done, total: None,
@@ -98,6 +102,9 @@ def measure(
     knows least. A table that is there is continued: only what is missing is timed, and what was timed while the machine
     was slow.
 
+    With `like`, a table's name or folder, the new one corrects that one's model: the most telling kernels are timed, up to
+    `ops` or as many as `minutes` allow, and the published networks of the space. Such a table stays in need of the other.
+
     Raises:
         ExportError: the runtime does not run on this machine.
         TableError: the folder holds a table measured under other conditions, or another measurement is running.
@@ -106,11 +113,18 @@ def measure(
         name = runtime.conditions()["backend"]
         raise ExportError(f"a runtime must run here to be timed, but {name} does not; measure on a machine that has it")
     with _alone():
-        _start(folder, runtime, protocol)
+        known = LatencyModel.fit(Table.load(like)) if like else None
+        _start(folder, runtime, protocol, {"like": like} if like else {})
         files = Files(runtime, folder / "build")
         files.convert([], [], progress)
-        clock = Clock(runtime, files.kernel(REFERENCE))
-        session = _Session(files, clock, protocol, folder, progress)
+        session = _Session(files, Clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+        if known:
+            end = inf if minutes is None else time.monotonic() + 60 * minutes
+            runs = {k: n for k, n in _runs(_sample(space, POOL, seed=seed)).items() if kind(k) in known.rates}
+            session.time_ops(informative(known, runs, ops), ops, end)
+            session.time_networks(_published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1))
+            rmtree(files.folder)
+            return Table.load(folder)
         session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
         for share in ROUNDS:
             session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
@@ -317,12 +331,14 @@ class _Session:
         """What the table holds of ops."""
         return Table.load(self.folder).ops if (self.folder / "ops.csv").exists() else {}
 
-    def time_ops(self, kernels: Sequence[Kernel], total: int) -> None:
-        """Time kernels that the table lacks, or has from when the machine was slow; `total` is for the progress."""
+    def time_ops(self, kernels: Sequence[Kernel], total: int, end: float = inf) -> None:
+        """Time kernels that the table lacks, or has from when the machine was slow, until `end`; `total` is for the progress."""
         clean = {k for k, timing in self.done().items() if timing.reference_ms <= DRIFT * self.clock.fastest}
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
         self.files.convert(left, [], self.progress)
         for count, kernel in enumerate(left, 1):
+            if time.monotonic() > end:
+                return
             timing = self.clock.time(
                 self.files.kernel(kernel),
                 openings=self.protocol.op_openings,
@@ -353,9 +369,9 @@ class _Session:
             self.progress("network passes timed", count, len(left))
 
 
-def _start(folder: Path, runtime: Runtime, protocol: Protocol) -> None:
+def _start(folder: Path, runtime: Runtime, protocol: Protocol, more: Mapping[str, str] = {}) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
-    conditions = dict(runtime.conditions())
+    conditions = dict(runtime.conditions()) | dict(more)
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():

@@ -52,7 +52,8 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "front": {"--csv", "--device", "--json"},
         "plot": {"--out", "--device"},
         "export": {"--pick", "--format", "--out", "--weights", "--device", "--json"},
-        "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--seed", "--json"},
+        "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
+                    "--minutes", "--seed", "--json"},
         "fit": {"--json"},
     }  # fmt: skip
 

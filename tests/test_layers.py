@@ -22,7 +22,7 @@ ROOT = Path(mvnas.__file__).parent
 LAYERS = {
     0: "errors ops graph __init__",
     1: "arch blocks score space table",
-    2: "budget holdout latency nn pretrained regression",
+    2: "budget holdout latency nn pretrained regression transfer",
     3: "backends datasets training",
     4: "export measure network plot report search study",
     5: "cli",

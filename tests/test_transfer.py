@@ -1,0 +1,117 @@
+"""Laws of a new device from few timings: a scaled device is found from one timing, a different one from some."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import exp
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import make_space, make_table
+
+from mvnas.backends import backend
+from mvnas.errors import TableError, UnmeasuredError
+from mvnas.graph import Kernel
+from mvnas.holdout import left_out
+from mvnas.latency import LatencyModel, kind
+from mvnas.measure import Protocol, _runs, _sample, measure
+from mvnas.ops import Conv, Map
+from mvnas.space import Space
+from mvnas.table import Table
+from mvnas.transfer import Transfer, informative
+
+SHORT = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tables")
+
+
+@pytest.fixture(scope="module")
+def space(folder: Path) -> Path:
+    return make_space(folder)
+
+
+@pytest.fixture(scope="module")
+def table(folder: Path, space: Path) -> Path:
+    return make_table(folder / "known", space)
+
+
+@pytest.fixture(scope="module")
+def known(table: Path) -> LatencyModel:
+    return LatencyModel.fit(Table.load(table))
+
+
+@pytest.fixture(scope="module")
+def runs(space: Path) -> dict[Kernel, int]:
+    return _runs(_sample(Space.load(space), 50, seed=0))
+
+
+def test_a_scaled_device_is_found_from_two_timings(known: LatencyModel, runs: dict[Kernel, int]) -> None:
+    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, runs, 2)}
+    made = Transfer.fit(known, timed)
+    for kernel in runs:
+        assert made.kernel_ms(kernel) == pytest.approx(3 * known.kernel_ms(kernel), rel=1e-6)
+    assert made.error == pytest.approx(0, abs=1e-6)
+
+
+def test_shifts_of_kinds_and_the_slope_are_found_from_some(known: LatencyModel, runs: dict[Kernel, int]) -> None:
+    shifts = {name: 0.3 * i for i, name in enumerate(sorted({kind(kernel) for kernel in runs}))}
+
+    def truth(kernel: Kernel) -> float:
+        return 2 * known.kernel_ms(kernel) ** 1.1 * exp(shifts[kind(kernel)])
+
+    few = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, runs, 5)})
+    many = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, runs, 60)})
+    errors = [np.mean([abs(np.log(made.kernel_ms(kernel) / truth(kernel))) for kernel in runs]) for made in (few, many)]
+    assert errors[1] < 0.1 < errors[0]
+
+
+def test_informative_kernels_are_different_and_of_what_takes_time(known: LatencyModel, runs: dict[Kernel, int]) -> None:
+    spent: dict[str, float] = {}
+    for kernel, count in runs.items():
+        spent[kind(kernel)] = spent.get(kind(kernel), 0) + count * known.kernel_ms(kernel)
+    chosen = informative(known, runs, 20)
+    assert len(set(chosen)) == 20
+    assert kind(chosen[0]) == max(spent, key=spent.__getitem__)
+    assert informative(known, runs, 60)[:20] == chosen
+    assert set(informative(known, runs, 10**6)) == set(runs)
+
+
+def test_a_table_like_another_is_measured_judged_and_used(
+    folder: Path, space: Path, table: Path, known: LatencyModel
+) -> None:
+    slower = backend("roofline", gmacs=5.0, gbytes=8.0)
+    made = measure(
+        Space.load(space), slower, folder=folder / "new", like=str(table), ops=20, networks=3, protocol=SHORT
+    )
+    assert len(made.ops) == 20
+    assert made.device["like"] == str(table)
+    model = LatencyModel.fit(made)
+    for arch in _sample(Space.load(space), 20, seed=5):
+        path = folder / "n.json"
+        slower.export(arch.graph().deployed(), path, {})
+        estimate = model.predict(arch)
+        assert estimate.ms == pytest.approx(slower.stopwatch(path)(), rel=0.25)
+        assert estimate.low_ms < estimate.ms < estimate.high_ms
+        assert sum(model.predict_blocks(arch)) == pytest.approx(estimate.ms)
+    ms = known.kernel_ms
+    scaled = {kernel: replace(timing, min_ms=3 * ms(kernel)) for kernel, timing in made.ops.items()}
+    assert left_out(replace(made, ops=scaled))[0].mape < 1e-3 < left_out(made)[0].mape
+
+
+def test_what_the_known_device_cannot_price_is_refused(known: LatencyModel) -> None:
+    kernel = (Conv(4096, norm=False, bias=True), (Map(64, 32, 32),))
+    with pytest.raises(UnmeasuredError):
+        Transfer.fit(known, {kernel: 1.0})
+
+
+def test_a_table_like_one_that_is_gone_says_so(folder: Path, space: Path, tmp_path: Path) -> None:
+    other = make_table(tmp_path / "other", space)
+    small = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=1)
+    measure(Space.load(space), backend("roofline"), folder=tmp_path / "new", like=str(other), ops=5, protocol=small)
+    other.rename(tmp_path / "gone")
+    with pytest.raises(TableError, match="other"):
+        LatencyModel.fit(Table.load(tmp_path / "new"))
