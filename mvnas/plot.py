@@ -97,14 +97,15 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
     axes.annotate(
         "knee",
         (knee.latency_ms, 100 * knee.accuracy),
-        xytext=(-6, 9),
+        xytext=(0, 9),
         textcoords="offset points",
-        ha="right",
+        ha="center",
         fontsize=8.5,
         color=BLUE,
         zorder=6,
     )
     axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.08)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="minor", labelsize=8)
@@ -113,5 +114,5 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
     axes.set_title(title, fontsize=10)
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)  # where it hides no candidate
     return figure
