@@ -60,7 +60,8 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
                 node.op.absorb({}, *lacks[0])
             pending[place] = weights["weight"], weights["bias"]
         elif node.op.moves and lacks:
-            (pending[place],) = lacks
+            if node.inputs[0] in pending:  # of another input only the size is read
+                pending[place] = pending[node.inputs[0]]
         elif node.params:
             deployed = shipped[names[node.name]].op
             weights = node.op.fold(weights)

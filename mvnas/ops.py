@@ -207,6 +207,8 @@ class Linear(Op):
     gain: float = 1.0
 
     def shape(self, x: Tokens | Vector) -> Tokens | Vector:
+        if self.out < 1:
+            raise SpaceError(f"a linear layer must have 1 output or more, but got {self.out} from {x[-1]} channels")
         return Vector(self.out) if len(x) == 1 else Tokens(x[0], x[1], self.out)
 
     def params(self, x: Tokens | Vector) -> int:
