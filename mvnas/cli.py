@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FORMAT",
         help="tflite, coreml, onnx or torch; may be repeated (tflite)",
     )
+    export.add_argument("--precision", help="of the tflite file: float32 or dynamic-int8 (float32)")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
         "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
@@ -132,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
     measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
+    measure.add_argument("--precision", help="float32 or, for tflite, dynamic-int8 (float32)")
     measure.add_argument("--like", metavar="TABLE", help="time only what corrects another device's table")
     measure.add_argument("--minutes", type=_positive, help="with --like: how long to time ops")
     measure.add_argument(
@@ -263,6 +265,7 @@ def _export(args: argparse.Namespace) -> None:
     from mvnas.export import export
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
+    from mvnas.table import Table
 
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
@@ -275,9 +278,11 @@ def _export(args: argparse.Namespace) -> None:
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
     arch, state = read_weights(network.arch, path)
     estimate = _model(args.device).predict(arch)
+    device = Table.load(args.device).device
     card: dict[str, Any] = {
         "predicted": {
             "device": args.device,
+            **{key: device[key] for key in ("backend", "precision", "threads")},
             "ms": estimate.ms,
             "low_ms": estimate.low_ms,
             "high_ms": estimate.high_ms,
@@ -287,7 +292,15 @@ def _export(args: argparse.Namespace) -> None:
         setup = network.study.setup
         card |= {"accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
                  "classes": list(setup.classes), "budget": setup.budget, "study": network.study.place}  # fmt: skip
-    done = export(arch, state, Path(args.out), name=network.name, formats=args.format or ["tflite"], card=card)
+    done = export(
+        arch,
+        state,
+        Path(args.out),
+        name=network.name,
+        formats=args.format or ["tflite"],
+        precision=args.precision,
+        card=card,
+    )
     if args.json:
         print((Path(args.out) / "card.json").read_text(), end="")
         return
@@ -304,7 +317,8 @@ def _measure(args: argparse.Namespace) -> None:
     if args.minutes and not args.like:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
     ops = args.ops or (1000 if not args.like or args.minutes else 100)
-    runtime = backend(args.backend, **({} if args.threads is None else {"threads": args.threads}))
+    asked = {"threads": args.threads, "precision": args.precision}
+    runtime = backend(args.backend, **{key: value for key, value in asked.items() if value is not None})
     with _Bar(args.json) as bar:
         table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops=ops, like=args.like, minutes=args.minutes,
                         networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip

@@ -23,7 +23,11 @@ from mvnas.nn import build, deploy, example, rank
 from mvnas.ops import State
 
 FORMATS = ("tflite", "coreml", "onnx", "torch")
-TOLERANCE = 1e-4  # largest |difference| from torch, relative to the largest |logit| where that is above 1
+TOLERANCE = {
+    "float32": 1e-4,
+    "float16": 2e-2,
+    "dynamic-int8": 0.1,
+}  # largest |difference| from torch, to the largest |logit| or 1
 MOST_AXES = 4
 IMAGES = 4  # random ones to compare on
 RUNS = 20  # to time
@@ -46,11 +50,12 @@ def export(
     *,
     name: str,
     formats: Sequence[str],
+    precision: str | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> list[Exported]:
     """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write card.json.
 
-    The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
+    `precision` is that of the TFLite file. The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
     long it takes on this machine. Where a file fails its check it is left with the suffix `.failed`.
 
     Raises:
@@ -59,6 +64,8 @@ def export(
     for word in formats:
         if word not in FORMATS:
             raise ExportError(unknown("format", word, FORMATS))
+    if precision and "tflite" not in formats:
+        raise ExportError(f"a precision must go with the format tflite, but the formats are {', '.join(formats)}")
     graph = arch.graph()
     module = load(graph, state)
     shipped, folded = deploy(graph, state)
@@ -74,7 +81,7 @@ def export(
         truth = [module(torch.from_numpy(image)).numpy() for image in images]
     done = []
     for word in dict.fromkeys(formats):
-        runtime = backend(word)
+        runtime = backend(word, **({"precision": precision} if precision and word == "tflite" else {}))
         path = folder / f"{name}{runtime.suffix}"
         runtime.export(shipped, path, folded)
         done.append(_check(word, runtime, path, images, truth))
@@ -124,7 +131,7 @@ def _check(
         )
     outputs = [runtime.run(path, [image])[0] for image in images]
     difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, truth, strict=True))
-    bound = TOLERANCE * max(1.0, *(float(np.abs(y).max()) for y in truth))
+    bound = TOLERANCE[runtime.conditions()["precision"]] * max(1.0, *(float(np.abs(y).max()) for y in truth))
     if not difference <= bound:
         path.rename(path.with_name(path.name + ".failed"))
         raise ExportError(

@@ -31,7 +31,7 @@ from mvnas.graph import Graph, Kernel
 from mvnas.ops import Attention, Conv, Map, Op, State, Tokens
 from mvnas.space import Space
 
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "dynamic-int8": 0.1}
 KERNELS: list[Kernel] = [
     (Conv(16, kernel=3, stride=2, groups=16, norm=False, bias=True), (Map(16, 9, 9),)),
     (Attention(2), (Tokens(4, 9, 16),) * 3),
@@ -282,6 +282,22 @@ class TestTFLite:
         shipped = Space.load("mobilevit_s").arch().graph().deployed()
         backend("tflite").export(shipped, tmp_path / "s.tflite", nn.arbitrary(shipped))
         assert sum(op_names("tflite", tmp_path / "s.tflite").values()) <= 451
+
+    def test_a_quantised_file_is_smaller_and_nearly_the_same(
+        self, graph: Graph, weights: State, exported: Files, inputs: list[np.ndarray], truth: np.ndarray, tmp_path: Path
+    ) -> None:
+        runtime, path = backend("tflite", precision="dynamic-int8"), tmp_path / "int8.tflite"
+        runtime.export(graph, path, weights)
+        assert path.stat().st_size < 0.8 * exported("tflite").stat().st_size
+        assert op_names("tflite", path) == op_names("tflite", exported("tflite"))
+        difference = np.abs(runtime.run(path, inputs)[0] - truth).max() / np.abs(truth).max()
+        assert 1e-5 < difference < TOLERANCE["dynamic-int8"]
+        assert runtime.conditions()["precision"] == "dynamic-int8"
+        assert "ai-edge-quantizer" in runtime.conditions()["versions"]
+
+    def test_an_unknown_precision_gives_the_near_miss(self) -> None:
+        with pytest.raises(ExportError, match="did you mean 'dynamic-int8'"):
+            backend("tflite", precision="dynamic-int")
 
     def test_an_op_that_tflite_has_no_form_of_is_named(self, tmp_path: Path) -> None:
         @dataclass(frozen=True)

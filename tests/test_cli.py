@@ -51,9 +51,9 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},
         "plot": {"--out", "--device"},
-        "export": {"--pick", "--format", "--out", "--weights", "--device", "--json"},
+        "export": {"--pick", "--format", "--precision", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
-                    "--minutes", "--seed", "--json"},
+                    "--minutes", "--precision", "--seed", "--json"},
         "fit": {"--json"},
     }  # fmt: skip
 

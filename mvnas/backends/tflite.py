@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,36 @@ from ai_edge_litert import schema_py_generated as schema
 from mvnas.backends._flatbuffer import FORM, write
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
-from mvnas.errors import ExportError
+from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.nn import arbitrary
 from mvnas.ops import State
 
+PRECISIONS = ("float32", "dynamic-int8")
+
 
 @dataclass(frozen=True)
 class Backend:
-    """TFLite at float32, maps channel-last at every boundary, `threads` XNNPACK threads."""
+    """TFLite, maps channel-last at every boundary, `threads` XNNPACK threads.
+
+    `precision` is float32, or dynamic-int8: weights of convolutions and linear layers in 8 bits, a scale a channel, with
+    activations quantised as they come (ai-edge-quantizer's recipe dynamic_wi8_afp32), which needs no data.
+
+    Raises:
+        ExportError: there is no such precision, or its package is not installed.
+    """
 
     threads: int = 1
+    precision: str = "float32"
     suffix = ".tflite"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ExportError(unknown("precision", self.precision, PRECISIONS))
+        if self.precision != "float32" and find_spec("ai_edge_quantizer") is None:
+            raise ExportError(
+                f"{self.precision} needs the package ai-edge-quantizer, which is not installed; pip install 'mvnas[int8]'"
+            )
 
     def export(self, graph: Graph, path: Path, weights: State) -> None:
         """Write the deployed `graph` with `weights`.
@@ -35,13 +54,29 @@ class Backend:
             ExportError: TFLite has no form of an op.
         """
         path.write_bytes(write(graph, _arrays(weights)))
+        self._quantise(path)
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         """One file a graph, with arbitrary weights, whose output stays inside but for its first element."""
         paths = [folder / f"{i}{self.suffix}" for i in range(len(graphs))]
         for graph, path in zip(graphs, paths, strict=True):
             path.write_bytes(write(graph, _arrays(arbitrary(graph)), inner=True))
+            self._quantise(path)
         return paths
+
+    def _quantise(self, path: Path) -> None:
+        """Bring the float32 file to the precision of this backend."""
+        if self.precision == "float32":
+            return
+        from ai_edge_quantizer import quantizer, recipe
+
+        with quiet() as said:
+            try:
+                work = quantizer.Quantizer(str(path))
+                work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+                path.write_bytes(bytes(work.quantize().quantized_model))
+            except Exception as error:
+                raise ExportError(f"{path.name} must be quantised, but that failed: {error}; {said()}") from error
 
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for maps (1, C, H, W) or vectors; not for tokens, which a file does not tell from maps."""
@@ -66,11 +101,14 @@ class Backend:
         return {
             "backend": "tflite",
             "runtime": "ai-edge-litert with XNNPACK",
-            "versions": {"ai-edge-litert": version("ai-edge-litert")},
+            "versions": {package: version(package) for package in self._packages()},
             "form": FORM,
             "threads": self.threads,
-            "precision": "float32",
+            "precision": self.precision,
         }
+
+    def _packages(self) -> list[str]:
+        return ["ai-edge-litert"] + ["ai-edge-quantizer"] * (self.precision != "float32")
 
     def _open(self, path: Path) -> litert.Interpreter:
         with quiet():
