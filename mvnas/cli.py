@@ -144,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = verb("fit", _fit, "tell how good a table's latency model is on networks that it has not seen")
     fit.add_argument("table", nargs="?", default=DEVICE, metavar="TABLE")
+    fit.add_argument("--out", metavar="FILE", help="draw it as .png, .pdf or .svg")
     return parser
 
 
@@ -350,6 +351,10 @@ def _fit(args: argparse.Namespace) -> None:
     table = Table.load(args.table)
     like = table.device.get("like")
     rows = left_out(table) if like else held_out(table)
+    if args.out:
+        from mvnas.plot import plot_table
+
+        plot_table(table, Path(args.out))
     model = LatencyModel.fit(table)
     if args.json:
         told = {"device": dict(table.device), "ops": len(table.ops), "networks": len(table.networks)}

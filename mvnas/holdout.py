@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,23 +73,52 @@ def held_out(table: Table) -> list[Quality]:
         raise TableError(
             f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(table.passes)}"
         )
-    archs = list(table.passes)
-    model = LatencyModel.of_kernels(table)
-    folds = np.random.default_rng(0).permutation(len(archs)) % FOLDS
-    ours, low, high, by_macs = (np.empty(len(archs)) for _ in range(4))
-    truth = fastest(table.passes)
-    for fold in range(FOLDS):
-        train = {archs[i]: truth[i] for i in np.flatnonzero(folds != fold)}
-        test = folds == fold
-        unseen = [arch for arch, chosen in zip(archs, test, strict=True) if chosen]
-        ours[test], low[test], high[test] = _predictions(model.calibrated(train), unseen)
-        by_macs[test] = _by_macs(train, unseen)
+    seen = unseen(table)
+    sums = np.array([LatencyModel.of_kernels(table).sum_ms(arch) for arch in seen.archs])
     return [
-        Quality.of(OURS, truth, ours, (low, high)),
-        Quality.of("plain sum of ops", truth, np.array([model.sum_ms(arch) for arch in archs])),
-        Quality.of("MACs only", truth, by_macs),
+        Quality.of(OURS, seen.truth, seen.ms, (seen.low, seen.high)),
+        Quality.of("plain sum of ops", seen.truth, sums),
+        Quality.of("MACs only", seen.truth, seen.by_macs),
         *_repeats(table.passes),
     ]
+
+
+class Unseen(NamedTuple):
+    """Networks with the fastest of their passes, and what is predicted for them without them; ms, (n,) each."""
+
+    archs: list[Arch]
+    truth: Array
+    ms: Array
+    low: Array
+    high: Array
+    by_macs: Array
+
+
+def unseen(table: Table) -> Unseen:
+    """Predictions for each network of a table by a calibration on the folds that do not hold it."""
+    archs, truth = list(table.passes), fastest(table.passes)
+    model = LatencyModel.of_kernels(table)
+    folds = np.random.default_rng(0).permutation(len(archs)) % FOLDS
+    ms, low, high, by_macs = (np.empty(len(archs)) for _ in range(4))
+    for fold in range(FOLDS):
+        test = folds == fold
+        train = {archs[i]: truth[i] for i in np.flatnonzero(~test)}
+        rest = [archs[i] for i in np.flatnonzero(test)]
+        ms[test], low[test], high[test] = _predictions(model.calibrated(train), rest)
+        by_macs[test] = _by_macs(train, rest)
+    return Unseen(archs, truth, ms, low, high, by_macs)
+
+
+def shares(table: Table) -> dict[str, float]:
+    """Share of the time of the table's networks that each kind of op takes, largest first."""
+    model = LatencyModel.of_kernels(table)
+    spent: dict[str, float] = {}
+    for arch in table.passes:
+        for block in arch.summaries:
+            for kernel, count in block.kernels:
+                spent[kind(kernel)] = spent.get(kind(kernel), 0.0) + count * model.kernel_ms(kernel)
+    total = sum(spent.values())
+    return {name: spent[name] / total for name in sorted(spent, key=spent.__getitem__, reverse=True)}
 
 
 def left_out(table: Table) -> list[Quality]:

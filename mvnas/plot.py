@@ -1,15 +1,19 @@
-"""The picture of a study: accuracy against latency, every candidate, the frontier, the baselines."""
+"""Pictures: of a study, accuracy against latency; of a table, how far to trust its model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from mvnas.errors import StudyError
+from mvnas.errors import StudyError, TableError
+from mvnas.holdout import shares, unseen
+from mvnas.latency import LatencyModel
 from mvnas.score import Frontier, Score
 from mvnas.study import Study
+from mvnas.table import Table
 
 BLUE, VERMILION, GREY = (
     "#0072B2",
@@ -40,6 +44,65 @@ def plot(study: Study, path: Path) -> None:
         figure.savefig(path, dpi=200)
     except OSError as error:
         raise StudyError(f"the plot must go to a folder that can be written, but {path}: {error.strerror}") from None
+
+
+def plot_table(table: Table, path: Path) -> None:
+    """Write how far to trust a table's model as PNG, PDF or SVG: predicted against measured networks, errors, shares of time.
+
+    Raises:
+        TableError: the table has too few networks, or the path cannot be written.
+    """
+    if path.suffix not in FORMATS:
+        raise TableError(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
+    figure = draw_table(table)
+    try:
+        figure.savefig(path, dpi=200)
+    except OSError as error:
+        raise TableError(f"the plot must go to a folder that can be written, but {path}: {error.strerror}") from None
+
+
+def draw_table(table: Table) -> Figure:
+    """Figure of a table: each network predicted without it, with its interval; errors of kinds of ops; where time goes."""
+    row, spent = unseen(table), shares(table)
+    rates = LatencyModel.of_kernels(table).rates
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    error = 100 * (row.ms / row.truth - 1)
+    reach = 100 * np.array([(row.ms - row.low) / row.truth, (row.high - row.ms) / row.truth])
+    inside = (row.low <= row.truth) & (row.truth <= row.high)
+    for chosen, colour, marker, told in (
+        (inside, BLUE, "o", "its 90 % interval holds the measurement"),
+        (~inside, VERMILION, "D", "it does not"),
+    ):
+        if chosen.any():
+            left.errorbar(row.truth[chosen], error[chosen], yerr=reach[:, chosen], fmt=marker, color=colour, markersize=4,
+                          elinewidth=0.7, label=f"{told} ({chosen.sum()})")  # fmt: skip
+    left.axhline(0, color=GREY, linewidth=1)
+    left.set_xscale("log")
+    left.xaxis.set_major_formatter("{x:g}")
+    left.set_xlabel("measured latency in ms")
+    left.set_ylabel("predicted, off by %")
+    left.set_title(f"{len(row.archs)} networks, each predicted without it", fontsize=10)
+    kinds = list(spent)[::-1]
+    places = np.arange(len(kinds))
+    right.barh(
+        places + 0.2, [100 * spent[name] for name in kinds], 0.38, color=GREY, label="share of the networks' time"
+    )
+    known = [(place, 100 * rates[name].regression.error) for place, name in enumerate(kinds) if name in rates]
+    right.barh([place - 0.2 for place, _ in known], [size for _, size in known], 0.38, color=BLUE, hatch="///",
+               edgecolor="white", label="error of an op that was not timed")  # fmt: skip
+    right.set_yticks(places, kinds, fontsize=8)
+    right.set_xlabel("%")
+    right.set_title("kinds of ops", fontsize=10)
+    for axes in (left, right):
+        axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    device = table.device
+    figure.suptitle(
+        f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)",
+        fontsize=10,
+    )
+    return figure
 
 
 def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:

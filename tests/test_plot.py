@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from mvnas.plot import draw
+from mvnas.errors import TableError
+from mvnas.holdout import shares
+from mvnas.plot import draw, draw_table, plot_table
 from mvnas.score import Frontier, Score
 from mvnas.space import Space
+from mvnas.table import DEVICE, Table
 
 ARCH = Space.load("mobilevit_xxs").arch()
 
@@ -45,3 +50,16 @@ def test_picture_shows_every_score_the_step_the_intervals_and_the_names() -> Non
 
 def test_one_score_is_a_picture_too() -> None:
     assert draw(SCORES[:1], title="", device="").axes
+
+
+def test_picture_of_a_table_shows_every_network_and_kind(tmp_path: Path) -> None:
+    table = Table.load(DEVICE)
+    figure = draw_table(table)
+    left, right = figure.axes
+    assert sum(len(bars.lines[0].get_xdata()) for bars in left.containers) == len(table.passes)
+    assert len(right.get_yticklabels()) == len(shares(table))
+    assert sum(shares(table).values()) == pytest.approx(1)
+    plot_table(table, tmp_path / "trust.png")
+    assert (tmp_path / "trust.png").stat().st_size > 30_000
+    with pytest.raises(TableError, match="must end in"):
+        plot_table(table, tmp_path / "trust.gif")
