@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -55,6 +55,8 @@ BATCH = 32  # kernels converted together
 OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
 CORNERS = 32  # kernels of a kind that are timed because they span it
 ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
+SUSPICIOUS = 1.15  # a timing this many times what its kind lets expect is made again
+SECOND_LOOKS = 2
 POOL = 1000  # random networks that stand for the space
 
 Progress = Callable[[str, int, int], None]
@@ -128,6 +130,8 @@ def measure(
         session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
         for share in ROUNDS:
             session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
+        for _ in range(SECOND_LOOKS):
+            session.time_again(suspects(Table.load(folder)))
         session.time_networks(_published(space) + _sample(space, networks, seed=seed + 1))
         rmtree(files.folder)
     return Table.load(folder)
@@ -177,6 +181,13 @@ def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kerne
     doubt = [runs[k] * model.kernel_ms(k) * model.rates[kind(k)].regression.error for k in kernels]
     draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.array(doubt)
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
+
+
+def suspects(table: Table) -> list[Kernel]:
+    """Kernels whose timing is well above what the others of their kind let expect: disturbed, or truly odd."""
+    model = LatencyModel.of_kernels(table)
+    known = [kernel for kernel in table.ops if kind(kernel) in model.rates]
+    return [kernel for kernel in known if table.ops[kernel].min_ms > SUSPICIOUS * model.estimate_kernel(kernel)]
 
 
 def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
@@ -326,6 +337,7 @@ class _Session:
     protocol: Protocol
     folder: Path
     progress: Progress
+    timed: set[Kernel] = field(default_factory=set)
 
     def done(self) -> Mapping[Kernel, Timing]:
         """What the table holds of ops."""
@@ -335,8 +347,16 @@ class _Session:
         """Time kernels that the table lacks, or has from when the machine was slow, until `end`; `total` is for the progress."""
         clean = {k for k, timing in self.done().items() if timing.reference_ms <= DRIFT * self.clock.fastest}
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
-        self.files.convert(left, [], self.progress)
-        for count, kernel in enumerate(left, 1):
+        self._time(left, len(clean), total, end)
+
+    def time_again(self, kernels: Sequence[Kernel]) -> None:
+        """Time kernels of this sitting once more; a table takes the fastest timing of each."""
+        left = [kernel for kernel in kernels if kernel in self.timed]
+        self._time(left, 0, len(left), inf)
+
+    def _time(self, kernels: Sequence[Kernel], before: int, total: int, end: float) -> None:
+        self.files.convert(kernels, [], self.progress)
+        for count, kernel in enumerate(kernels, 1):
             if time.monotonic() > end:
                 return
             timing = self.clock.time(
@@ -348,7 +368,8 @@ class _Session:
             )
             row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
             append(self.folder / "ops.csv", OPS_COLUMNS, row)
-            self.progress("ops timed", len(clean) + count, max(total, len(clean) + len(left)))
+            self.timed.add(kernel)
+            self.progress("ops timed", before + count, max(total, before + len(kernels)))
 
     def time_networks(self, archs: Sequence[Arch]) -> None:
         """Time every network once a pass, so that passes interleave the networks."""
