@@ -66,6 +66,9 @@ def export(
             raise ExportError(unknown("format", word, FORMATS))
     if precision and "tflite" not in formats:
         raise ExportError(f"a precision must go with the format tflite, but the formats are {', '.join(formats)}")
+    runtimes = {
+        word: backend(word, **({"precision": precision} if precision and word == "tflite" else {})) for word in formats
+    }
     graph = arch.graph()
     module = load(graph, state)
     shipped, folded = deploy(graph, state)
@@ -80,8 +83,7 @@ def export(
     with torch.inference_mode():
         truth = [module(torch.from_numpy(image)).numpy() for image in images]
     done = []
-    for word in dict.fromkeys(formats):
-        runtime = backend(word, **({"precision": precision} if precision and word == "tflite" else {}))
+    for word, runtime in runtimes.items():
         path = folder / f"{name}{runtime.suffix}"
         runtime.export(shipped, path, folded)
         done.append(_check(word, runtime, path, images, truth))
