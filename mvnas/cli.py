@@ -311,8 +311,12 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from mvnas.backends import backend
-    from mvnas.measure import measure
+    from mvnas.holdout import held_out, left_out
+    from mvnas.latency import FEWEST, LatencyModel
+    from mvnas.measure import coverage, measure
     from mvnas.space import Space
 
     if args.minutes and not args.like:
@@ -320,24 +324,33 @@ def _measure(args: argparse.Namespace) -> None:
     ops = args.ops or (1000 if not args.like or args.minutes else 100)
     asked = {"threads": args.threads, "precision": args.precision}
     runtime = backend(args.backend, **{key: value for key, value in asked.items() if value is not None})
+    space = Space.load(args.space)
     with _Bar(args.json) as bar:
-        table = measure(Space.load(args.space), runtime, folder=Path(args.table), ops=ops, like=args.like, minutes=args.minutes,
+        table = measure(space, runtime, folder=Path(args.table), ops=ops, like=args.like, minutes=args.minutes,
                         networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
+    covered = coverage(space, LatencyModel.of_kernels(table))
     told = {
         "table": args.table,
         "ops": len(table.ops),
         "networks": len(table.networks),
         "reference_ms": {"min": min(drift), "max": max(drift)},
+        "coverage": covered,
     }
+    judged = left_out(table)[-1:] if args.like else held_out(table) if len(table.passes) >= FEWEST else []
+    rows = {row.name: asdict(row) for row in judged}
     if args.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(told | {"held_out": list(rows.values())}, indent=2))
         return
-    print(f"{args.table}: {told['ops']} ops and {told['networks']} networks")
+    print(
+        f"{args.table}: {told['ops']} ops and {told['networks']} networks; {covered:.0%} of random networks of {args.space} can be priced"
+    )
     print(
         f"the reference op took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most"
     )
-    print(f"how good its model is: mvnas fit {args.table}")
+    for name, row in rows.items():
+        print(f"{name}: off by {row['mape']:.1%} on average, {row['worst']:.1%} at worst")
+    print(f"more of this: mvnas fit {args.table}")
 
 
 def _fit(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.backends import Runtime
-from mvnas.errors import ExportError, TableError
+from mvnas.errors import ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, kind, spread
 from mvnas.nn import arbitrary
@@ -181,6 +181,19 @@ def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kerne
     doubt = [runs[k] * model.kernel_ms(k) * model.rates[kind(k)].regression.error for k in kernels]
     draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.array(doubt)
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
+
+
+def coverage(space: Space, model: LatencyModel, *, seed: int = 0) -> float:
+    """Share of random networks of a space that a model can price."""
+
+    def priced(arch: Arch) -> bool:
+        try:
+            return model.sum_ms(arch) > 0
+        except UnmeasuredError:
+            return False
+
+    archs = _sample(space, POOL, seed=seed + 2)
+    return sum(map(priced, archs)) / len(archs)
 
 
 def suspects(table: Table) -> list[Kernel]:

@@ -82,6 +82,19 @@ def test_a_study_is_told_and_drawn_for_another_device(
     assert (tmp_path / "f.png").stat().st_size > 10_000
 
 
+def test_measure_says_what_it_achieved(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["measure", "--backend", "roofline", "--space", str(home / "small.yaml"), "--table", str(home / "told")]
+    assert main([*command, "--ops", "300", "--networks", "9", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["networks"], told["coverage"]) == (9, 1)
+    assert told["held_out"][0]["mape"] < told["held_out"][2]["mape"]
+    like = [*command[:-1], str(home / "like"), "--like", str(home / "told"), "--ops", "12"]
+    assert main(like) == 0
+    assert "12 ops and 2 networks; 100% of random networks" in capsys.readouterr().out
+    assert main(["measure", "--table", str(home / "no"), "--minutes", "3"]) == 2
+    assert "--like" in capsys.readouterr().err
+
+
 def test_search_says_what_it_is_and_how_to_export(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         "search",

@@ -18,7 +18,7 @@ from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.holdout import Quality, held_out
 from mvnas.latency import LatencyModel, dimensions, kind
-from mvnas.measure import CORNERS, Protocol, measure, plan, refine, suspects
+from mvnas.measure import CORNERS, Protocol, coverage, measure, plan, refine, suspects
 from mvnas.ops import Conv, Map
 from mvnas.space import Space, published
 from mvnas.table import Table, shipped
@@ -201,6 +201,12 @@ def test_a_timing_made_while_the_machine_was_slow_is_made_again(tmp_path: Path) 
     after = (folder / "ops.csv").read_text().splitlines()
     key = rows[3].rsplit(",", 5)[0]
     assert {row.rsplit(",", 5)[0] for row in after[len(rows) :]} == {key}
+
+
+def test_coverage_is_the_share_of_networks_that_can_be_priced(space: Space, table: Table) -> None:
+    assert coverage(space, LatencyModel.of_kernels(table)) == 1
+    blind = replace(table, ops={k: t for k, t in table.ops.items() if kind(k) != "attention"})
+    assert coverage(space, LatencyModel.of_kernels(blind)) == 0
 
 
 def test_a_timing_far_above_its_kind_is_a_suspect(table: Table) -> None:
