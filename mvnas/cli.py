@@ -321,12 +321,11 @@ def _measure(args: argparse.Namespace) -> None:
 
     if args.minutes and not args.like:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
-    ops = args.ops or (1000 if not args.like or args.minutes else 100)
     asked = {"threads": args.threads, "precision": args.precision}
     runtime = backend(args.backend, **{key: value for key, value in asked.items() if value is not None})
     space = Space.load(args.space)
     with _Bar(args.json) as bar:
-        table = measure(space, runtime, folder=Path(args.table), ops=ops, like=args.like, minutes=args.minutes,
+        table = measure(space, runtime, folder=Path(args.table), ops=args.ops, like=args.like, minutes=args.minutes,
                         networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
     covered = coverage(space, LatencyModel.of_kernels(table))

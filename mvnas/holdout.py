@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
-from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, dimensions, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
 from mvnas.table import Table, Timing
 
 FOLDS = 5
@@ -163,10 +163,7 @@ def judge(table: Table, passes: Passes) -> list[Quality]:
 
 def thinned(table: Table, part: int) -> Table:
     """The table with one in `part` of its op timings, at least FEWEST of a kind, spread as a plan spreads them."""
-    groups: dict[str, list[Kernel]] = {}
-    for kernel in table.ops:
-        groups.setdefault(kind(kernel), []).append(kernel)
-    kept = [k for rows in groups.values() for k in spread(rows, max(FEWEST, len(rows) // part))]
+    kept = [k for rows in by_kind(table.ops).values() for k in spread(rows, max(FEWEST, len(rows) // part))]
     return replace(table, ops={kernel: table.ops[kernel] for kernel in kept})
 
 
@@ -190,20 +187,16 @@ def _by_macs(train: Mapping[Arch, float], unseen: Sequence[Arch]) -> Array:
 
 def _sums(archs: Sequence[Arch], price: Callable[[str, list[Kernel]], Array]) -> Array:
     """Sums over the kernels of networks, each kind priced in one go."""
-    groups: dict[str, dict[Kernel, None]] = {}
-    for arch in archs:
-        for block in arch.summaries:
-            for kernel, _ in block.kernels:
-                groups.setdefault(kind(kernel), {})[kernel] = None
+    kernels = dict.fromkeys(kernel for arch in archs for block in arch.summaries for kernel, _ in block.kernels)
     ms: dict[Kernel, float] = {}
-    for name, kernels in groups.items():
-        ms |= dict(zip(kernels, price(name, list(kernels)), strict=True))
+    for name, rows in by_kind(kernels).items():
+        ms |= dict(zip(rows, price(name, rows), strict=True))
     return np.array([sum(ms[k] * count for block in arch.summaries for k, count in block.kernels) for arch in archs])
 
 
 def _nearest(table: Table) -> Callable[[str, list[Kernel]], Array]:
     def price(name: str, kernels: list[Kernel]) -> Array:
-        known = [kernel for kernel in table.ops if kind(kernel) == name]
+        known = by_kind(table.ops)[name]
         have, want = (np.log([list(dimensions(k).values()) for k in rows]) for rows in (known, kernels))
         nearest = np.abs(want[:, None] - have[None]).sum(-1).argmin(1)
         return np.array([table.ops[known[i]].min_ms for i in nearest])
@@ -219,7 +212,7 @@ def _forest(table: Table) -> Callable[[str, list[Kernel]], Array]:
     def price(name: str, kernels: list[Kernel]) -> Array:
         from sklearn.ensemble import RandomForestRegressor
 
-        known = [kernel for kernel in table.ops if kind(kernel) == name]
+        known = by_kind(table.ops)[name]
         forest = RandomForestRegressor(100, random_state=0)
         forest.fit([describe(k) for k in known], [table.ops[k].min_ms for k in known])
         return forest.predict([describe(k) for k in kernels])  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ network is the sum of its kernels, calibrated on whole networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, exp, prod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -44,6 +44,14 @@ def kind(kernel: Kernel) -> str:
         name += f".{type(shapes[0]).__name__.lower()}"
     act = getattr(op, "act", "")
     return f"{name}.{act}" if act else name
+
+
+def by_kind(kernels: Iterable[Kernel]) -> dict[str, list[Kernel]]:
+    """Kernels of each kind, in their order."""
+    groups: dict[str, list[Kernel]] = {}
+    for kernel in kernels:
+        groups.setdefault(kind(kernel), []).append(kernel)
+    return groups
 
 
 def dimensions(kernel: Kernel) -> dict[str, int]:
@@ -101,7 +109,6 @@ class Rate(NamedTuple):
 
     regression: Regression
     domain: Mapping[str, tuple[int, int]]
-    timings: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Estimate:
     ms: float
     low_ms: float
     high_ms: float
-    measured_share: float = 0.0
+    measured_share: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +166,8 @@ class LatencyModel:
         timed = {kernel: timing.min_ms for kernel, timing in table.ops.items()}
         if "like" in table.device:
             return cls.alike(cls.fit(Table.load(table.device["like"])), timed, table.name)
-        groups: dict[str, list[Kernel]] = {}
-        for kernel in timed:
-            groups.setdefault(kind(kernel), []).append(kernel)
-        rates = {name: _fit(rows, [timed[k] for k in rows]) for name, rows in groups.items() if len(rows) >= FEWEST}
+        groups = by_kind(timed).items()
+        rates = {name: _fit(rows, [timed[k] for k in rows]) for name, rows in groups if len(rows) >= FEWEST}
         return cls(table.name, timed, rates)
 
     @classmethod
@@ -285,4 +290,4 @@ class LatencyModel:
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:
     spans = [dimensions(kernel) for kernel in kernels]
     domain = {name: (min(span[name] for span in spans), max(span[name] for span in spans)) for name in spans[0]}
-    return Rate(fit([workload(kernel) for kernel in kernels], ms), domain, len(kernels))
+    return Rate(fit([workload(kernel) for kernel in kernels], ms), domain)

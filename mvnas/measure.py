@@ -27,7 +27,7 @@ from mvnas.arch import Arch
 from mvnas.backends import Runtime
 from mvnas.errors import ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, kind, spread
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
 from mvnas.space import Space, published
@@ -53,6 +53,7 @@ SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference op
 BATCH = 32  # kernels converted together
 OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
+LIKE_OPS = 100  # and one that corrects another
 CORNERS = 32  # kernels of a kind that are timed because they span it
 ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
 SUSPICIOUS = 1.15  # a timing this many times what its kind lets expect is made again
@@ -81,7 +82,7 @@ class Protocol:
             f"{self.network_runs} and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
             f"networks; a run is clean if the reference op {write_op(REFERENCE[0])} on {write_shapes(REFERENCE[1])} just "
             f"before and just after it takes at most {DRIFT} times its fastest and the process was not interrupted; tried for {self.op_patience} and "
-            f"{self.network_patience} s, after which all runs count"
+            f"{self.network_patience} s, after which all runs count; an op {SUSPICIOUS} times above what its kind lets expect is timed again, {SECOND_LOOKS} times at most"
         )
 
 
@@ -90,7 +91,7 @@ def measure(
     runtime: Runtime,
     *,
     folder: Path,
-    ops: int = OPS,
+    ops: int | None = None,
     networks: int = NETWORKS,
     like: str | None = None,
     minutes: float | None = None,
@@ -98,14 +99,14 @@ def measure(
     protocol: Protocol = Protocol(),
     progress: Progress = lambda what, done, total: None,
 ) -> Table:
-    """Time `ops` kernels and `networks` networks of `space` into the table at `folder`.
+    """Time `ops` kernels (OPS if None) and `networks` networks of `space` into the table at `folder`.
 
     First what spans every dimension of every kind of kernel, then what random networks spend their time on and the model
     knows least. A table that is there is continued: only what is missing is timed, and what was timed while the machine
     was slow.
 
     With `like`, a table's name or folder, the new one corrects that one's model: the most telling kernels are timed, up to
-    `ops` or as many as `minutes` allow, and the published networks of the space. Such a table stays in need of the other.
+    `ops` (LIKE_OPS if None, or what `minutes` allow), and the published networks of the space. Such a table stays in need of the other.
 
     Raises:
         ExportError: the runtime does not run on this machine.
@@ -114,26 +115,24 @@ def measure(
     if not getattr(runtime, "runs_here", True):
         name = runtime.conditions()["backend"]
         raise ExportError(f"a runtime must run here to be timed, but {name} does not; measure on a machine that has it")
-    with _alone():
-        known = LatencyModel.fit(Table.load(like)) if like else None
-        _start(folder, runtime, protocol, {"like": like} if like else {})
-        files = Files(runtime, folder / "build")
-        files.convert([], [], progress)
-        session = _Session(files, Clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+    if like and Path(like).is_dir():
+        like = str(Path(like).resolve())  # the table must find it from any folder
+    known = LatencyModel.fit(Table.load(like)) if like else None
+    ops = ops or (LIKE_OPS if like and minutes is None else OPS)
+    with _sitting(runtime, protocol, folder, progress, like) as session:
         if known:
             end = inf if minutes is None else time.monotonic() + 60 * minutes
             runs = {k: n for k, n in _runs(_sample(space, POOL, seed=seed)).items() if kind(k) in known.rates}
             session.time_ops(informative(known, runs, ops), ops, end)
-            session.time_networks(_published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1))
-            rmtree(files.folder)
-            return Table.load(folder)
-        session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
-        for share in ROUNDS:
-            session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
-        for _ in range(SECOND_LOOKS):
-            session.time_again(suspects(Table.load(folder)))
-        session.time_networks(_published(space) + _sample(space, networks, seed=seed + 1))
-        rmtree(files.folder)
+            archs = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
+        else:
+            session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
+            for share in ROUNDS:
+                session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
+            for _ in range(SECOND_LOOKS):
+                session.time_again(suspects(Table.load(folder)))
+            archs = _published(space) + _sample(space, networks, seed=seed + 1)
+        session.time_networks(archs)
     return Table.load(folder)
 
 
@@ -146,13 +145,8 @@ def measure_networks(
     progress: Progress = lambda what, done, total: None,
 ) -> dict[Arch, tuple[Timing, ...]]:
     """Passes of whole networks alone, kept in `folder` as in a table: to judge a model by."""
-    with _alone():
-        _start(folder, runtime, protocol)
-        files = Files(runtime, folder / "build")
-        files.convert([], [], progress)
-        session = _Session(files, Clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+    with _sitting(runtime, protocol, folder, progress) as session:
         session.time_networks(archs)
-        rmtree(files.folder)
     return read_passes(folder)
 
 
@@ -162,9 +156,7 @@ def plan(space: Space, ops: int, *, seed: int = 0) -> list[Kernel]:
     They are at most CORNERS of a kind, and about `ops` in all if that is less.
     """
     corners = [space.at({name: values[end] for name, values in space.choices.items()}) for end in (0, -1)]
-    groups: dict[str, list[Kernel]] = {}
-    for kernel in _runs(_sample(space, POOL, seed=seed) + corners + _one_way(space)):
-        groups.setdefault(kind(kernel), []).append(kernel)
+    groups = by_kind(_runs(_sample(space, POOL, seed=seed) + corners + _one_way(space)))
     most = max(FEWEST, min(CORNERS, ops // len(groups)))
     kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
@@ -232,7 +224,7 @@ def _sample(space: Space, count: int, *, seed: int) -> list[Arch]:
 
 @dataclass(frozen=True)
 class Files:
-    """The files to time, converted before anything is timed and kept until all is, so that a kill loses none."""
+    """The files to time, made before what needs them and kept until all is timed, so that a kill loses none."""
 
     runtime: Runtime
     folder: Path
@@ -403,9 +395,22 @@ class _Session:
             self.progress("network passes timed", count, len(left))
 
 
-def _start(folder: Path, runtime: Runtime, protocol: Protocol, more: Mapping[str, str] = {}) -> None:
+@contextmanager
+def _sitting(
+    runtime: Runtime, protocol: Protocol, folder: Path, progress: Progress, like: str | None = None
+) -> Iterator[_Session]:
+    """A session on this machine alone; the files that it times go at its end, but stay where it is killed."""
+    with _alone():
+        _start(folder, runtime, protocol, like)
+        files = Files(runtime, folder / "build")
+        files.convert([], [], progress)
+        yield _Session(files, Clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+        rmtree(files.folder)
+
+
+def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
-    conditions = dict(runtime.conditions()) | dict(more)
+    conditions = {**runtime.conditions(), "like": like}
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
@@ -424,7 +429,7 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, more: Mapping[str
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        **conditions,
+        **{key: value for key, value in conditions.items() if value is not None},
         "protocol": protocol.describe(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "mvnas": __version__,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mvnas.errors import StudyError, TableError
+from mvnas.errors import MvnasError, StudyError, TableError
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
 from mvnas.score import Frontier, Score
@@ -32,33 +32,35 @@ def plot(study: Study, path: Path) -> None:
     scores = study.scores()
     if not scores:
         raise StudyError(f"a plot needs a finished candidate, but {study.place} has none; run the search first")
-    if path.suffix not in FORMATS:
-        raise StudyError(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
     setup = study.setup
     figure = draw(
         scores,
         title=f"{len(scores)} networks within {setup.budget}, trained {setup.schedule['epochs']:g} epochs on {Path(setup.data).name}",
         device=study.device,
     )
-    try:
-        figure.savefig(path, dpi=200)
-    except OSError as error:
-        raise StudyError(f"the plot must go to a folder that can be written, but {path}: {error.strerror}") from None
+    _save(figure, path, StudyError)
 
 
 def plot_table(table: Table, path: Path) -> None:
     """Write how far to trust a table's model as PNG, PDF or SVG: predicted against measured networks, errors, shares of time.
 
     Raises:
-        TableError: the table has too few networks, or the path cannot be written.
+        TableError: the table only corrects another, or the path cannot be written.
     """
+    if "like" in table.device:
+        raise TableError(
+            f"a picture needs a table of its own, but {table.name} corrects {table.device['like']}; draw that one"
+        )
+    _save(draw_table(table), path, TableError)
+
+
+def _save(figure: Figure, path: Path, error: type[MvnasError]) -> None:
     if path.suffix not in FORMATS:
-        raise TableError(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
-    figure = draw_table(table)
+        raise error(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
     try:
         figure.savefig(path, dpi=200)
-    except OSError as error:
-        raise TableError(f"the plot must go to a folder that can be written, but {path}: {error.strerror}") from None
+    except OSError as failed:
+        raise error(f"the plot must go to a folder that can be written, but {path}: {failed.strerror}") from None
 
 
 def draw_table(table: Table) -> Figure:

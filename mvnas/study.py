@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mvnas.arch import Arch
 from mvnas.errors import StudyError
-from mvnas.latency import Estimate, LatencyModel
+from mvnas.latency import LatencyModel
 from mvnas.score import Frontier, Score
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -153,17 +153,17 @@ class Study:
             "latency": f"predicted for {self.device}",
         }
         arch = Arch.from_json(known["arch"])
+        latency = trial.values[1], known["latency_low_ms"], known["latency_high_ms"]
         if self.model:
             estimate = self.model.predict(arch)
-        else:
-            estimate = Estimate(trial.values[1], known["latency_low_ms"], known["latency_high_ms"])
+            latency = estimate.ms, estimate.low_ms, estimate.high_ms
         costs = {key: known[key] for key in ("params", "macs", "peak_bytes")}
         return Score(
             arch=arch,
             accuracy=trial.values[0],
-            latency_ms=estimate.ms,
-            latency_low_ms=estimate.low_ms,
-            latency_high_ms=estimate.high_ms,
+            latency_ms=latency[0],
+            latency_low_ms=latency[1],
+            latency_high_ms=latency[2],
             number=trial.number,
             name=known.get("name", ""),
             sources=sources,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvnas.graph import Kernel
-from mvnas.latency import LatencyModel, kind
+from mvnas.latency import LatencyModel, by_kind, kind
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SLOPE = 0.3  # how strongly the slope is believed beside the shifts: it stands for a difference of caches
@@ -82,9 +82,10 @@ def informative(known: LatencyModel, runs: Mapping[Kernel, int], count: int) -> 
     Kinds get turns by the square root of the time that networks spend in them (as seats are given by Sainte-Lague's method).
     Within a kind the kernels halve its time, then quarter it, and so on, from small ones to large ones.
     """
-    groups: dict[str, list[tuple[Kernel, float]]] = {}
-    for kernel, times in runs.items():
-        groups.setdefault(kind(kernel), []).append((kernel, times * known.kernel_ms(kernel)))
+    groups = {
+        name: [(kernel, runs[kernel] * known.kernel_ms(kernel)) for kernel in kernels]
+        for name, kernels in by_kind(runs).items()
+    }
     claims = {name: sum(ms for _, ms in rows) ** 0.5 for name, rows in groups.items()}
     kernels = {name: _halving(known, rows) for name, rows in groups.items()}
     turns = dict.fromkeys(groups, 0)

@@ -8,8 +8,9 @@ from conftest import randomise
 from torch import nn
 
 from mvnas.errors import ExportError
+from mvnas.graph import Graph
 from mvnas.nn import build, deploy, example, program, rank
-from mvnas.ops import Attention, Concat, Fold, Map, Resize, Unfold
+from mvnas.ops import Attention, Concat, Conv, Fold, Input, LayerNorm, Map, Resize, Unfold
 from mvnas.space import Space, published
 
 Size = int | tuple[int, int]
@@ -46,6 +47,19 @@ def test_deployment_changes_no_output(trained: nn.Module, size: Size) -> None:
     assert expected.std() > 0.05
     torch.testing.assert_close(folded(*x), expected, rtol=0, atol=1e-4)
     assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
+
+
+@torch.no_grad()
+def test_a_norm_stays_with_what_is_moved_and_not_with_what_only_gives_its_size() -> None:
+    x = Input(Map(8, 6, 6))()
+    normed = Fold(2)(LayerNorm()(Unfold(2)(x)), x)
+    graph = Graph.of(Concat()(Conv(4)(normed), Conv(4)(Resize()(x, normed))))
+    module = randomise(build(graph))
+    shipped, weights = deploy(graph, module.state_dict())
+    folded = build(shipped).eval()
+    folded.load_state_dict(weights)
+    (image,) = example(graph, seed=1, batch=2)
+    torch.testing.assert_close(folded(image), module(image), rtol=0, atol=1e-4)
 
 
 def test_no_tensor_of_an_exported_program_has_more_than_four_axes() -> None:

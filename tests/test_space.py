@@ -244,3 +244,13 @@ def test_a_block_of_ones_own_is_any_module(tmp_path: Path, monkeypatch: pytest.M
     assert arch.summaries[1].shape.c == 16 * 3
     assert Arch.from_json(arch.to_json()) == arch
     assert space.at(space.locate(arch) or {}) == arch
+
+
+def test_a_layer_without_outputs_is_refused_where_it_stands() -> None:
+    stages = [
+        {"block": "stem", "channels": 16},
+        {"block": "mobilevit", "dim": 64, "layers": 1, "mlp": 0.001},
+        {"block": "head", "channels": 64},
+    ]
+    with pytest.raises(SpaceError, match=r"stage 1 \(mobilevit\).*1 output or more, but got 0 from 64"):
+        Space.from_data({"resolution": 64, "stages": stages}, source="here")

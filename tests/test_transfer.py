@@ -17,6 +17,7 @@ from mvnas.holdout import left_out
 from mvnas.latency import LatencyModel, kind
 from mvnas.measure import Protocol, _runs, _sample, measure
 from mvnas.ops import Conv, Map
+from mvnas.plot import plot_table
 from mvnas.space import Space
 from mvnas.table import Table
 from mvnas.transfer import Transfer, informative
@@ -89,6 +90,10 @@ def test_a_table_like_another_is_measured_judged_and_used(
     )
     assert len(made.ops) == 20
     assert made.device["like"] == str(table)
+    with pytest.raises(TableError, match="a table of its own"):
+        plot_table(made, folder / "f.png")
+    with pytest.raises(TableError, match=f"like was {table} and is None"):
+        measure(Space.load(space), slower, folder=folder / "new", ops=20, networks=9, protocol=SHORT)
     model = LatencyModel.fit(made)
     for arch in _sample(Space.load(space), 20, seed=5):
         path = folder / "n.json"
