@@ -24,7 +24,7 @@ from conftest import randomise
 
 from mvnas.backends._quiet import quiet
 from mvnas.backends.tflite import Backend, op_names, tensor_ranks
-from mvnas.measure import pinned
+from mvnas.clock import pinned
 from mvnas.nn import deploy
 from mvnas.pretrained import from_timm
 from mvnas.space import Space

@@ -16,9 +16,9 @@ import torch
 from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.backends import Runtime, backend
+from mvnas.clock import core_groups, cpu, pinned
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
-from mvnas.measure import core_groups, cpu, pinned
 from mvnas.nn import build, deploy, example, rank
 from mvnas.ops import State
 

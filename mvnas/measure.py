@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -14,17 +13,15 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from shutil import rmtree
-from statistics import mean, median
-from tempfile import TemporaryDirectory, gettempdir
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.backends import Runtime
+from mvnas.clock import DRIFT, Clock, alone, cpu
 from mvnas.errors import ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, kind, spread
@@ -48,9 +45,6 @@ from mvnas.transfer import informative
 
 REFERENCE = (Conv(128, norm=False, bias=True, act=""), (Map(128, 32, 32),))
 CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table serves any data
-DRIFT = 1.1  # a run is clean if the reference op beside it takes at most this times its fastest
-SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
-BURST = 0.005  # seconds of runs between two looks at the reference op
 BATCH = 32  # kernels converted together
 OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
 LIKE_OPS = 100  # and one that corrects another
@@ -259,80 +253,6 @@ class Files:
             progress("networks converted", count, len(networks))
 
 
-class Clock:
-    """Times files of one runtime, pinned to the quietest cores, in bursts with a reference op before and after each.
-
-    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference op shows to be slow, or
-    that another process interrupted, are thrown away as long as patience lasts; the reference op's time is kept beside every timing, so that drift shows.
-    """
-
-    def __init__(self, runtime: Runtime, reference: Path) -> None:
-        self.runtime = runtime
-        threads = int(runtime.conditions()["threads"])
-        trials = {cores: self._settle(reference, cores) for cores in core_groups(threads)}
-        self.fastest = min(min(times) for times in trials.values())
-        self.cores = max(trials, key=lambda cores: mean(ms <= DRIFT * self.fastest for ms in trials[cores]))
-        with pinned(self.cores):
-            self._reference = runtime.stopwatch(reference)
-
-    def _settle(self, reference: Path, cores: tuple[int, ...]) -> list[float]:
-        """Times of the reference op on some cores."""
-        with pinned(cores):
-            self._reference = self.runtime.stopwatch(reference)
-            end = time.monotonic() + SETTLE
-            times = [self._reference_ms()]
-            while time.monotonic() < end and times[0] > 0:
-                times.append(self._reference_ms())
-            return times
-
-    def _reference_ms(self) -> float:
-        return min(self._reference() for _ in range(4))
-
-    def time(self, path: Path, *, openings: int, runs: int, seconds: float, patience: float) -> Timing:
-        """Timing of a file: of its clean runs, or of all where too few were clean in time.
-
-        It is opened several times: how fast an op that is bound by memory runs depends on which pages it was given.
-        """
-        end = time.monotonic() + patience
-        with pinned(self.cores):
-            parts = [self._open(path, -(-runs // openings), seconds / openings, end) for _ in range(openings)]
-        bursts = [burst for part in parts for burst in part]
-        clean = [burst for burst in bursts if burst.clean(self.fastest)]
-        used = clean if sum(len(burst.ms) for burst in clean) >= min(runs, 3) else bursts
-        taken = [ms for burst in used for ms in burst.ms]
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Timing(min(taken), median(taken), len(taken), median([burst.reference_ms for burst in used]), now)
-
-    def _open(self, path: Path, runs: int, seconds: float, end: float) -> list[_Burst]:
-        """Bursts of one opening of a file, until enough of them are clean or the end has come."""
-        run = self.runtime.stopwatch(path)
-        bursts: list[_Burst] = []
-        before = self._reference_ms()
-        while True:
-            switched = getrusage(RUSAGE_SELF).ru_nivcsw
-            ms = [run()]
-            while sum(ms) < 1e3 * BURST and len(ms) < runs:
-                ms.append(run())
-            after = self._reference_ms()
-            self.fastest = min(self.fastest, before, after)
-            bursts.append(_Burst(ms, max(before, after), getrusage(RUSAGE_SELF).ru_nivcsw > switched))
-            before = after
-            taken = [ms for burst in bursts if burst.clean(self.fastest) for ms in burst.ms]
-            if (len(taken) >= runs and sum(taken) >= 1e3 * seconds) or time.monotonic() > end:
-                return bursts
-
-
-class _Burst(NamedTuple):
-    """A few runs in a row, the slower of the reference op before and after them, and whether others interrupted."""
-
-    ms: list[float]
-    reference_ms: float
-    interrupted: bool
-
-    def clean(self, fastest: float) -> bool:
-        return self.reference_ms <= DRIFT * fastest and not self.interrupted
-
-
 @dataclass(frozen=True)
 class _Session:
     """One sitting: what is timed with one clock into one folder."""
@@ -400,7 +320,7 @@ def _sitting(
     runtime: Runtime, protocol: Protocol, folder: Path, progress: Progress, like: str | None = None
 ) -> Iterator[_Session]:
     """A session on this machine alone; the files that it times go at its end, but stay where it is killed."""
-    with _alone():
+    with alone():
         _start(folder, runtime, protocol, like)
         files = Files(runtime, folder / "build")
         files.convert([], [], progress)
@@ -435,47 +355,3 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None)
         "mvnas": __version__,
     }
     (folder / "device.json").write_text(json.dumps(device, indent=2) + "\n")
-
-
-def cpu() -> str:
-    """Name of this machine's processor."""
-    try:
-        rows = [row.split(":", 1) for row in Path("/proc/cpuinfo").read_text().splitlines() if ":" in row]
-        known = {key.strip(): value.strip() for key, value in rows}
-        return "{model name}, family {cpu family} model {model} stepping {stepping}".format_map(known)
-    except (OSError, KeyError):
-        return platform.processor() or platform.machine()
-
-
-def core_groups(count: int) -> list[tuple[int, ...]]:
-    """Groups of `count` neighbouring cores that this process may use; one empty group where the system does not say."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [()]
-    allowed = sorted(os.sched_getaffinity(0))
-    groups = [tuple(allowed[i : i + count]) for i in range(0, len(allowed), count)]
-    return [group for group in groups if len(group) == count] or [tuple(allowed)]
-
-
-@contextmanager
-def pinned(cores: tuple[int, ...]) -> Iterator[None]:
-    """Keep this process on some cores, where the system allows it."""
-    if not cores:
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, cores)
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the lock that lets one measurement run on this machine at a time: two would slow each other unnoticed."""
-    with (Path(gettempdir()) / "mvnas-measure.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TableError("one measurement must run at a time, but another is running; wait for it to end") from None
-        yield

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from small import make_space, make_table
 
-from mvnas import measure as measuring
 from mvnas.arch import Arch
 from mvnas.backends import backend
+from mvnas.clock import alone
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.holdout import Quality, held_out
@@ -178,7 +178,7 @@ def test_a_table_of_other_conditions_is_not_continued(tmp_path: Path) -> None:
 
 def test_one_measurement_at_a_time(tmp_path: Path) -> None:
     space = make_space(tmp_path)
-    with measuring._alone(), pytest.raises(TableError, match="one measurement"):
+    with alone(), pytest.raises(TableError, match="one measurement"):
         make_table(tmp_path / "t", space)
 
 

@@ -1,0 +1,141 @@
+"""The clock of a measurement: what makes timings of a shared, throttling machine repeat."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from statistics import mean, median
+from tempfile import gettempdir
+from typing import NamedTuple
+
+from mvnas.backends import Runtime
+from mvnas.errors import TableError
+from mvnas.table import Timing
+
+DRIFT = 1.1  # a run is clean if the reference op beside it takes at most this times its fastest
+SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
+BURST = 0.005  # seconds of runs between two looks at the reference op
+
+
+class Clock:
+    """Times files of one runtime, pinned to the quietest cores, in bursts with a reference op before and after each.
+
+    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference op shows to be slow, or
+    that another process interrupted, are thrown away as long as patience lasts; the reference op's time is kept beside every timing, so that drift shows.
+    """
+
+    def __init__(self, runtime: Runtime, reference: Path) -> None:
+        self.runtime = runtime
+        threads = int(runtime.conditions()["threads"])
+        trials = {cores: self._settle(reference, cores) for cores in core_groups(threads)}
+        self.fastest = min(min(times) for times in trials.values())
+        self.cores = max(trials, key=lambda cores: mean(ms <= DRIFT * self.fastest for ms in trials[cores]))
+        with pinned(self.cores):
+            self._reference = runtime.stopwatch(reference)
+
+    def _settle(self, reference: Path, cores: tuple[int, ...]) -> list[float]:
+        """Times of the reference op on some cores."""
+        with pinned(cores):
+            self._reference = self.runtime.stopwatch(reference)
+            end = time.monotonic() + SETTLE
+            times = [self._reference_ms()]
+            while time.monotonic() < end and times[0] > 0:
+                times.append(self._reference_ms())
+            return times
+
+    def _reference_ms(self) -> float:
+        return min(self._reference() for _ in range(4))
+
+    def time(self, path: Path, *, openings: int, runs: int, seconds: float, patience: float) -> Timing:
+        """Timing of a file: of its clean runs, or of all where too few were clean in time.
+
+        It is opened several times: how fast an op that is bound by memory runs depends on which pages it was given.
+        """
+        end = time.monotonic() + patience
+        with pinned(self.cores):
+            parts = [self._open(path, -(-runs // openings), seconds / openings, end) for _ in range(openings)]
+        bursts = [burst for part in parts for burst in part]
+        clean = [burst for burst in bursts if burst.clean(self.fastest)]
+        used = clean if sum(len(burst.ms) for burst in clean) >= min(runs, 3) else bursts
+        taken = [ms for burst in used for ms in burst.ms]
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Timing(min(taken), median(taken), len(taken), median([burst.reference_ms for burst in used]), now)
+
+    def _open(self, path: Path, runs: int, seconds: float, end: float) -> list[_Burst]:
+        """Bursts of one opening of a file, until enough of them are clean or the end has come."""
+        run = self.runtime.stopwatch(path)
+        bursts: list[_Burst] = []
+        before = self._reference_ms()
+        while True:
+            switched = getrusage(RUSAGE_SELF).ru_nivcsw
+            ms = [run()]
+            while sum(ms) < 1e3 * BURST and len(ms) < runs:
+                ms.append(run())
+            after = self._reference_ms()
+            self.fastest = min(self.fastest, before, after)
+            bursts.append(_Burst(ms, max(before, after), getrusage(RUSAGE_SELF).ru_nivcsw > switched))
+            before = after
+            taken = [ms for burst in bursts if burst.clean(self.fastest) for ms in burst.ms]
+            if (len(taken) >= runs and sum(taken) >= 1e3 * seconds) or time.monotonic() > end:
+                return bursts
+
+
+class _Burst(NamedTuple):
+    """A few runs in a row, the slower of the reference op before and after them, and whether others interrupted."""
+
+    ms: list[float]
+    reference_ms: float
+    interrupted: bool
+
+    def clean(self, fastest: float) -> bool:
+        return self.reference_ms <= DRIFT * fastest and not self.interrupted
+
+
+def cpu() -> str:
+    """Name of this machine's processor."""
+    try:
+        rows = [row.split(":", 1) for row in Path("/proc/cpuinfo").read_text().splitlines() if ":" in row]
+        known = {key.strip(): value.strip() for key, value in rows}
+        return "{model name}, family {cpu family} model {model} stepping {stepping}".format_map(known)
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
+
+
+def core_groups(count: int) -> list[tuple[int, ...]]:
+    """Groups of `count` neighbouring cores that this process may use; one empty group where the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [()]
+    allowed = sorted(os.sched_getaffinity(0))
+    groups = [tuple(allowed[i : i + count]) for i in range(0, len(allowed), count)]
+    return [group for group in groups if len(group) == count] or [tuple(allowed)]
+
+
+@contextmanager
+def pinned(cores: tuple[int, ...]) -> Iterator[None]:
+    """Keep this process on some cores, where the system allows it."""
+    if not cores:
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the lock that lets one measurement run on this machine at a time: two would slow each other unnoticed."""
+    with (Path(gettempdir()) / "mvnas-measure.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TableError("one measurement must run at a time, but another is running; wait for it to end") from None
+        yield
