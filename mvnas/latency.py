@@ -105,9 +105,9 @@ def spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
 
 
 class Rate(NamedTuple):
-    """The regression of a kind, and the range of each size that it was fitted to."""
+    """The regression of a kind, None if the runtime does it within other ops, and the range of each size that was timed."""
 
-    regression: Regression
+    regression: Regression | None
     domain: Mapping[str, tuple[int, int]]
 
 
@@ -238,7 +238,7 @@ class LatencyModel:
                         f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}",
                     )
                 )
-        return float(rate.regression.predict([workload(kernel)])[0])
+        return float(rate.regression.predict([workload(kernel)])[0]) if rate.regression else 0.0
 
     def _advice(self, kernel: Kernel, what: str) -> str:
         told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
@@ -290,4 +290,7 @@ class LatencyModel:
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:
     spans = [dimensions(kernel) for kernel in kernels]
     domain = {name: (min(span[name] for span in spans), max(span[name] for span in spans)) for name in spans[0]}
-    return Rate(fit([workload(kernel) for kernel in kernels], ms), domain)
+    taking = [(kernel, value) for kernel, value in zip(kernels, ms, strict=True) if value]
+    return Rate(
+        fit([workload(kernel) for kernel, _ in taking], [value for _, value in taking]) if taking else None, domain
+    )

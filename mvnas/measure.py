@@ -7,26 +7,29 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
 from pathlib import Path
 from shutil import rmtree
+from statistics import mean, median
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 
 from mvnas import __version__
 from mvnas.arch import Arch
-from mvnas.backends import Runtime
-from mvnas.clock import DRIFT, Clock, alone, cpu
+from mvnas.backends import Profiler, Runtime
+from mvnas.clock import DRIFT, Clock, alone, clock, cpu, now
 from mvnas.errors import ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
+from mvnas.regression import Regression
 from mvnas.space import Space, published
 from mvnas.table import (
     NETWORKS_COLUMNS,
@@ -52,6 +55,7 @@ CORNERS = 32  # kernels of a kind that are timed because they span it
 ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
 SUSPICIOUS = 1.15  # a timing this many times what its kind lets expect is made again
 SECOND_LOOKS = 2
+FUSED = (0.0,)  # what an op takes that the runtime does within another
 POOL = 1000  # random networks that stand for the space
 
 Progress = Callable[[str, int, int], None]
@@ -119,6 +123,9 @@ def measure(
             runs = {k: n for k, n in _runs(_sample(space, POOL, seed=seed)).items() if kind(k) in known.rates}
             session.time_ops(informative(known, runs, ops), ops, end)
             archs = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
+        elif isinstance(runtime, Profiler):
+            session.profile(plan_networks(space, seed=seed), ops)
+            archs = _published(space) + _sample(space, networks, seed=seed + 1)
         else:
             session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
             for share in ROUNDS:
@@ -157,6 +164,41 @@ def plan(space: Space, ops: int, *, seed: int = 0) -> list[Kernel]:
     return kernels
 
 
+def plan_networks(space: Space, *, seed: int = 0) -> Iterator[Arch]:
+    """Networks whose kernels span the space, as many as are asked for: its extremes, then random ones.
+
+    Of the extremes each next one is that with the most kinds of kernels at sizes beyond those seen so far.
+    """
+    ends = [space.at({name: values[end] for name, values in space.choices.items()}) for end in (0, -1)]
+    left = _classed(ends + _one_way(space) + _sample(space, POOL, seed=seed))
+    spans = {arch: _ends(arch) for arch in left}
+    most = _widest(spans.values())
+    missing = set(most.items())
+    while missing:
+        arch = max(left, key=lambda arch: len(missing & spans[arch].items()))
+        missing -= spans[arch].items()
+        left.remove(arch)
+        yield arch
+    yield from random.Random(seed).sample(left, len(left))
+
+
+def _ends(arch: Arch) -> dict[tuple[str, str, int], int]:
+    """Of each size of each kind of kernel of a network the least and the greatest, by kind, dimension and sign."""
+    return _widest(
+        {(kind(k), name, sign): sign * size for sign in (-1, 1) for name, size in dimensions(k).items()}
+        for block in arch.summaries
+        for k, _ in block.kernels
+    )
+
+
+def _widest(spans: Iterable[Mapping[tuple[str, str, int], int]]) -> dict[tuple[str, str, int], int]:
+    widest: dict[tuple[str, str, int], int] = {}
+    for span in spans:
+        for key, size in span.items():
+            widest[key] = max(widest.get(key, size), size)
+    return widest
+
+
 def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
     """Kernels that bring the table to `ops`, drawn by the time that random networks spend in them and the error of their kind."""
     model = LatencyModel.of_kernels(table)
@@ -164,7 +206,7 @@ def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kerne
         kernel: count for kernel, count in _runs(_sample(space, POOL, seed=seed)).items() if kernel not in table.ops
     }
     kernels = [kernel for kernel in runs if kind(kernel) in model.rates]
-    doubt = [runs[k] * model.kernel_ms(k) * model.rates[kind(k)].regression.error for k in kernels]
+    doubt = [runs[k] * model.kernel_ms(k) * cast(Regression, model.rates[kind(k)].regression).error for k in kernels]
     draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.array(doubt)
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
 
@@ -192,11 +234,16 @@ def suspects(table: Table) -> list[Kernel]:
 def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
     """How often each kernel runs in networks, which are given numbers of classes in turn."""
     runs: dict[Kernel, int] = {}
-    for arch, classes in zip(archs, CLASSES * len(archs), strict=False):
-        for block in arch.with_classes(classes).summaries:
+    for arch in _classed(archs):
+        for block in arch.summaries:
             for kernel, count in block.kernels:
                 runs[kernel] = runs.get(kernel, 0) + count
     return runs
+
+
+def _classed(archs: Sequence[Arch]) -> list[Arch]:
+    """Networks with the numbers of classes of CLASSES in turn."""
+    return [arch.with_classes(classes) for arch, classes in zip(archs, CLASSES * len(archs), strict=False)]
 
 
 def _one_way(space: Space) -> list[Arch]:
@@ -274,6 +321,29 @@ class _Session:
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
         self._time(left, len(clean), total, end)
 
+    def profile(self, archs: Iterable[Arch], total: int) -> None:
+        """Time the ops of networks inside them, until the table has `total` or more of which were timed while the machine was fast."""
+        clean = {k for k, timing in self.done().items() if timing.reference_ms <= DRIFT * self.clock.fastest}
+        for arch in archs:
+            graph = arch.graph().deployed()
+            if len(clean) >= total or clean.issuperset(node.key for node in graph.work):
+                continue
+            self.files.convert([], [arch], lambda what, done, total: None)
+            nodes, reference = self.clock.profile(
+                self.files.network(arch), seconds=self.protocol.network_seconds, patience=self.protocol.network_patience
+            )
+            places: dict[Kernel, list[Sequence[float]]] = {}
+            for node in graph.work:
+                places.setdefault(node.key, []).append(nodes.get(node.name, FUSED))
+            for kernel, runs in places.items():
+                timing = Timing(
+                    mean(map(min, runs)), mean(map(median, runs)), len(runs) * len(runs[0]), reference, now()
+                )
+                row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
+                append(self.folder / "ops.csv", OPS_COLUMNS, row)
+                clean.add(kernel)
+            self.progress("ops timed", len(clean), max(total, len(clean)))
+
     def time_again(self, kernels: Sequence[Kernel]) -> None:
         """Time kernels of this sitting once more; a table takes the fastest timing of each."""
         left = [kernel for kernel in kernels if kernel in self.timed]
@@ -324,13 +394,14 @@ def _sitting(
         _start(folder, runtime, protocol, like)
         files = Files(runtime, folder / "build")
         files.convert([], [], progress)
-        yield _Session(files, Clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+        yield _Session(files, clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
         rmtree(files.folder)
 
 
 def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
-    conditions = {**runtime.conditions(), "like": like}
+    here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+    conditions = {**here, **runtime.conditions(), "like": like}
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
@@ -339,16 +410,9 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None)
                     f"{folder} must be continued under its own conditions, but {key} was {old.get(key)} and is {value}; "
                     "measure into another folder"
                 )
-        if old.get("cpu") != cpu():
-            raise TableError(
-                f"{folder} was measured on {old.get('cpu')}, but this is {cpu()}; measure into another folder"
-            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     device = {
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
         **{key: value for key, value in conditions.items() if value is not None},
         "protocol": protocol.describe(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),

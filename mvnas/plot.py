@@ -90,7 +90,8 @@ def draw_table(table: Table) -> Figure:
     right.barh(
         places + 0.2, [100 * spent[name] for name in kinds], 0.38, color=GREY, label="share of the networks' time"
     )
-    known = [(place, 100 * rates[name].regression.error) for place, name in enumerate(kinds) if name in rates]
+    made = [(place, rates[name].regression) for place, name in enumerate(kinds) if name in rates]
+    known = [(place, 100 * regression.error) for place, regression in made if regression]
     right.barh([place - 0.2 for place, _ in known], [size for _, size in known], 0.38, color=BLUE, hatch="///",
                edgecolor="white", label="error of an op that was not timed")  # fmt: skip
     right.set_yticks(places, kinds, fontsize=8)

@@ -26,6 +26,7 @@ from mvnas.ops import Op, Shape
 DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user names none
 
 OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
+INSIDE = "timed inside networks"  # what device.json says of ops where they were not timed alone
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
 
 
@@ -87,7 +88,7 @@ def _call(text: str) -> Any:
         raise ValueError(f"{text!r} is no op or shape: {error}") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Timing:
     """One measurement: milliseconds of the fastest and of the median run, and of the reference op beside it."""
 
@@ -102,7 +103,9 @@ class Timing:
 class Table:
     """A loaded latency table.
 
-    `ops` and `networks` hold the fastest timing of each; `passes` all timings of a network in the order they were made.
+    `ops` and `networks` hold the fastest timing of each; `passes` all timings of a network in the order they were made. Of ops
+    that were timed inside networks it is the median, since those differ by what is around them; there 0 ms means that the
+    runtime does the op within another.
     """
 
     path: Path
@@ -131,18 +134,18 @@ class Table:
         if not path.is_dir():
             raise TableError(f"{unknown('device', name, shipped())}; or give a folder that `mvnas measure` wrote")
         device = read_device(path)
-        timed: dict[Kernel, Timing] = {}
+        inside = device.get("ops") == INSIDE
+        rows: dict[Kernel, list[Timing]] = {}
         for where, row in _rows(path / "ops.csv", OPS_COLUMNS):
             try:
                 kernel = read_kernel(row["op"], row["shapes"])
                 kernel[0](*(ops.Input(shape)() for shape in kernel[1]))
             except (ValueError, SpaceError, TypeError) as error:
                 raise TableError(f"{where}, column op: {error}") from None
-            timing = _timing(where, row)
-            if kernel not in timed or timing.min_ms < timed[kernel].min_ms:
-                timed[kernel] = timing
-        if not timed:
+            rows.setdefault(kernel, []).append(_timing(where, row, fused=inside))
+        if not rows:
             raise TableError(f"{path / 'ops.csv'} must hold timings of ops, but has none; run `mvnas measure`")
+        timed = {kernel: sorted(timings)[len(timings) // 2 if inside else 0] for kernel, timings in rows.items()}
         return cls(path, device, timed, read_passes(path))
 
 
@@ -228,14 +231,14 @@ def timing_row(timing: Timing) -> dict[str, Any]:
     }
 
 
-def _timing(where: str, row: Mapping[str, str]) -> Timing:
+def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timing:
     values = []
     for column in ("min_ms", "median_ms", "runs", "reference_ms"):
         try:
             values.append(float(row[column]))
         except ValueError:
             values.append(nan)
-        if not 0 < values[-1] < inf:
+        if not 0 < values[-1] < inf and not (fused and values[-1] == 0 and column.endswith("_ms")):
             raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}")
     return Timing(values[0], values[1], int(values[2]), values[3], row["time"])
 

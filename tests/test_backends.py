@@ -28,6 +28,7 @@ from mvnas.backends import backend, names
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import Graph, Kernel
+from mvnas.latency import kind
 from mvnas.ops import Attention, Conv, Map, Op, State, Tokens
 from mvnas.space import Space
 
@@ -36,6 +37,8 @@ KERNELS: list[Kernel] = [
     (Conv(16, kernel=3, stride=2, groups=16, norm=False, bias=True), (Map(16, 9, 9),)),
     (Attention(2), (Tokens(4, 9, 16),) * 3),
 ]
+
+WRITTEN = ("onnx", "tflite")  # backends that write files op by op
 
 Files = Callable[[str], Path]
 
@@ -272,11 +275,6 @@ class TestTFLite:
         alone = {row[0].output.key: op_names("tflite", path) - first for row, path in zip(kernels, timed, strict=True)}
         assert sum((alone[node.key] for node in graph.work), Counter[str]()) == op_names("tflite", exported("tflite"))
 
-    def test_every_kernel_alone_computes_what_torch_computes(self, kernels: list[Any]) -> None:
-        for single, path, state in kernels:
-            feed = [x.numpy() for x in nn.example(single)]
-            assert_close("tflite", execute("tflite", path, single, feed), compute(single, state, feed))
-
     def test_mobilevit_s_has_no_more_ops_than_it_needs(self, tmp_path: Path) -> None:
         """A converter makes 634 of the same graph, and 683 of timm's module; 505 is the best form of one known."""
         shipped = Space.load("mobilevit_s").arch().graph().deployed()
@@ -299,7 +297,19 @@ class TestTFLite:
         with pytest.raises(ExportError, match="did you mean 'dynamic-int8'"):
             backend("tflite", precision="dynamic-int")
 
-    def test_an_op_that_tflite_has_no_form_of_is_named(self, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("name", WRITTEN)
+class TestWrittenOpByOp:
+    def test_every_kernel_alone_computes_what_torch_computes(
+        self, name: str, kernels: list[Any], tmp_path: Path
+    ) -> None:
+        for single, _, state in kernels:
+            path = tmp_path / f"kernel{backend(name).suffix}"
+            backend(name).export(single, path, state)
+            feed = [x.numpy() for x in nn.example(single)]
+            assert_close(name, execute(name, path, single, feed), compute(single, state, feed))
+
+    def test_an_op_without_a_form_is_named(self, name: str, tmp_path: Path) -> None:
         @dataclass(frozen=True)
         class Odd(Op):
             def shape(self, x: Map) -> Map:
@@ -307,21 +317,31 @@ class TestTFLite:
 
         graph = Graph.single(Odd(), (Map(1, 2, 2),))
         with pytest.raises(ExportError, match="has none of Odd"):
-            backend("tflite").export(graph, tmp_path / "odd.tflite", {})
+            backend(name).export(graph, tmp_path / "odd", {})
 
     @pytest.mark.parametrize("act", ["", "silu", "relu", "hardswish"])
     @pytest.mark.parametrize("stride", [1, 2])
     @pytest.mark.parametrize("groups", [1, 2, 8])
     @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
     def test_every_convolution_computes_what_torch_computes(
-        self, act: str, stride: int, groups: int, size: tuple[int, int], tmp_path: Path
+        self, name: str, act: str, stride: int, groups: int, size: tuple[int, int], tmp_path: Path
     ) -> None:
         op = Conv(8, kernel=3, stride=stride, groups=groups, norm=False, bias=groups != 2, act=act)
         graph = Graph.single(op, (Map(8, *size),))
-        state = nn.arbitrary(graph)
-        backend("tflite").export(graph, tmp_path / "conv.tflite", state)
+        state, path = nn.arbitrary(graph), tmp_path / "conv"
+        backend(name).export(graph, path, state)
         feed = [x.numpy() for x in nn.example(graph)]
-        assert_close("tflite", execute("tflite", tmp_path / "conv.tflite", graph, feed), compute(graph, state, feed))
+        assert_close(name, execute(name, path, graph, feed), compute(graph, state, feed))
+
+
+class TestONNX:
+    def test_a_profile_is_of_the_nodes_of_the_graph(self, graph: Graph, exported: Files) -> None:
+        """All but sums of maps, which onnxruntime does within the convolution before them."""
+        nodes = backend("onnx").profile(exported("onnx"), seconds=0.0)
+        fused = {node.name for node in graph.work if kind(node.key) == "add.map"}
+        assert {node.name for node in graph.work} - fused <= nodes.keys() <= {node.name for node in graph.work}
+        assert {len(runs) for runs in nodes.values()} == {4}
+        assert all(ms >= 0 for runs in nodes.values() for ms in runs)
 
 
 class TestCoreML:

@@ -9,6 +9,17 @@ A backend writes a graph to a file and executes it:
     stopwatch(path)                          function that runs the file once at batch 1 and returns milliseconds
     conditions()                             what figures depend on: runtime, versions, threads, precision
 
+A runtime on another device, which times itself, has beside the stopwatch
+
+    samples(paths, runs, seconds)            a `Sample` of each file, in turn: at least so many runs and seconds each
+
+and its conditions name the device's `cpu`, `cores` and `system`. A runtime whose ops are not themselves when they are
+alone, because it fuses and lays out whole networks, has
+
+    profile(path, seconds)                   milliseconds of each run of each node, by the node's name in the graph
+
+and its table's ops are timed inside networks.
+
 The files of this folder are backends, all but those that begin with an underscore.
 """
 
@@ -19,11 +30,11 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from mvnas.backends._timing import Stopwatch
+from mvnas.backends._timing import Sample, Stopwatch
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
@@ -32,7 +43,7 @@ EXTRAS = ("onnx", "tflite")  # backends whose packages `pip install mvnas` leave
 
 
 class Runtime(Protocol):
-    """What every `Backend` offers."""
+    """What every `Backend` offers; those of other devices are `Device`s."""
 
     suffix: str
 
@@ -41,6 +52,20 @@ class Runtime(Protocol):
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]: ...
     def stopwatch(self, path: Path) -> Stopwatch: ...
     def conditions(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Device(Runtime, Protocol):
+    """A runtime that times itself, on a device of its own."""
+
+    def samples(self, paths: Sequence[Path], *, runs: int, seconds: float) -> list[Sample]: ...
+
+
+@runtime_checkable
+class Profiler(Runtime, Protocol):
+    """A runtime that tells what each node takes inside a network."""
+
+    def profile(self, path: Path, *, seconds: float) -> Mapping[str, Sequence[float]]: ...
 
 
 def backend(name: str, **settings: Any) -> Runtime:
