@@ -74,13 +74,19 @@ class Protocol:
     network_patience: float = 6.0
     passes: int = 3
 
-    def describe(self) -> str:
+    def describe(self, *, inside: bool = False) -> str:
+        """The protocol in words, as a table keeps it."""
+        alone = (
+            f"minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened {self.op_openings} times; "
+            f"an op {SUSPICIOUS} times above what its kind lets expect is timed again, {SECOND_LOOKS} times at most"
+        )
+        within = f"ops by the runtime's profile of a network in {self.network_seconds} s, the mean of a network's equal ops, the median of networks"
         return (
-            f"batch 1; pinned to the quietest cores; minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened {self.op_openings} times, "
-            f"{self.network_runs} and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
+            f"batch 1; pinned to the quietest cores; {within if inside else alone}; "
+            f"at least {self.network_runs} clean runs and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
             f"networks; a run is clean if the reference op {write_op(REFERENCE[0])} on {write_shapes(REFERENCE[1])} just "
-            f"before and just after it takes at most {DRIFT} times its fastest and the process was not interrupted; tried for {self.op_patience} and "
-            f"{self.network_patience} s, after which all runs count; an op {SUSPICIOUS} times above what its kind lets expect is timed again, {SECOND_LOOKS} times at most"
+            f"before and just after it takes at most {DRIFT} times its fastest and the process was not interrupted; tried for {self.op_patience} s an op and "
+            f"{self.network_patience} s a network, after which all runs count"
         )
 
 
@@ -414,7 +420,7 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None)
     folder.mkdir(parents=True, exist_ok=True)
     device = {
         **{key: value for key, value in conditions.items() if value is not None},
-        "protocol": protocol.describe(),
+        "protocol": protocol.describe(inside=isinstance(runtime, Profiler)),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "mvnas": __version__,
     }
