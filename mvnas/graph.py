@@ -38,6 +38,10 @@ class Node(NamedTuple):
         return self.op.macs(*self.shapes)
 
     @property
+    def scratch_bytes(self) -> int:
+        return FLOAT_BYTES * self.op.scratch(*self.shapes)
+
+    @property
     def traffic_bytes(self) -> int:
         """Bytes read and written: inputs, parameters and output, each once."""
         return FLOAT_BYTES * (sum(map(prod, self.shapes)) + self.params + prod(self.shape))
@@ -152,19 +156,25 @@ class Graph:
 
     @cached_property
     def alive_bytes(self) -> tuple[int, ...]:
-        """For each node, the bytes of activations alive while it runs, its inputs and output among them."""
+        """For each node, the most bytes of activations alive while it runs.
+
+        First its inputs and its output; then, its inputs freed if they can be, its output and what it needs within.
+        """
         last = {i: place for place, node in enumerate(self.nodes) for i in node.inputs}
         sizes = [FLOAT_BYTES * prod(node.shape) for node in self.nodes]
         alive, peaks = 0, []
         for place, node in enumerate(self.nodes):
-            alive += sizes[place]
-            peaks.append(alive)
-            alive -= sum([sizes[i] for i in set(node.inputs) if last[i] == place])
+            first = alive + sizes[place]
+            alive = first - sum([sizes[i] for i in set(node.inputs) if last[i] == place])
+            peaks.append(max(first, alive + node.scratch_bytes))
         return tuple(peaks)
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes of activations alive at once when nodes run in order and each frees its inputs as early as it can."""
+        """Most bytes of activations alive at once when nodes run in order and each frees its inputs as early as it can.
+
+        What an op makes and drops within itself counts, such as the scores of an attention (`Op.scratch`).
+        """
         return max(self.alive_bytes)
 
     @property
@@ -225,7 +235,7 @@ class Summary:
 
 
 class Step(NamedTuple):
-    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished), and what it costs.
+    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished) and needs within, its costs.
 
     It runs a `kernel`, or the `inner` block of a `Layer`, or nothing.
     """
@@ -236,6 +246,7 @@ class Step(NamedTuple):
     inner: Summary | None
     reads: tuple[int, ...]
     size: int
+    scratch: int = 0
 
 
 @lru_cache(maxsize=1 << 17)
@@ -283,7 +294,8 @@ def _step(op: Op, shapes: tuple[Shape, ...]) -> Step:
         return Step(params, macs, None, None, (inputs.index(value),), 0)
     kernel = (value.op, tuple([x.shape for x in value.inputs]))
     reads = tuple([inputs.index(x) for x in value.inputs])
-    return Step(params, macs, kernel, None, reads, FLOAT_BYTES * prod(value.shape))
+    scratch = value.op.scratch(*kernel[1])
+    return Step(params, macs, kernel, None, reads, FLOAT_BYTES * prod(value.shape), FLOAT_BYTES * scratch)
 
 
 def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, Step]]) -> tuple[int, int]:
@@ -309,8 +321,9 @@ def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, Step]]) -> tupl
             most = max(most, others + step.inner.peaks[not freed])
             held_most = max(held_most, others + held + step.inner.peaks[not freed or x in inputs])
         else:
-            most = max(most, alive + step.size)
-            held_most = max(held_most, alive + held + step.size)
+            first, then = alive + step.size, alive + step.size + step.scratch
+            most = max(most, first, then - sum(sizes[x] for x in freed))
+            held_most = max(held_most, held + first, held + then - sum(sizes[x] for x in freed if x not in inputs))
         alive += step.size
         for x in freed:
             alive -= sizes[x]

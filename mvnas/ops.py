@@ -95,6 +95,10 @@ class Op:
         """Multiply-accumulates of one forward pass at batch 1, in matrix products and convolutions."""
         return 0
 
+    def scratch(self, *xs: Any, **_: Any) -> int:
+        """Numbers that the deployed op makes and drops again, alive beside its output once its inputs have been read."""
+        return 0
+
     def module(self, *xs: Any, **_: Any) -> Module:
         """Fresh torch module. Ops without parameters define `forward` on tensors instead."""
         from mvnas.nn import Function
@@ -172,6 +176,9 @@ class Conv(Op):
     def macs(self, x: Map) -> int:
         return prod(self.shape(x)) * (x.c // self.groups) * self.kernel**2
 
+    def scratch(self, x: Map) -> int:
+        return prod(self.shape(x)) if self.act == "silu" else 0  # a sigmoid and what it multiplies
+
     def module(self, x: Map) -> Module:
         from mvnas import nn
 
@@ -217,6 +224,9 @@ class Linear(Op):
     def macs(self, x: Tokens | Vector) -> int:
         return prod(x) * self.out
 
+    def scratch(self, x: Tokens | Vector) -> int:
+        return prod(self.shape(x)) if self.act == "silu" else 0
+
     def module(self, x: Tokens | Vector) -> Module:
         from mvnas import nn
 
@@ -249,6 +259,9 @@ class LayerNorm(Op):
     def params(self, x: Tokens) -> int:
         return 2 * x.c * self.affine
 
+    def scratch(self, x: Tokens) -> int:
+        return prod(x)  # the squares
+
     def module(self, x: Tokens) -> Module:
         from mvnas import nn
 
@@ -278,6 +291,9 @@ class Attention(Op):
     def macs(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return 2 * prod(q) * k.n
 
+    def scratch(self, q: Tokens, k: Tokens, v: Tokens) -> int:
+        return q.p * self.heads * q.n * k.n + prod(k) + prod(v)  # scores, and inputs with the heads first
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from mvnas import nn
 
@@ -297,6 +313,9 @@ class Unfold(Op):
             raise SpaceError(f"the patch must divide the map, but got patch {self.patch} on a map of {x.h} x {x.w}")
         pixels = self.patch * self.patch
         return Tokens(pixels, x[1] * x[2] // pixels, x[0])
+
+    def scratch(self, x: Map) -> int:
+        return prod(x)  # it moves twice
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
@@ -319,6 +338,9 @@ class Fold(Op):
 
     def shape(self, x: Tokens, like: Map | None = None) -> Map:
         return Map(x[2], like[1], like[2]) if like else Map(x[2], *self.size)
+
+    def scratch(self, x: Tokens, like: Map | None = None) -> int:
+        return prod(x)
 
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
         b, _, n, c = x.shape

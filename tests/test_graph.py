@@ -86,15 +86,20 @@ def test_deployment_keeps_the_work_and_drops_the_norms(arch: Arch) -> None:
 
 
 def longest_way_to_peak(graph: Graph) -> int:
-    """Peak by simulation: at each step, all tensors that were made and are read now or later, and the one being made."""
+    """Peak by simulation: at each step, all tensors that were made and are read now or later, and the one being made.
+
+    Then those that are read later, and the one being made with what its op needs within.
+    """
     users: dict[int, list[int]] = {i: [] for i in range(len(graph.nodes))}
     for step, node in enumerate(graph.nodes):
         for i in node.inputs:
             users[i].append(step)
     peak = 0
     for step in range(len(graph.nodes)):
-        alive = [i for i in range(step + 1) if i == step or max(users[i], default=0) >= step]
-        peak = max(peak, sum(FLOAT_BYTES * prod(graph.nodes[i].shape) for i in alive))
+        node = graph.nodes[step]
+        for until, scratch in ((step, 0), (step + 1, node.op.scratch(*node.shapes))):
+            alive = [i for i in range(step + 1) if i == step or max(users[i], default=0) >= until]
+            peak = max(peak, FLOAT_BYTES * (scratch + sum(prod(graph.nodes[i].shape) for i in alive)))
     return peak
 
 
