@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from typing import Any, cast, get_type_hints
 
 from mvnas.errors import SpaceError, unknown
-from mvnas.graph import Graph, Summary, summary
+from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Summary, summary
 from mvnas.ops import Input, Map, Shape, Value
 
 Block = Callable[[Value], Value]
@@ -131,8 +131,16 @@ class Arch:
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes of float32 activations alive at once in the deployed graph."""
-        return max([row.peak_bytes for row in self.summaries])
+        """Most bytes of float32 activations alive at once in the deployed graph, the image among them."""
+        first, *others = self.summaries
+        image = FLOAT_BYTES * IMAGE_CHANNELS * self.resolution**2
+        return max([first.peaks[1], *[image + row.peaks[0] for row in others]])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of float32 that it takes to run the network: weights, activations and the pointers of convolutions."""
+        pointers = sum([row.pointers for row in self.summaries])
+        return FLOAT_BYTES * self.params + self.peak_bytes + POINTER_BYTES * pointers
 
     def with_classes(self, classes: int) -> Arch:
         """The same network with another number of classes in its last block."""

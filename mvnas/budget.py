@@ -122,7 +122,7 @@ class Price(Mapping[str, float]):
         "macs": lambda arch, model: arch.macs,
         "latency": lambda arch, model: model.predict(arch).ms,
         "size": lambda arch, model: FLOAT_BYTES * arch.params,
-        "memory": lambda arch, model: arch.peak_bytes,
+        "memory": lambda arch, model: arch.memory_bytes,
     }
 
     def __init__(self, arch: Arch, model: LatencyModel) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mvnas.ops import Input, Layer, Op, Shape, Value
 
 FLOAT_BYTES = 4  # costs in bytes are those of float32, the precision networks are trained and measured in
+POINTER_BYTES = 8
 
 
 class Node(NamedTuple):
@@ -158,14 +159,14 @@ class Graph:
     def alive_bytes(self) -> tuple[int, ...]:
         """For each node, the most bytes of activations alive while it runs.
 
-        First its inputs and its output; then, its inputs freed if they can be, its output and what it needs within.
+        First its inputs and its output; then, its inputs freed if nobody needs them any more, its output and its scratch.
         """
-        last = {i: place for place, node in enumerate(self.nodes) for i in node.inputs}
+        last = {i: place for place, node in enumerate(self.nodes) for i in node.inputs if self.nodes[i].inputs}
         sizes = [FLOAT_BYTES * prod(node.shape) for node in self.nodes]
         alive, peaks = 0, []
         for place, node in enumerate(self.nodes):
             first = alive + sizes[place]
-            alive = first - sum([sizes[i] for i in set(node.inputs) if last[i] == place])
+            alive = first - sum([sizes[i] for i in set(node.inputs) if last.get(i) == place])
             peaks.append(max(first, alive + node.scratch_bytes))
         return tuple(peaks)
 
@@ -173,9 +174,16 @@ class Graph:
     def peak_bytes(self) -> int:
         """Most bytes of activations alive at once when nodes run in order and each frees its inputs as early as it can.
 
-        What an op makes and drops within itself counts, such as the scores of an attention (`Op.scratch`).
+        What an op makes and drops within itself counts, such as the scores of an attention (`Op.scratch`). The graph's
+        inputs belong to the caller and are never freed.
         """
         return max(self.alive_bytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that it takes to run the deployed graph: weights, activations and the pointers of convolutions."""
+        pointers = sum(node.op.pointers(*node.shapes) for node in self.work)
+        return FLOAT_BYTES * self.params + self.peak_bytes + POINTER_BYTES * pointers
 
     @property
     def costs(self) -> Costs:
@@ -222,20 +230,20 @@ class Summary:
                 counts[kernel] = counts.get(kernel, 0) + count
         return tuple(counts.items())
 
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes of activations alive at once in the deployed block, its input freed after its last use."""
-        return self.peaks[0]
+    @cached_property
+    def pointers(self) -> int:
+        """Addresses that a runtime keeps for the convolutions of the block."""
+        return sum([step.inner.pointers if step.inner else step.pointers for step in self.steps])
 
     @cached_property
     def peaks(self) -> tuple[int, int]:
-        """`peak_bytes`, and the same if somebody else still needs the block's input."""
+        """Most bytes of activations alive at once in the deployed block: its input freed after its last use; its input held."""
         inputs, _, traced = _trace(self.block, self.shapes)
         return _peaks(inputs, traced)
 
 
 class Step(NamedTuple):
-    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished) and needs within, its costs.
+    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished), and what it costs.
 
     It runs a `kernel`, or the `inner` block of a `Layer`, or nothing.
     """
@@ -247,6 +255,7 @@ class Step(NamedTuple):
     reads: tuple[int, ...]
     size: int
     scratch: int = 0
+    pointers: int = 0
 
 
 @lru_cache(maxsize=1 << 17)
@@ -294,8 +303,8 @@ def _step(op: Op, shapes: tuple[Shape, ...]) -> Step:
         return Step(params, macs, None, None, (inputs.index(value),), 0)
     kernel = (value.op, tuple([x.shape for x in value.inputs]))
     reads = tuple([inputs.index(x) for x in value.inputs])
-    scratch = value.op.scratch(*kernel[1])
-    return Step(params, macs, kernel, None, reads, FLOAT_BYTES * prod(value.shape), FLOAT_BYTES * scratch)
+    size, scratch = FLOAT_BYTES * prod(value.shape), FLOAT_BYTES * value.op.scratch(*kernel[1])
+    return Step(params, macs, kernel, None, reads, size, scratch, value.op.pointers(*kernel[1]))
 
 
 def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, Step]]) -> tuple[int, int]:

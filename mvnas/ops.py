@@ -99,6 +99,10 @@ class Op:
         """Numbers that the deployed op makes and drops again, alive beside its output once its inputs have been read."""
         return 0
 
+    def pointers(self, *xs: Any, **_: Any) -> int:
+        """Addresses of pixels that a runtime keeps for the op, as indirect convolutions do (arXiv:1907.02129)."""
+        return 0
+
     def module(self, *xs: Any, **_: Any) -> Module:
         """Fresh torch module. Ops without parameters define `forward` on tensors instead."""
         from mvnas.nn import Function
@@ -178,6 +182,13 @@ class Conv(Op):
 
     def scratch(self, x: Map) -> int:
         return prod(self.shape(x)) if self.act == "silu" else 0  # a sigmoid and what it multiplies
+
+    def pointers(self, x: Map) -> int:
+        _, h, w = self.shape(x)
+        if self.kernel == 1:
+            return 0
+        shared = self.groups == x.c > 1  # a depthwise window keeps the columns that it shares with the one before
+        return h * self.kernel * (self.kernel + (w - 1) * (min(self.stride, self.kernel) if shared else self.kernel))
 
     def module(self, x: Map) -> Module:
         from mvnas import nn

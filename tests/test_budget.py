@@ -142,7 +142,7 @@ def test_prices_are_those_of_the_architecture() -> None:
     costs = price(arch, MODEL)
     assert costs == {
         "params": arch.params, "macs": arch.macs, "latency": MODEL.predict(arch).ms,
-        "size": 4 * arch.params, "memory": arch.peak_bytes,
+        "size": 4 * arch.params, "memory": arch.memory_bytes,
     }  # fmt: skip
 
 

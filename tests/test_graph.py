@@ -70,6 +70,8 @@ def test_summaries_equal_the_flat_graph(arch: Arch) -> None:
     assert kernels == Counter(node.key for node in shipped.work)
     assert (arch.params, arch.macs) == (graph.params, graph.macs)
     assert arch.peak_bytes == shipped.peak_bytes
+    folded = FLOAT_BYTES * (arch.params - shipped.params)
+    assert arch.memory_bytes == shipped.memory_bytes + folded
     assert arch.summaries[-1].shape == graph.output.shape == shipped.output.shape
 
 
@@ -86,7 +88,7 @@ def test_deployment_keeps_the_work_and_drops_the_norms(arch: Arch) -> None:
 
 
 def longest_way_to_peak(graph: Graph) -> int:
-    """Peak by simulation: at each step, all tensors that were made and are read now or later, and the one being made.
+    """Peak by simulation: at each step, inputs, all tensors that were made and are read now or later, and the one being made.
 
     Then those that are read later, and the one being made with what its op needs within.
     """
@@ -98,7 +100,7 @@ def longest_way_to_peak(graph: Graph) -> int:
     for step in range(len(graph.nodes)):
         node = graph.nodes[step]
         for until, scratch in ((step, 0), (step + 1, node.op.scratch(*node.shapes))):
-            alive = [i for i in range(step + 1) if i == step or max(users[i], default=0) >= until]
+            alive = [i for i in range(step + 1) if i == step or max(users[i], default=0) >= until or not graph.nodes[i].inputs]
             peak = max(peak, FLOAT_BYTES * (scratch + sum(prod(graph.nodes[i].shape) for i in alive)))
     return peak
 
@@ -139,7 +141,7 @@ def test_summaries_equal_the_flat_graph_of_any_block(seed: int) -> None:
     shipped, found = graph.deployed(), summary(block, (size,))
     assert (found.params, found.macs, found.shape) == (graph.params, graph.macs, graph.output.shape)
     assert Counter(dict(found.kernels)) == Counter(node.key for node in shipped.work)
-    assert found.peak_bytes == shipped.peak_bytes == longest_way_to_peak(shipped)
+    assert found.peaks[1] == shipped.peak_bytes == longest_way_to_peak(shipped)
 
 
 @each_arch
