@@ -30,6 +30,10 @@ class UnmeasuredError(TableError):
     """An op that lies outside what a latency table has measured."""
 
 
+class EnergyError(MvnasError):
+    """Energy that cannot be read: no counter, no permission, or a power log that does not tell."""
+
+
 class StudyError(MvnasError):
     """A study that is missing, or that a command contradicts."""
 

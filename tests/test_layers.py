@@ -23,7 +23,7 @@ LAYERS = {
     0: "errors ops graph __init__",
     1: "arch blocks score space table",
     2: "budget holdout latency nn pretrained regression transfer",
-    3: "backends datasets training",
+    3: "backends datasets energy training",
     4: "clock export measure network plot report search study",
     5: "cli",
 }

@@ -1,0 +1,166 @@
+"""Energy that a machine drew between two marks: from the counters of its packages, or from the log of a power meter."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from time import time
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from mvnas.errors import EnergyError
+
+POWERCAP = Path("/sys/class/powercap")
+COLUMNS = ("time", "watts")
+
+Mark = TypeVar("Mark")
+
+
+class Counter(Protocol[Mark]):
+    """Where energy is read. It is that of the whole package or device: idle power and other processes count."""
+
+    def mark(self) -> Mark:
+        """Now, as the counter knows it."""
+        ...
+
+    def joules(self, start: Mark, end: Mark) -> float:
+        """Energy drawn between two marks.
+
+        Raises:
+            EnergyError: the counter does not know it.
+        """
+        ...
+
+
+def millijoules(counter: Counter[Mark], start: Mark, end: Mark, *, runs: int) -> float:
+    """Energy of one of `runs` runs that filled the time between two marks."""
+    return 1e3 * counter.joules(start, end) / runs
+
+
+@dataclass(frozen=True)
+class Rapl:
+    """Energy counters of all processor packages, through Linux's powercap (Documentation/power/powercap/powercap.rst).
+
+    A mark is a reading in microjoules a package, in the order of their folders. A counter may wrap around once between
+    two marks, which takes minutes at least. Cores and memory controllers within a package are counted by it already.
+
+    Raises:
+        EnergyError: there is no package.
+    """
+
+    root: Path = POWERCAP
+
+    def __post_init__(self) -> None:
+        if not self._packages():
+            raise EnergyError(
+                f"{self.root} must hold the energy counter of a package, but holds none; use the log of a power meter"
+            )
+
+    def mark(self) -> tuple[int, ...]:
+        """A reading of each package.
+
+        Raises:
+            EnergyError: a counter cannot be read: most systems let only root do so.
+        """
+        return self._read("energy_uj")
+
+    def joules(self, start: tuple[int, ...], end: tuple[int, ...]) -> float:
+        spans = self._read("max_energy_range_uj")
+        return 1e-6 * sum((b - a) % span for a, b, span in zip(start, end, spans, strict=True))
+
+    def _packages(self) -> list[Path]:
+        return sorted(zone.parent for zone in self.root.glob("intel-rapl:*/name") if _text(zone).startswith("package"))
+
+    def _read(self, name: str) -> tuple[int, ...]:
+        return tuple([int(_text(zone / name)) for zone in self._packages()])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise EnergyError(f"{file} must be readable, but: {error.strerror}") from None
+
+
+@dataclass(frozen=True)
+class PowerLog:
+    """The CSV that a power meter writes: columns `time`, in Unix seconds or ISO 8601 with its offset from UTC, and `watts`.
+
+    A mark is a time in Unix seconds. The file is read when energy is asked for, so the meter may still be writing while
+    marks are made. Power between two rows lies on the line between them.
+    """
+
+    path: Path
+
+    def mark(self) -> float:
+        return time()
+
+    def joules(self, start: float, end: float) -> float:
+        """Energy between two times.
+
+        Raises:
+            EnergyError: the log cannot be read, is damaged, or does not span these times.
+        """
+        times, watts = self._rows()
+        if not times[0] <= start <= end <= times[-1]:
+            raise EnergyError(
+                f"{self.path} must span the time from {start:.3f} to {end:.3f}, but spans {times[0]:.3f} to {times[-1]:.3f}"
+            )
+        inside = times[(times > start) & (times < end)]
+        points = np.concatenate(([start], inside, [end]))
+        power = np.interp(points, times, watts)
+        return float(np.sum(np.diff(points) * (power[1:] + power[:-1]) / 2))
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times and watts of all rows."""
+        try:
+            with self.path.open(newline="", encoding="utf-8") as stream:
+                reader = csv.DictReader(stream)
+                if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                    raise EnergyError(f"{self.path} must have the columns time and watts, but has {reader.fieldnames}")
+                rows = [self._row(reader.line_num, row) for row in reader]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise EnergyError(f"{self.path} must be a readable CSV, but: {error}") from None
+        if not rows:
+            raise EnergyError(f"{self.path} must hold rows of power, but holds none")
+        numbers, times, watts = map(np.array, zip(*rows, strict=True))
+        falls = np.flatnonzero(np.diff(times) <= 0)
+        if falls.size:
+            raise EnergyError(
+                f"{self.path}, row {numbers[falls[0] + 1]}, column time: must be later than the row before, but is not"
+            )
+        return times, watts
+
+    def _row(self, number: int, row: dict[str, str]) -> tuple[int, float, float]:
+        told, power = row["time"] or "", row["watts"] or ""
+        seconds, watts = _number(told), _number(power)
+        if seconds is None:
+            seconds = _moment(told)
+        if seconds is None:
+            raise EnergyError(
+                f"{self.path}, row {number}, column time: must be Unix seconds, or ISO 8601 with its offset from UTC, but got {told!r}"
+            )
+        if watts is None or watts < 0:
+            raise EnergyError(f"{self.path}, row {number}, column watts: must be a number from 0, but got {power!r}")
+        return number, seconds, watts
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) else None
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds of an ISO 8601 time, None if it is none or has no offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
