@@ -22,7 +22,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from scipy.stats import kendalltau
 
-from mvnas.arch import Arch
 from mvnas.backends import backend
 from mvnas.budget import price
 from mvnas.graph import FLOAT_BYTES, Graph

@@ -92,7 +92,7 @@ def export(
         "arch": arch.to_json(),
         "params": arch.params,
         "macs": arch.macs,
-        "peak_bytes": arch.peak_bytes,
+        "memory_bytes": arch.memory_bytes,
         **(card or {}),
         "files": {row.path.name: {"format": row.format, **row.figures} for row in done},
         "versions": {"mvnas": __version__, "torch": version("torch")},

@@ -19,7 +19,7 @@ from mvnas.study import Study
 
 SAMPLES = 2000
 
-COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "params", "macs", "peak_bytes",
+COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "params", "macs", "memory_bytes",
            "resolution")  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def frontier_table(study: Study) -> str:
                 f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
                 show("params", score.params),
                 show("macs", score.macs),
-                show("memory", score.peak_bytes),
+                show("memory", score.memory_bytes),
                 str(score.arch.resolution),
                 "knee" if score == knee else "",
             )
@@ -111,6 +111,7 @@ def network_json(arch: Arch, model: LatencyModel) -> dict[str, Any]:
     return {
         "params": arch.params,
         "macs": arch.macs,
+        "memory_bytes": arch.memory_bytes,
         "peak_bytes": arch.peak_bytes,
         "latency_ms": estimate.ms,
         "latency_low_ms": estimate.low_ms,
@@ -136,7 +137,7 @@ def network_json(arch: Arch, model: LatencyModel) -> dict[str, Any]:
 
 def network_table(told: dict[str, Any]) -> str:
     """The blocks of `network_json` as text."""
-    rows = [("block", "output", "params", "MACs", "memory", "ms", "share")]
+    rows = [("block", "output", "params", "MACs", "activations", "ms", "share")]
     for i, block in enumerate(told["blocks"]):
         rows.append(
             (

@@ -32,7 +32,7 @@ class Score:
     latency_high_ms: float
     params: int
     macs: int
-    peak_bytes: int
+    memory_bytes: int
     number: int = 0
     name: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -217,9 +217,6 @@ class _Run:
             "infeasible": self.sampling.take_infeasible(),
             "latency_low_ms": estimate.low_ms,
             "latency_high_ms": estimate.high_ms,
-            "params": arch.params,
-            "macs": arch.macs,
-            "peak_bytes": arch.peak_bytes,
         }.items():
             trial.set_user_attr(key, value)
         trial.set_constraint("budget", self.task.excess(arch))

@@ -157,17 +157,18 @@ class Study:
         if self.model:
             estimate = self.model.predict(arch)
             latency = estimate.ms, estimate.low_ms, estimate.high_ms
-        costs = {key: known[key] for key in ("params", "macs", "peak_bytes")}
         return Score(
             arch=arch,
             accuracy=trial.values[0],
             latency_ms=latency[0],
             latency_low_ms=latency[1],
             latency_high_ms=latency[2],
+            params=arch.params,
+            macs=arch.macs,
+            memory_bytes=arch.memory_bytes,
             number=trial.number,
             name=known.get("name", ""),
             sources=sources,
-            **costs,
         )
 
     def failures(self) -> dict[int, str]:

@@ -27,7 +27,7 @@ from mvnas.arch import Arch
 from mvnas.backends import backend, names
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
-from mvnas.graph import Graph, Kernel
+from mvnas.graph import FLOAT_BYTES, Graph, Kernel
 from mvnas.latency import kind
 from mvnas.ops import Attention, Conv, Map, Op, State, Tokens
 from mvnas.space import Space
@@ -100,6 +100,40 @@ def kernels(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> list[tupl
         rows.append((graph, folder / f"{i}.tflite", nn.arbitrary(graph)))
         backend("tflite").export(*rows[-1])
     return rows
+
+
+def alive_bytes(path: Path) -> int:
+    """Most bytes of tensors of a TFLite file alive at once, its inputs throughout.
+
+    A reshape is a view, a pad merges into the convolution after it, and an op that maps its input number by number
+    overwrites one that nobody reads later.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    from mvnas.backends.tflite import op_names
+
+    file = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0).subgraphs[0]
+    place = list(range(len(file.tensors)))  # of each tensor, the first that lies where it lies
+    steps = []
+    for name, op in zip(op_names(path), file.operators, strict=True):
+        steps.append((name, [i for i in op.inputs.tolist() if not file.tensors[i].buffer], int(op.outputs[0])))
+    last = {i: step for step, (_, reads, _) in enumerate(steps) for i in reads}
+    forever = {int(i): len(steps) for i in file.inputs}
+    ends = [forever.get(i, last.get(i, len(steps))) for i in range(len(file.tensors))]
+    sizes = [4 * int(np.prod(tensor.shape)) for tensor in file.tensors]
+    for step, (name, reads, made) in enumerate(steps):
+        free = [i for i in reads if ends[place[i]] == step and sizes[i] == sizes[made]]
+        if name in ("RESHAPE", "PAD"):
+            place[made] = place[reads[0]]
+        elif name in ("MUL", "SUB", "LOGISTIC", "HARD_SWISH", "SOFTMAX") and free:
+            place[made] = place[free[0]]
+        ends[place[made]] = max(ends[place[made]], ends[made])
+    alive, most = set(forever), 0
+    for step, (_, _, made) in enumerate(steps):
+        alive.add(place[made])
+        most = max(most, sum(sizes[i] for i in alive))
+        alive = {i for i in alive if ends[i] > step}
+    return most
 
 
 def compute(graph: Graph, weights: State, inputs: list[np.ndarray]) -> np.ndarray:
@@ -260,6 +294,18 @@ def test_onnx_is_one_file_and_valid(exported: Files) -> None:
 
 
 class TestTFLite:
+    def test_what_an_op_makes_and_drops_is_what_its_file_does(self, kernels: list[tuple[Graph, Path, State]]) -> None:
+        for graph, path, _ in kernels:
+            assert alive_bytes(path) == pytest.approx(graph.peak_bytes, rel=0.1), graph.output.op
+
+    @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevit_s"])
+    def test_activations_of_a_network_are_those_of_its_file(self, name: str, tmp_path: Path) -> None:
+        arch = Space.load(name).arch()
+        graph = arch.graph().deployed()
+        backend("tflite").export(graph, tmp_path / "n.tflite", nn.arbitrary(graph))
+        assert alive_bytes(tmp_path / "n.tflite") == pytest.approx(arch.peak_bytes, rel=0.01)
+        assert (tmp_path / "n.tflite").stat().st_size == pytest.approx(FLOAT_BYTES * arch.params, rel=0.01)
+
     def test_no_tensor_has_more_than_four_axes(self, exported: Files, kernels: list[Any]) -> None:
         from mvnas.backends.tflite import tensor_ranks
 

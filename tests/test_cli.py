@@ -152,7 +152,7 @@ def test_predict_mobilevit_s(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(capsys.readouterr().out)
     assert (told["params"], told["macs"]) == (5_578_632, 2_000_831_488)
     assert told["latency_low_ms"] < told["latency_ms"] < told["latency_high_ms"]
-    assert {"peak_bytes", "device", "blocks"} <= set(told)
+    assert {"memory_bytes", "peak_bytes", "device", "blocks"} <= set(told)
     assert main(["predict", "mobilevit_s"]) == 0
     assert "5,578,632 parameters" in capsys.readouterr().out
 

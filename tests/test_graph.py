@@ -100,7 +100,11 @@ def longest_way_to_peak(graph: Graph) -> int:
     for step in range(len(graph.nodes)):
         node = graph.nodes[step]
         for until, scratch in ((step, 0), (step + 1, node.op.scratch(*node.shapes))):
-            alive = [i for i in range(step + 1) if i == step or max(users[i], default=0) >= until or not graph.nodes[i].inputs]
+            alive = [
+                i
+                for i in range(step + 1)
+                if i == step or max(users[i], default=0) >= until or not graph.nodes[i].inputs
+            ]
             peak = max(peak, FLOAT_BYTES * (scratch + sum(prod(graph.nodes[i].shape) for i in alive)))
     return peak
 
