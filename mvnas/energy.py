@@ -43,25 +43,25 @@ def millijoules(counter: Counter[Mark], start: Mark, end: Mark, *, runs: int) ->
 
 @dataclass(frozen=True)
 class Rapl:
-    """Energy counters of all processor packages, through Linux's powercap (Documentation/power/powercap/powercap.rst).
+    """Energy counters of all processor packages and their memory, by Linux's powercap (Documentation/power/powercap).
 
-    A mark is a reading in microjoules a package, in the order of their folders. A counter may wrap around once between
-    two marks, which takes minutes at least. Cores and memory controllers within a package are counted by it already.
+    A mark is a reading of each counter in microjoules, in the order of their folders. A counter may wrap around once
+    between two marks, which takes minutes at least. Cores and graphics are counted by the package that they are in.
 
     Raises:
-        EnergyError: there is no package.
+        EnergyError: there is no counter.
     """
 
     root: Path = POWERCAP
 
     def __post_init__(self) -> None:
-        if not self._packages():
+        if not self._zones():
             raise EnergyError(
                 f"{self.root} must hold the energy counter of a package, but holds none; use the log of a power meter"
             )
 
     def mark(self) -> tuple[int, ...]:
-        """A reading of each package.
+        """A reading of each counter.
 
         Raises:
             EnergyError: a counter cannot be read: most systems let only root do so.
@@ -72,11 +72,12 @@ class Rapl:
         spans = self._read("max_energy_range_uj")
         return 1e-6 * sum((b - a) % span for a, b, span in zip(start, end, spans, strict=True))
 
-    def _packages(self) -> list[Path]:
-        return sorted(zone.parent for zone in self.root.glob("intel-rapl:*/name") if _text(zone).startswith("package"))
+    def _zones(self) -> list[Path]:
+        names = sorted(self.root.glob("intel-rapl:*/name"))
+        return [file.parent for file in names if _text(file).startswith(("package", "dram"))]
 
     def _read(self, name: str) -> tuple[int, ...]:
-        return tuple([int(_text(zone / name)) for zone in self._packages()])
+        return tuple([int(_text(zone / name)) for zone in self._zones()])
 
 
 def _text(file: Path) -> str:

@@ -180,12 +180,6 @@ class Graph:
         return max(self.alive_bytes)
 
     @property
-    def memory_bytes(self) -> int:
-        """Bytes that it takes to run the deployed graph: weights, activations and the pointers of convolutions."""
-        pointers = sum(node.op.pointers(*node.shapes) for node in self.work)
-        return FLOAT_BYTES * self.params + self.peak_bytes + POINTER_BYTES * pointers
-
-    @property
     def costs(self) -> Costs:
         return Costs(self.params, self.macs, self.traffic_bytes, self.peak_bytes)
 

@@ -25,16 +25,17 @@ def write_log(path: Path, *rows: str) -> PowerLog:
     return PowerLog(path)
 
 
-def test_packages_add_up_and_what_lies_within_or_about_them_does_not(tmp_path: Path) -> None:
-    zones = {"intel-rapl:0": "package-0", "intel-rapl:0:0": "core", "intel-rapl:1": "package-1", "intel-rapl:2": "psys"}
+def test_packages_and_their_memory_add_up_and_what_they_hold_already_does_not(tmp_path: Path) -> None:
+    zones = {"intel-rapl:0": "package-0", "intel-rapl:0:0": "core", "intel-rapl:0:1": "dram"}
+    zones |= {"intel-rapl:1": "package-1", "intel-rapl:2": "psys"}
     for folder, name in zones.items():
         write_zone(tmp_path, folder, name, 1_000_000)
     counter = Rapl(tmp_path)
     start = counter.mark()
     for folder, name in zones.items():
         write_zone(tmp_path, folder, name, 3_500_000)
-    assert counter.joules(start, counter.mark()) == pytest.approx(5.0)
-    assert millijoules(counter, start, counter.mark(), runs=100) == pytest.approx(50.0)
+    assert counter.joules(start, counter.mark()) == pytest.approx(7.5)
+    assert millijoules(counter, start, counter.mark(), runs=100) == pytest.approx(75.0)
 
 
 def test_a_counter_wraps_around(tmp_path: Path) -> None:

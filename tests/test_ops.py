@@ -89,6 +89,17 @@ def test_the_stated_costs_are_those_of_the_module(op: Op, shapes: tuple[Shape, .
         assert 2 * form.macs == counter.get_total_flops()
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_a_convolution_keeps_where_its_windows_read(kernel: int, stride: int) -> None:
+    """Every pixel of every window; a depthwise one, every pixel of a row of windows once."""
+    x, reach = Map(4, 9, 12), range(kernel)
+    _, h, w = Conv(4, kernel, stride).shape(x)
+    windows = [[(i, a, stride * j + b) for a in reach for b in reach] for i in range(h) for j in range(w)]
+    assert Conv(4, kernel, stride).pointers(x) == sum(map(len, windows))
+    assert Conv(4, kernel, stride, groups=4).pointers(x) == len({pixel for window in windows for pixel in window})
+    assert Conv(4, 1, stride).pointers(x) == 0
+
+
 @torch.no_grad()
 def assert_deploys(graph: Graph) -> None:
     """The deployed form of `graph`, with random weights, biases and statistics, computes the same."""
