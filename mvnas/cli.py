@@ -346,7 +346,7 @@ def _measure(args: argparse.Namespace) -> None:
         f"{args.table}: {told['ops']} ops and {told['networks']} networks; {covered:.0%} of random networks of {args.space} can be priced"
     )
     print(
-        f"the reference op took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most"
+        f"the reference ops took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most"
     )
     for name, row in rows.items():
         print(f"{name}: off by {row['mape']:.1%} on average, {row['worst']:.1%} at worst")

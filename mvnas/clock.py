@@ -15,36 +15,37 @@ from statistics import mean, median
 from tempfile import gettempdir
 from typing import NamedTuple
 
-from mvnas.backends import Device, Profiler, Runtime
-from mvnas.backends._timing import Sample
+from mvnas.backends import Device, Profiler, Runtime, Sample
 from mvnas.errors import TableError
 from mvnas.table import Timing
 
-DRIFT = 1.1  # a run is clean if the reference op beside it takes at most this times its fastest
+DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this times their fastest
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
-BURST = 0.005  # seconds of runs between two looks at the reference op
+BURST = 0.005  # seconds of runs between two looks at the reference ops
+LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
 
 
 class Clock:
-    """Times files of one runtime, pinned to the quietest cores, in bursts with a reference op before and after each.
+    """Times files of one runtime, pinned to the quietest cores, in bursts with reference ops before and after each.
 
-    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference op shows to be slow, or
-    that another process interrupted, are thrown away as long as patience lasts; the reference op's time is kept beside every timing, so that drift shows.
+    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference ops show to be slow, or
+    that another process interrupted, are thrown away as long as patience lasts; the reference ops' time is kept beside every
+    timing, so that drift shows. There are several, since a neighbour that fills the memory's lanes leaves arithmetic alone.
     """
 
-    def __init__(self, runtime: Runtime, reference: Path) -> None:
+    def __init__(self, runtime: Runtime, references: Sequence[Path]) -> None:
         self.runtime = runtime
         threads = int(runtime.conditions()["threads"])
-        trials = {cores: self._settle(reference, cores) for cores in core_groups(threads)}
+        trials = {cores: self._settle(references, cores) for cores in core_groups(threads)}
         self.fastest = min(min(times) for times in trials.values())
         self.cores = max(trials, key=lambda cores: mean(ms <= DRIFT * self.fastest for ms in trials[cores]))
         with pinned(self.cores):
-            self._reference = runtime.stopwatch(reference)
+            self._references = [runtime.stopwatch(path) for path in references]
 
-    def _settle(self, reference: Path, cores: tuple[int, ...]) -> list[float]:
-        """Times of the reference op on some cores."""
+    def _settle(self, references: Sequence[Path], cores: tuple[int, ...]) -> list[float]:
+        """Times of the reference ops on some cores."""
         with pinned(cores):
-            self._reference = self.runtime.stopwatch(reference)
+            self._references = [self.runtime.stopwatch(path) for path in references]
             end = time.monotonic() + SETTLE
             times = [self._reference_ms()]
             while time.monotonic() < end and times[0] > 0:
@@ -52,7 +53,7 @@ class Clock:
             return times
 
     def _reference_ms(self) -> float:
-        return min(self._reference() for _ in range(4))
+        return sum(min(run() for _ in range(LOOKS)) for run in self._references)
 
     def time(self, path: Path, *, openings: int, runs: int, seconds: float, patience: float) -> Timing:
         """Timing of a file: of its clean runs, or of all where too few were clean in time.
@@ -69,9 +70,9 @@ class Clock:
         return Timing(min(taken), median(taken), len(taken), median([burst.reference_ms for burst in used]), now())
 
     def profile(self, path: Path, *, seconds: float, patience: float) -> tuple[Mapping[str, Sequence[float]], float]:
-        """Milliseconds of each run of each node of a network inside it, and of the reference op beside it.
+        """Milliseconds of each run of each node of a network inside it, and of the reference ops beside it.
 
-        The first profile between two clean looks at the reference op counts, or that beside the fastest where none was clean in time.
+        The first profile between two clean looks at the reference ops counts, or that beside the fastest where none was clean in time.
         """
         assert isinstance(self.runtime, Profiler)
         end = time.monotonic() + patience
@@ -105,15 +106,15 @@ class Clock:
 
 
 class DeviceClock(Clock):
-    """Times files on a device that times itself, each between two looks at a reference op."""
+    """Times files on a device that times itself, each between two looks at the reference ops."""
 
-    def __init__(self, runtime: Device, reference: Path) -> None:
+    def __init__(self, runtime: Device, references: Sequence[Path]) -> None:
         self.runtime, self.device, self.cores = runtime, runtime, ()
-        self.reference = reference
+        self.references = list(references)
         self.fastest = min(self._reference_ms() for _ in range(3))
 
     def _reference_ms(self) -> float:
-        return self.device.samples([self.reference], runs=4, seconds=BURST)[0].min_ms
+        return sum(look.min_ms for look in self.device.samples(self.references, runs=LOOKS, seconds=BURST))
 
     def time(self, path: Path, *, openings: int, runs: int, seconds: float, patience: float) -> Timing:
         """Timing of a file: of its clean samples, or of all where none was clean in time."""
@@ -121,10 +122,11 @@ class DeviceClock(Clock):
         found: list[tuple[Sample, float]] = []
         clean: list[tuple[Sample, float]] = []
         while len(clean) < openings and (time.monotonic() < end or not found):
-            paths = [self.reference, path, self.reference]
-            before, sample, after = self.device.samples(paths, runs=-(-runs // openings), seconds=seconds / openings)
-            self.fastest = min(self.fastest, before.min_ms, after.min_ms)
-            found.append((sample, max(before.min_ms, after.min_ms)))
+            before = self._reference_ms()
+            (sample,) = self.device.samples([path], runs=-(-runs // openings), seconds=seconds / openings)
+            after = self._reference_ms()
+            self.fastest = min(self.fastest, before, after)
+            found.append((sample, max(before, after)))
             clean = [row for row in found if row[1] <= DRIFT * self.fastest]
         used = clean or found
         return Timing(
@@ -137,7 +139,7 @@ class DeviceClock(Clock):
 
 
 class _Burst(NamedTuple):
-    """A few runs in a row, the slower of the reference op before and after them, and whether others interrupted."""
+    """A few runs in a row, the slower of the reference ops before and after them, and whether others interrupted."""
 
     ms: list[float]
     reference_ms: float
@@ -147,9 +149,9 @@ class _Burst(NamedTuple):
         return self.reference_ms <= DRIFT * fastest and not self.interrupted
 
 
-def clock(runtime: Runtime, reference: Path) -> Clock:
+def clock(runtime: Runtime, references: Sequence[Path]) -> Clock:
     """The clock that suits a runtime."""
-    return DeviceClock(runtime, reference) if isinstance(runtime, Device) else Clock(runtime, reference)
+    return DeviceClock(runtime, references) if isinstance(runtime, Device) else Clock(runtime, references)
 
 
 def now() -> str:

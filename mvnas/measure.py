@@ -28,7 +28,7 @@ from mvnas.errors import ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
 from mvnas.nn import arbitrary
-from mvnas.ops import Conv, Map
+from mvnas.ops import Add, Conv, Map
 from mvnas.regression import Regression
 from mvnas.space import Space, published
 from mvnas.table import (
@@ -46,7 +46,10 @@ from mvnas.table import (
 )
 from mvnas.transfer import informative
 
-REFERENCE = (Conv(128, norm=False, bias=True, act=""), (Map(128, 32, 32),))
+REFERENCES: tuple[Kernel, ...] = (  # one bound by arithmetic, and one by memory
+    (Conv(128, norm=False, bias=True, act=""), (Map(128, 32, 32),)),
+    (Add(), (Map(64, 128, 128), Map(64, 128, 128))),
+)
 CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table serves any data
 BATCH = 32  # kernels converted together
 OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
@@ -80,12 +83,13 @@ class Protocol:
             f"minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened {self.op_openings} times; "
             f"an op {SUSPICIOUS} times above what its kind lets expect is timed again, {SECOND_LOOKS} times at most"
         )
+        references = ", ".join(f"{write_op(op)} on {write_shapes(shapes)}" for op, shapes in REFERENCES)
         within = f"ops by the runtime's profile of a network in {self.network_seconds} s, the mean of a network's equal ops, the median of networks"
         return (
             f"batch 1; pinned to the quietest cores; {within if inside else alone}; "
             f"at least {self.network_runs} clean runs and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
-            f"networks; a run is clean if the reference op {write_op(REFERENCE[0])} on {write_shapes(REFERENCE[1])} just "
-            f"before and just after it takes at most {DRIFT} times its fastest and the process was not interrupted; tried for {self.op_patience} s an op and "
+            f"networks; a run is clean if the reference ops ({references}) just before and just after it take at most {DRIFT} times their "
+            f"fastest and the process was not interrupted; tried for {self.op_patience} s an op and "
             f"{self.network_patience} s a network, after which all runs count"
         )
 
@@ -288,7 +292,7 @@ class Files:
     def convert(self, kernels: Sequence[Kernel], archs: Sequence[Arch], progress: Progress) -> None:
         """Make the files that are missing: kernels many at a time, networks one by one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        left = [kernel for kernel in (*kernels, REFERENCE) if not self.kernel(kernel).exists()]
+        left = [kernel for kernel in (*kernels, *REFERENCES) if not self.kernel(kernel).exists()]
         networks = [arch for arch in archs if not self.network(arch).exists()]
         for start in range(0, len(left), BATCH):
             batch = left[start : start + BATCH]
@@ -321,15 +325,18 @@ class _Session:
         """What the table holds of ops."""
         return Table.load(self.folder).ops if (self.folder / "ops.csv").exists() else {}
 
+    def _clean(self, timing: Timing) -> bool:
+        return timing.reference_ms <= DRIFT * self.clock.fastest
+
     def time_ops(self, kernels: Sequence[Kernel], total: int, end: float = inf) -> None:
         """Time kernels that the table lacks, or has from when the machine was slow, until `end`; `total` is for the progress."""
-        clean = {k for k, timing in self.done().items() if timing.reference_ms <= DRIFT * self.clock.fastest}
+        clean = {kernel for kernel, timing in self.done().items() if self._clean(timing)}
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
         self._time(left, len(clean), total, end)
 
     def profile(self, archs: Iterable[Arch], total: int) -> None:
         """Time the ops of networks inside them, until the table has `total` or more of which were timed while the machine was fast."""
-        clean = {k for k, timing in self.done().items() if timing.reference_ms <= DRIFT * self.clock.fastest}
+        clean = {kernel for kernel, timing in self.done().items() if self._clean(timing)}
         for arch in archs:
             graph = arch.graph().deployed()
             if len(clean) >= total or clean.issuperset(node.key for node in graph.work):
@@ -373,8 +380,8 @@ class _Session:
             self.progress("ops timed", before + count, max(total, before + len(kernels)))
 
     def time_networks(self, archs: Sequence[Arch]) -> None:
-        """Time every network once a pass, so that passes interleave the networks."""
-        made = {arch: len(timings) for arch, timings in read_passes(self.folder).items()}
+        """Time every network once a pass, so that passes interleave the networks; passes of when the machine was slow do not count."""
+        made = {arch: sum(map(self._clean, timings)) for arch, timings in read_passes(self.folder).items()}
         turns = range(self.protocol.passes)
         left = [(turn, arch) for turn in turns for arch in dict.fromkeys(archs) if made.get(arch, 0) <= turn]
         self.files.convert([], list(dict.fromkeys(arch for _, arch in left)), self.progress)
@@ -400,14 +407,17 @@ def _sitting(
         _start(folder, runtime, protocol, like)
         files = Files(runtime, folder / "build")
         files.convert([], [], progress)
-        yield _Session(files, clock(runtime, files.kernel(REFERENCE)), protocol, folder, progress)
+        yield _Session(
+            files, clock(runtime, [files.kernel(kernel) for kernel in REFERENCES]), protocol, folder, progress
+        )
         rmtree(files.folder)
 
 
 def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
     here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
-    conditions = {**here, **runtime.conditions(), "like": like}
+    told = protocol.describe(inside=isinstance(runtime, Profiler))
+    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told}
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
@@ -420,7 +430,6 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None)
     folder.mkdir(parents=True, exist_ok=True)
     device = {
         **{key: value for key, value in conditions.items() if value is not None},
-        "protocol": protocol.describe(inside=isinstance(runtime, Profiler)),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "mvnas": __version__,
     }

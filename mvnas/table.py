@@ -90,7 +90,7 @@ def _call(text: str) -> Any:
 
 @dataclass(frozen=True, order=True)
 class Timing:
-    """One measurement: milliseconds of the fastest and of the median run, and of the reference op beside it."""
+    """One measurement: milliseconds of the fastest and of the median run, and of the reference ops beside it."""
 
     min_ms: float
     median_ms: float
