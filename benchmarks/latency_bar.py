@@ -106,7 +106,8 @@ def main() -> None:
     archs = unseen(Space.load(args.space), table, args.networks)
     passes = read_passes(folder)
     if any(len(passes.get(arch, ())) < 3 for arch in archs):
-        runtime = backend(table.device["backend"], threads=table.device["threads"])
+        precision = {"precision": table.device["precision"]} if table.device["backend"] == "tflite" else {}
+        runtime = backend(table.device["backend"], threads=table.device["threads"], **precision)
         passes = measure_networks(
             archs,
             runtime,

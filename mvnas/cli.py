@@ -117,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FORMAT",
         help="tflite, coreml, onnx or torch; may be repeated (tflite)",
     )
-    export.add_argument("--precision", help="of the tflite file: float32 or dynamic-int8 (float32)")
+    export.add_argument("--precision", help="of the tflite file: float32, float16, dynamic-int8 or int8 (float32)")
+    export.add_argument("--data", help="where int8 takes its ranges from (the study's data)")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
         "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
     measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
-    measure.add_argument("--precision", help="float32 or, for tflite, dynamic-int8 (float32)")
+    measure.add_argument("--precision", help="float32 or, for tflite, float16, dynamic-int8 or int8 (float32)")
     measure.add_argument("--like", metavar="TABLE", help="time only what corrects another device's table")
     measure.add_argument("--minutes", type=_positive, help="with --like: how long to time ops")
     measure.add_argument(
@@ -264,7 +265,7 @@ def _plot(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from mvnas.errors import ExportError
-    from mvnas.export import export
+    from mvnas.export import export, pictures
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
     from mvnas.table import Table
@@ -294,6 +295,7 @@ def _export(args: argparse.Namespace) -> None:
         setup = network.study.setup
         card |= {"accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
                  "classes": list(setup.classes), "budget": setup.budget, "study": network.study.place}  # fmt: skip
+    data = args.data or (network.study.setup.data if network.study else None)
     done = export(
         arch,
         state,
@@ -301,6 +303,7 @@ def _export(args: argparse.Namespace) -> None:
         name=network.name,
         formats=args.format or ["tflite"],
         precision=args.precision,
+        images=pictures(data, arch.resolution) if data and args.precision == "int8" else None,
         card=card,
     )
     if args.json:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mvnas import __version__
+from mvnas import __version__, datasets
 from mvnas.arch import Arch
 from mvnas.backends import Runtime, backend
 from mvnas.clock import core_groups, cpu, pinned
@@ -21,15 +21,18 @@ from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.nn import build, deploy, example, rank
 from mvnas.ops import State
+from mvnas.training.augment import whole
 
 FORMATS = ("tflite", "coreml", "onnx", "torch")
 TOLERANCE = {
     "float32": 1e-4,
     "float16": 2e-2,
     "dynamic-int8": 0.1,
+    "int8": 0.2,
 }  # largest |difference| from torch, to the largest |logit| or 1
 MOST_AXES = 4
-IMAGES = 4  # random ones to compare on
+IMAGES = 4  # to compare on, random ones unless some are given
+RANGES = 64  # images that the ranges of int8 come from
 RUNS = 20  # to time
 
 
@@ -51,11 +54,13 @@ def export(
     name: str,
     formats: Sequence[str],
     precision: str | None = None,
+    images: Sequence[np.ndarray] | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> list[Exported]:
     """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write card.json.
 
-    `precision` is that of the TFLite file. The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
+    `precision` is that of the TFLite file; int8 takes its ranges from `images` (1, 3, H, W) as `pictures` gives them, and
+    is compared on the last of them. The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
     long it takes on this machine. Where a file fails its check it is left with the suffix `.failed`.
 
     Raises:
@@ -66,9 +71,10 @@ def export(
             raise ExportError(unknown("format", word, FORMATS))
     if precision and "tflite" not in formats:
         raise ExportError(f"a precision must go with the format tflite, but the formats are {', '.join(formats)}")
-    runtimes = {
-        word: backend(word, **({"precision": precision} if precision and word == "tflite" else {})) for word in formats
-    }
+    if precision == "int8" and not images:
+        raise ExportError("int8 must have images for its ranges, but got none; give --data, or export from a study")
+    asked = {"precision": precision, "images": images and images[:-IMAGES]} if precision else {}
+    runtimes = {word: backend(word, **(asked if word == "tflite" else {})) for word in formats}
     graph = arch.graph()
     module = load(graph, state)
     shipped, folded = deploy(graph, state)
@@ -76,17 +82,15 @@ def export(
     program = torch.export.export(load(shipped, folded), example(shipped))
     if rank(program) > MOST_AXES:
         raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {rank(program)}")
-    images = [
-        image.numpy()
-        for image in torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))
-    ]
+    noise = torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))
+    shown = images[-IMAGES:] if images else [image.numpy() for image in noise]
     with torch.inference_mode():
-        truth = [module(torch.from_numpy(image)).numpy() for image in images]
+        truth = [module(torch.from_numpy(image)).numpy() for image in shown]
     done = []
     for word, runtime in runtimes.items():
         path = folder / f"{name}{runtime.suffix}"
         runtime.export(shipped, path, folded)
-        done.append(_check(word, runtime, path, images, truth))
+        done.append(_check(word, runtime, path, shown, truth))
     told = {
         "name": name,
         "arch": arch.to_json(),
@@ -99,6 +103,21 @@ def export(
     }
     (folder / "card.json").write_text(json.dumps(told, indent=2) + "\n")
     return done
+
+
+def pictures(source: str, side: int) -> list[np.ndarray]:
+    """Training images of a data set and a few validation images, as networks of a resolution take them: (1, 3, side, side) each.
+
+    Raises:
+        DataError: there is no such source.
+    """
+    data = datasets.load(source)
+    generator = np.random.default_rng(0)
+    picked = [
+        split.images[np.sort(generator.permutation(len(split.labels))[:count])]
+        for split, count in ((data.train, RANGES), (data.val, IMAGES))
+    ]
+    return [whole(torch.from_numpy(image[None]), side).numpy() for images in picked for image in images]
 
 
 def load(graph: Graph, state: State) -> torch.nn.Module:

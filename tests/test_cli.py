@@ -51,7 +51,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},
         "plot": {"--out", "--device"},
-        "export": {"--pick", "--format", "--precision", "--out", "--weights", "--device", "--json"},
+        "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
                     "--minutes", "--precision", "--seed", "--json"},
         "fit": {"--out", "--json"},

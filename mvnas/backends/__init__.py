@@ -34,7 +34,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from mvnas.backends._timing import Sample, Stopwatch
+from mvnas.backends._timing import Sample as Sample
+from mvnas.backends._timing import Stopwatch
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State

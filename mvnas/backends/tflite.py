@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mvnas.backends._flatbuffer import FORM, write
+from mvnas.backends._quantise import PRECISIONS, quantise
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.errors import ExportError, unknown
@@ -21,15 +22,13 @@ from mvnas.graph import Graph
 from mvnas.nn import arbitrary
 from mvnas.ops import State
 
-PRECISIONS = ("float32", "dynamic-int8")
-
 
 @dataclass(frozen=True)
 class Backend:
     """TFLite, maps channel-last at every boundary, `threads` XNNPACK threads.
 
-    `precision` is float32, or dynamic-int8: weights of convolutions and linear layers in 8 bits, a scale a channel, with
-    activations quantised as they come (ai-edge-quantizer's recipe dynamic_wi8_afp32), which needs no data.
+    `precision` is float32 or one of those of `mvnas.backends._quantise`. The ranges of int8 come from `images` (1, 3, H, W); a file
+    that is made without them computes nothing useful, and is for timing only.
 
     Raises:
         ExportError: there is no such precision, or its package is not installed.
@@ -37,6 +36,7 @@ class Backend:
 
     threads: int = 1
     precision: str = "float32"
+    images: Sequence[np.ndarray] | None = field(default=None, compare=False, repr=False)
     suffix = ".tflite"
 
     def __post_init__(self) -> None:
@@ -53,30 +53,21 @@ class Backend:
         Raises:
             ExportError: TFLite has no form of an op.
         """
-        path.write_bytes(write(graph, _arrays(weights)))
-        self._quantise(path)
+        path.write_bytes(self._quantised(write(graph, _arrays(weights))))
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         """One file a graph, with arbitrary weights, whose output stays inside but for its first element."""
         paths = [folder / f"{i}{self.suffix}" for i in range(len(graphs))]
         for graph, path in zip(graphs, paths, strict=True):
-            path.write_bytes(write(graph, _arrays(arbitrary(graph)), inner=True))
-            self._quantise(path)
+            path.write_bytes(self._quantised(write(graph, _arrays(arbitrary(graph)), inner=True), alone=True))
         return paths
 
-    def _quantise(self, path: Path) -> None:
-        """Bring the float32 file to the precision of this backend."""
+    def _quantised(self, model: bytes, *, alone: bool = False) -> bytes:
+        """The float32 model at the precision of this backend."""
         if self.precision == "float32":
-            return
-        from ai_edge_quantizer import quantizer, recipe
-
-        with quiet() as said:
-            try:
-                work = quantizer.Quantizer(str(path))
-                work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-                path.write_bytes(bytes(work.quantize().quantized_model))
-            except Exception as error:
-                raise ExportError(f"{path.name} must be quantised, but that failed: {error}; {said()}") from error
+            return model
+        images = None if self.images is None else [np.moveaxis(image, 1, -1) for image in self.images]
+        return quantise(model, self.precision, images, alone=alone)
 
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for maps (1, C, H, W) or vectors; not for tokens, which a file does not tell from maps."""
@@ -93,7 +84,7 @@ class Backend:
         generator = np.random.default_rng(0)
         for detail in interpreter.get_input_details():
             normal = generator.standard_normal(detail["shape"], dtype=np.float32)
-            interpreter.set_tensor(detail["index"], normal)
+            interpreter.set_tensor(detail["index"], normal.astype(detail["dtype"]))
         invoke = interpreter._interpreter.Invoke  # without the wrapper's checks: an empty model takes 0.3 us
         return stopwatch(invoke)
 
