@@ -74,7 +74,7 @@ def held_out(table: Table) -> list[Quality]:
             f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(table.passes)}"
         )
     seen = unseen(table)
-    sums = np.array([LatencyModel.of_kernels(table).sum_ms(arch) for arch in seen.archs])
+    sums = LatencyModel.of_kernels(table).sum_each(seen.archs)
     return [
         Quality.of(OURS, seen.truth, seen.ms, (seen.low, seen.high)),
         Quality.of("plain sum of ops", seen.truth, sums),
@@ -104,7 +104,7 @@ def unseen(table: Table) -> Unseen:
         test = folds == fold
         train = {archs[i]: truth[i] for i in np.flatnonzero(~test)}
         rest = [archs[i] for i in np.flatnonzero(test)]
-        ms[test], low[test], high[test] = _predictions(model.calibrated(train), rest)
+        ms[test], low[test], high[test] = model.calibrated(train).predict_each(rest)[:3]
         by_macs[test] = _by_macs(train, rest)
     return Unseen(archs, truth, ms, low, high, by_macs)
 
@@ -146,14 +146,14 @@ def judge(table: Table, passes: Passes) -> list[Quality]:
     archs, truth = list(passes), fastest(passes)
     calibration = {arch: timing.min_ms for arch, timing in table.networks.items()}
     model = LatencyModel.fit(table)
-    ours, low, high = _predictions(model, archs)
+    ours, low, high = model.predict_each(archs)[:3]
     rows = [
         Quality.of(OURS, truth, ours, (low, high)),
-        Quality.of("plain sum of ops", truth, np.array([model.sum_ms(arch) for arch in archs])),
+        Quality.of("plain sum of ops", truth, model.sum_each(archs)),
     ]
     for part in (2, 4, 8):
         fewer = thinned(table, part)
-        ours, low, high = _predictions(LatencyModel.fit(fewer), archs)
+        ours, low, high = LatencyModel.fit(fewer).predict_each(archs)[:3]
         rows.append(Quality.of(f"mvnas, {len(fewer.ops)} op timings", truth, ours, (low, high)))
     for name, price in (("random forest on raw time", _forest(table)), ("lookup, nearest kernel", _nearest(table))):
         rows.append(Quality.of(name, truth, _sums(archs, price)))
@@ -170,12 +170,6 @@ def thinned(table: Table, part: int) -> Table:
 def fastest(passes: Passes) -> Array:
     """Milliseconds of the fastest pass of each network: the truth that predictors are held to."""
     return np.array([min(timing.min_ms for timing in timings) for timings in passes.values()])
-
-
-def _predictions(model: LatencyModel, archs: Sequence[Arch]) -> tuple[Array, Array, Array]:
-    """Estimates and both ends of their intervals: (n,) each."""
-    rows = [model.predict(arch) for arch in archs]
-    return tuple(np.array(column) for column in zip(*((r.ms, r.low_ms, r.high_ms) for r in rows), strict=True))  # type: ignore[return-value]
 
 
 def _by_macs(train: Mapping[Arch, float], unseen: Sequence[Arch]) -> Array:

@@ -6,10 +6,11 @@ network is the sum of its kernels, calibrated on whole networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
 from math import ceil, exp, prod
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mvnas.transfer import Transfer
 
 Array = NDArray[np.float64]
+Number = TypeVar("Number", float, Array)
 
 CONFIDENCE = 0.9
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
@@ -124,6 +126,15 @@ class Estimate:
     measured_share: float
 
 
+class Estimates(NamedTuple):
+    """`Estimate` of many networks: (n,) each."""
+
+    ms: Array
+    low_ms: Array
+    high_ms: Array
+    measured_share: Array
+
+
 @dataclass(frozen=True, eq=False)
 class LatencyModel:
     """Latency of any network made of what a table has measured.
@@ -140,7 +151,7 @@ class LatencyModel:
     spread: float = float("nan")
     like: Transfer | None = None
     _kernels: dict[Kernel, tuple[float, float]] = field(default_factory=dict, repr=False)
-    _blocks: dict[int, tuple[Summary, float, float]] = field(default_factory=dict, repr=False)
+    _blocks: dict[Summary, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def fit(cls, table: Table) -> LatencyModel:
@@ -182,7 +193,7 @@ class LatencyModel:
 
         The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by.
         """
-        logs = np.log([self.sum_ms(arch) for arch in networks])
+        logs = np.log(self.sum_each(list(networks)))
         wanted = np.log(list(networks.values()))
         if self.like:
             return self._scaled(wanted - self.like.known.power * logs)
@@ -208,14 +219,17 @@ class LatencyModel:
         Raises:
             UnmeasuredError: the kernel was not timed and lies outside of what was.
         """
-        return self._price(kernel)[0]
-
-    def _price(self, kernel: Kernel) -> tuple[float, float]:
-        """Milliseconds of a kernel, and how many of them were measured."""
         if kernel not in self._kernels:
-            ms = self.timed.get(kernel)
-            self._kernels[kernel] = (self.estimate_kernel(kernel), 0.0) if ms is None else (ms, ms)
-        return self._kernels[kernel]
+            self._price_kernels([kernel])
+        return self._kernels[kernel][0]
+
+    def _price_kernels(self, kernels: Iterable[Kernel]) -> None:
+        """Remember the milliseconds of new kernels, and how many of them were measured."""
+        found = {kernel: self.timed.get(kernel) for kernel in kernels}
+        rest = [kernel for kernel, ms in found.items() if ms is None]
+        estimates = self.estimate_kernels(rest) if rest else []
+        self._kernels.update({kernel: (ms, ms) for kernel, ms in found.items() if ms is not None})
+        self._kernels.update({kernel: (ms, 0.0) for kernel, ms in zip(rest, estimates, strict=True)})
 
     def estimate_kernel(self, kernel: Kernel) -> float:
         """Milliseconds of a kernel by regression, whether it was timed or not.
@@ -223,8 +237,27 @@ class LatencyModel:
         Raises:
             UnmeasuredError: the kernel lies outside of what was timed.
         """
+        return self.estimate_kernels([kernel])[0]
+
+    def estimate_kernels(self, kernels: Sequence[Kernel]) -> list[float]:
+        """Milliseconds of different kernels by regression, one call a kind.
+
+        Raises:
+            UnmeasuredError: a kernel lies outside of what was timed; the message names the first.
+        """
         if self.like:
-            return self.like.kernel_ms(kernel)
+            self.like.known._price_kernels([kernel for kernel in kernels if kernel not in self.like.known._kernels])
+            return [self.like.kernel_ms(kernel) for kernel in kernels]
+        for kernel in kernels:
+            self._check_domain(kernel)
+        found: dict[Kernel, float] = {}
+        for name, rows in by_kind(kernels).items():
+            found.update(
+                zip(rows, self.rates[name].regression.predict(list(map(workload, rows))).tolist(), strict=True)
+            )
+        return [found[kernel] for kernel in kernels]
+
+    def _check_domain(self, kernel: Kernel) -> None:
         name = kind(kernel)
         rate = self.rates.get(name)
         if rate is None:
@@ -238,28 +271,61 @@ class LatencyModel:
                         f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}",
                     )
                 )
-        return float(rate.regression.predict([workload(kernel)])[0]) if rate.regression else 0.0
 
     def _advice(self, kernel: Kernel, what: str) -> str:
         told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
         return f"no latency on {self.device} for {told}: {what}; time it with `mvnas measure --space ... --table ...`"
 
-    def block_ms(self, block: Summary) -> tuple[float, float]:
-        """Milliseconds of a block before calibration, and how many of them were measured; remembered."""
-        known = self._blocks.get(id(block))
-        if known is None:
+    def _costs(self, blocks: Sequence[Summary]) -> Iterator[tuple[float, float]]:
+        """Milliseconds of blocks before calibration, and how many of them were measured; remembered."""
+        new = [block for block in blocks if block not in self._blocks]
+        if new:
+            self._price_blocks(new)
+        return map(self._blocks.__getitem__, blocks)
+
+    def _price_blocks(self, blocks: Iterable[Summary]) -> None:
+        """Remember what blocks cost, their new kernels priced in one go."""
+        new: dict[Summary, None] = {}
+        kernels: dict[Kernel, None] = {}
+        for block in blocks:
+            self._visit(block, new, kernels)
+        self._price_kernels(kernels)
+        for block in new:
             total = measured = 0.0
             for step in block.steps:
-                if step.inner:
-                    ms, timed = self.block_ms(step.inner)
-                elif step.kernel:
-                    ms, timed = self._price(step.kernel)
-                else:
-                    continue
-                total += ms
-                measured += timed
-            known = self._blocks[id(block)] = (block, total, measured)
-        return known[1], known[2]
+                if step.inner or step.kernel:
+                    ms, timed = self._blocks[step.inner] if step.inner else self._kernels[cast(Kernel, step.kernel)]
+                    total += ms
+                    measured += timed
+            self._blocks[block] = total, measured
+
+    def _visit(self, block: Summary, new: dict[Summary, None], kernels: dict[Kernel, None]) -> None:
+        """Collect what is not known of a block: kernels in execution order, and blocks, inner ones first."""
+        if block in self._blocks or block in new:
+            return
+        for step in block.steps:
+            if step.inner:
+                self._visit(step.inner, new, kernels)
+            elif step.kernel and step.kernel not in self._kernels:
+                kernels[step.kernel] = None
+        new[block] = None
+
+    def _sums(self, archs: Sequence[Arch]) -> tuple[Array, Array]:
+        """Milliseconds of networks before calibration, and how many of them were measured: (n,) each."""
+        rows = [arch.summaries for arch in archs]
+        blocks = list(chain.from_iterable(rows))
+        costs = np.fromiter(self._costs(blocks), np.dtype((float, 2)), len(blocks))
+        starts = list(accumulate(map(len, rows[:-1]), initial=0))
+        sums, measured = np.add.reduceat(costs, starts).T
+        return sums, measured
+
+    def sum_each(self, archs: Sequence[Arch]) -> Array:
+        """Sums of the kernels of one network or more in ms, before calibration: (n,).
+
+        Raises:
+            UnmeasuredError: a kernel lies outside of what was timed; the message names the first.
+        """
+        return self._sums(archs)[0]
 
     def sum_ms(self, arch: Arch) -> float:
         """Sum of the kernels of a network in ms, before calibration.
@@ -267,7 +333,15 @@ class LatencyModel:
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed.
         """
-        return sum([self.block_ms(block)[0] for block in arch.summaries])
+        return sum([ms for ms, _ in self._costs(arch.summaries)])
+
+    def predict_each(self, archs: Sequence[Arch]) -> Estimates:
+        """Latency of one network or more at their deployed resolutions and batch 1: many at once are priced fastest.
+
+        Raises:
+            UnmeasuredError: a kernel lies outside of what was timed; the message names the first.
+        """
+        return Estimates(*self._calibrate(*self._sums(archs)))
 
     def predict(self, arch: Arch) -> Estimate:
         """Latency of a network at its deployed resolution and batch 1.
@@ -275,14 +349,17 @@ class LatencyModel:
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed.
         """
-        blocks = [self.block_ms(block) for block in arch.summaries]
-        total = sum([ms for ms, _ in blocks])
-        ms, margin = self.factor * total**self.power, exp(self.spread)
-        return Estimate(ms, ms / margin, ms * margin, sum([ms for _, ms in blocks]) / total)
+        costs = list(self._costs(arch.summaries))
+        return Estimate(*self._calibrate(sum([ms for ms, _ in costs]), sum([timed for _, timed in costs])))
+
+    def _calibrate(self, sums: Number, timed: Number) -> tuple[Number, Number, Number, Number]:
+        """The fields of an estimate, from the milliseconds of kernels and how many of them were measured."""
+        ms, margin = self.factor * sums**self.power, exp(self.spread)
+        return ms, ms / margin, ms * margin, timed / sums
 
     def predict_blocks(self, arch: Arch) -> list[float]:
         """Milliseconds of each block of a network; they add up to the network's."""
-        sums = [self.block_ms(block)[0] for block in arch.summaries]
+        sums = [ms for ms, _ in self._costs(arch.summaries)]
         scale = self.factor * sum(sums) ** (self.power - 1)
         return [scale * ms for ms in sums]
 

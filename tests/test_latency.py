@@ -1,0 +1,86 @@
+"""Laws of predicting: a batch says what each network's own ops say, and names the first that cannot be priced."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from math import exp
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from small import make_space, make_table
+
+from mvnas.arch import Arch
+from mvnas.errors import UnmeasuredError
+from mvnas.latency import LatencyModel, by_kind
+from mvnas.space import Space
+from mvnas.table import Table
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("small")
+
+
+@pytest.fixture(scope="module")
+def archs(folder: Path) -> list[Arch]:
+    space, generator = Space.load(make_space(folder)), random.Random(0)
+    return [space.sample(lambda name, options: generator.choice(options)) for _ in range(60)]
+
+
+@pytest.fixture(scope="module")
+def known(folder: Path) -> LatencyModel:
+    """The model of a table of which every other timing was lost after the regressions were fitted."""
+    table = Table.load(make_table(folder / "table", make_space(folder)))
+    whole = LatencyModel.of_kernels(table)
+    lost = {kernel for name, rows in by_kind(table.ops).items() if name in whole.rates for kernel in rows[::2]}
+    timed = {kernel: ms for kernel, ms in whole.timed.items() if kernel not in lost}
+    networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
+    return LatencyModel("known", timed, whole.rates).calibrated(networks)
+
+
+@pytest.fixture(params=["whole", "like another"])
+def model(request: pytest.FixtureRequest, known: LatencyModel, archs: list[Arch]) -> LatencyModel:
+    """A model that remembers nothing."""
+    first = LatencyModel("known", known.timed, known.rates, known.factor, known.power, known.spread)
+    if request.param == "whole":
+        return first
+    few = {kernel: 2 * ms for kernel, ms in list(known.timed.items())[::3]}
+    return LatencyModel.alike(first, few, "new").calibrated({arch: known.sum_ms(arch) ** 1.1 for arch in archs[:5]})
+
+
+def test_a_batch_says_what_the_ops_of_each_network_say(model: LatencyModel, archs: list[Arch]) -> None:
+    apart = replace(model, _kernels={}, _blocks={})
+    found = replace(model, _kernels={}, _blocks={}).predict_each([*archs, *archs[:3]])
+    for i, arch in enumerate([*archs, *archs[:3]]):
+        kernels = [node.key for node in arch.graph().deployed().work]
+        total = sum(apart.kernel_ms(kernel) for kernel in kernels)
+        measured = sum(model.timed[kernel] for kernel in kernels if kernel in model.timed)
+        ms = model.factor * total**model.power
+        wanted = (ms, ms / exp(model.spread), ms * exp(model.spread), measured / total)
+        assert [column[i] for column in found] == pytest.approx(wanted, rel=1e-12)
+        assert list(vars(model.predict(arch)).values()) == pytest.approx(wanted, rel=1e-12)
+        assert sum(model.predict_blocks(arch)) == pytest.approx(ms, rel=1e-12)
+    assert (found.measured_share > 0).all() and (found.measured_share < 1).all()
+    assert len(set(found.ms)) > 20
+
+
+def test_a_batch_names_the_first_op_that_cannot_be_priced_and_the_rest_stays_priceable(
+    model: LatencyModel, archs: list[Arch]
+) -> None:
+    def widened(arch: Arch, channels: int) -> Arch:
+        return replace(
+            arch, blocks=(arch.blocks[0], replace(cast(Any, arch.blocks[1]), channels=channels), *arch.blocks[2:])
+        )
+
+    batch = [*archs[:5], widened(archs[5], 4000), widened(archs[6], 5000), *archs[7:]]
+    for _ in range(2):
+        with pytest.raises(UnmeasuredError, match="Conv.*4000") as caught:
+            model.predict_each(batch)
+        with pytest.raises(UnmeasuredError) as alone:
+            replace(model, _kernels={}, _blocks={}).predict(batch[5])
+        assert str(caught.value) == str(alone.value)
+    good = model.predict_each([*batch[:5], *batch[7:]])
+    assert good.ms == pytest.approx(np.array([model.predict(arch).ms for arch in (*batch[:5], *batch[7:])]), rel=1e-12)
