@@ -224,8 +224,8 @@ class LatencyModel:
         return self._kernels[kernel][0]
 
     def _price_kernels(self, kernels: Iterable[Kernel]) -> None:
-        """Remember the milliseconds of new kernels, and how many of them were measured."""
-        found = {kernel: self.timed.get(kernel) for kernel in kernels}
+        """Remember the milliseconds of kernels, and how many of them were measured."""
+        found = {kernel: self.timed.get(kernel) for kernel in kernels if kernel not in self._kernels}
         rest = [kernel for kernel, ms in found.items() if ms is None]
         estimates = self.estimate_kernels(rest) if rest else []
         self._kernels.update({kernel: (ms, ms) for kernel, ms in found.items() if ms is not None})
@@ -240,21 +240,20 @@ class LatencyModel:
         return self.estimate_kernels([kernel])[0]
 
     def estimate_kernels(self, kernels: Sequence[Kernel]) -> list[float]:
-        """Milliseconds of different kernels by regression, one call a kind.
+        """Milliseconds of kernels by regression, one call a kind, whether they were timed or not.
 
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed; the message names the first.
         """
         if self.like:
-            self.like.known._price_kernels([kernel for kernel in kernels if kernel not in self.like.known._kernels])
+            self.like.known._price_kernels(kernels)
             return [self.like.kernel_ms(kernel) for kernel in kernels]
         for kernel in kernels:
             self._check_domain(kernel)
         found: dict[Kernel, float] = {}
         for name, rows in by_kind(kernels).items():
-            found.update(
-                zip(rows, self.rates[name].regression.predict(list(map(workload, rows))).tolist(), strict=True)
-            )
+            ms = self.rates[name].regression.predict([workload(kernel) for kernel in rows])
+            found.update(zip(rows, ms.tolist(), strict=True))
         return [found[kernel] for kernel in kernels]
 
     def _check_domain(self, kernel: Kernel) -> None:
@@ -300,13 +299,13 @@ class LatencyModel:
             self._blocks[block] = total, measured
 
     def _visit(self, block: Summary, new: dict[Summary, None], kernels: dict[Kernel, None]) -> None:
-        """Collect what is not known of a block: kernels in execution order, and blocks, inner ones first."""
+        """Collect new blocks, inner ones first, and their kernels in execution order."""
         if block in self._blocks or block in new:
             return
         for step in block.steps:
             if step.inner:
                 self._visit(step.inner, new, kernels)
-            elif step.kernel and step.kernel not in self._kernels:
+            elif step.kernel:
                 kernels[step.kernel] = None
         new[block] = None
 
