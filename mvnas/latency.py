@@ -112,6 +112,12 @@ class Rate(NamedTuple):
     regression: Regression | None
     domain: Mapping[str, tuple[int, int]]
 
+    def predict(self, kernels: Sequence[Kernel]) -> list[float]:
+        """Milliseconds of kernels of this kind."""
+        if self.regression is None:
+            return [0.0] * len(kernels)
+        return self.regression.predict([workload(kernel) for kernel in kernels]).tolist()  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -252,8 +258,7 @@ class LatencyModel:
             self._check_domain(kernel)
         found: dict[Kernel, float] = {}
         for name, rows in by_kind(kernels).items():
-            ms = self.rates[name].regression.predict([workload(kernel) for kernel in rows])
-            found.update(zip(rows, ms.tolist(), strict=True))
+            found.update(zip(rows, self.rates[name].predict(rows), strict=True))
         return [found[kernel] for kernel in kernels]
 
     def _check_domain(self, kernel: Kernel) -> None:

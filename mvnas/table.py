@@ -191,7 +191,6 @@ def write_network(arch: Arch) -> str:
     return json.dumps(arch.to_json(), separators=(",", ":"))
 
 
-@lru_cache(maxsize=1 << 12)
 def read_network(text: str, where: str) -> Arch:
     """The architecture that `write_network` wrote.
 
@@ -199,9 +198,14 @@ def read_network(text: str, where: str) -> Arch:
         TableError: the text is none.
     """
     try:
-        return Arch.from_json(json.loads(text))
+        return _network(text)
     except (ValueError, SpaceError) as error:
         raise TableError(f"{where}: {error}") from None
+
+
+@lru_cache(maxsize=1 << 12)
+def _network(text: str) -> Arch:
+    return Arch.from_json(json.loads(text))
 
 
 def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
