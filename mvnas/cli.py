@@ -128,13 +128,21 @@ def _parser() -> argparse.ArgumentParser:
     measure = verb(
         "measure",
         _measure,
-        "time ops and networks on this machine into a latency table; continues one that is there",
+        "time ops and networks on this machine or a phone into a latency table; continues one that is there",
     )
     measure.add_argument("--backend", default="tflite", help="runtime to time (%(default)s)")
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
     measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
     measure.add_argument("--precision", help="float32 or, for tflite, float16, dynamic-int8 or int8 (float32)")
+    measure.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="KEY=VALUE",
+        help="another setting of the backend, such as serial=PHONE for android; may be repeated",
+    )
     measure.add_argument("--like", metavar="TABLE", help="time only what corrects another device's table")
     measure.add_argument("--minutes", type=_positive, help="with --like: how long to time ops")
     measure.add_argument(
@@ -325,8 +333,11 @@ def _measure(args: argparse.Namespace) -> None:
 
     if args.minutes and not args.like:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
-    asked = {"threads": args.threads, "precision": args.precision}
-    runtime = backend(args.backend, **{key: value for key, value in asked.items() if value is not None})
+    flags = {"threads": args.threads, "precision": args.precision}
+    asked = [*args.setting, *((key, value) for key, value in flags.items() if value is not None)]
+    if len(dict(asked)) < len(asked):
+        raise TableError(f"each setting must be given once, but got {', '.join(key for key, _ in asked)}")
+    runtime = backend(args.backend, **dict(asked))
     space = Space.load(args.space)
     with _Bar(args.json) as bar:
         table = measure(space, runtime, folder=Path(args.table), ops=args.ops, like=args.like, minutes=args.minutes,
@@ -477,6 +488,13 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be positive, but got {text}")
     return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, but got {text!r}")
+    return key, value
 
 
 def _duration(text: str) -> float:

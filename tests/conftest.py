@@ -1,14 +1,17 @@
-"""What several tests need: timm, and modules whose weights and statistics are not those of a fresh module."""
+"""What several tests need: timm, a phone, and modules whose weights and statistics are not those of a fresh module."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from phone import Phone
 from torch.nn import Module
 
 
@@ -28,6 +31,16 @@ def timm() -> Iterator[ModuleType]:
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
     yield import_module("timm")
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
+    """A phone that `adb` reaches, with benchmark_model on it."""
+    plugged = Phone.plug_in(tmp_path / "phone")
+    monkeypatch.setenv("PATH", f"{plugged.folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for name in ("ANDROID_SERIAL", "MVNAS_BENCHMARK_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    return plugged
 
 
 def randomise(module: Module, seed: int = 0) -> Module:

@@ -20,6 +20,7 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 import pytest
 import torch
+from phone import Phone
 from torch.nn.functional import conv2d, interpolate, layer_norm, linear, silu
 
 from mvnas import nn
@@ -156,7 +157,7 @@ def execute(name: str, path: Path, graph: Graph, inputs: list[np.ndarray]) -> np
 
 
 def runs_here(name: str) -> bool:
-    return name != "roofline" and (name != "coreml" or sys.platform == "darwin")
+    return name not in ("android", "roofline") and (name != "coreml" or sys.platform == "darwin")
 
 
 def assert_close(name: str, got: np.ndarray, wanted: np.ndarray) -> None:
@@ -190,13 +191,17 @@ def test_the_network_of_these_tests_holds_every_op_and_resizes(graph: Graph) -> 
 
 
 def test_every_backend_is_listed() -> None:
-    assert {"coreml", "onnx", "roofline", "tflite", "torch"} <= set(names())
+    assert {"android", "coreml", "onnx", "roofline", "tflite", "torch"} <= set(names())
     assert not any(name.startswith("_") for name in names())
 
 
 @pytest.mark.parametrize("name", names())
 class TestContract:
     """What holds for every file of mvnas/backends."""
+
+    @pytest.fixture(autouse=True)
+    def plugged(self, phone: Phone) -> None:
+        """A phone, since a backend is for one."""
 
     def test_it_exports_a_file_with_its_suffix(self, name: str, exported: Files) -> None:
         assert exported(name).exists()
@@ -213,12 +218,12 @@ class TestContract:
                 backend(name).run(exported(name), inputs)
 
     def test_its_stopwatch_tells_the_milliseconds_of_a_run(self, name: str, exported: Files) -> None:
-        if runs_here(name) or name == "roofline":
+        if runs_here(name) or name in ("android", "roofline"):
             run = backend(name).stopwatch(exported(name))
             start = perf_counter()
             taken = [run() for _ in range(3)]
             assert min(taken) > 0
-            assert name == "roofline" or sum(taken) <= 1e3 * (perf_counter() - start)
+            assert not runs_here(name) or sum(taken) <= 1e3 * (perf_counter() - start)
         else:
             with pytest.raises(ExportError, match="macOS"):
                 backend(name).stopwatch(exported(name))
@@ -259,7 +264,7 @@ class TestContract:
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != "coreml"])
-def test_threads_are_a_setting(name: str) -> None:
+def test_threads_are_a_setting(name: str, phone: Phone) -> None:
     assert backend(name, threads=2).conditions()["threads"] == 2
 
 

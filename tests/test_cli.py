@@ -53,7 +53,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "plot": {"--out", "--device"},
         "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
-                    "--minutes", "--precision", "--seed", "--json"},
+                    "--minutes", "--precision", "--setting", "--seed", "--json"},
         "fit": {"--out", "--json"},
     }  # fmt: skip
 
@@ -199,6 +199,9 @@ MISTAKES = [
     (["export", "mobilevit_s", "--weights", "none.safetensors"], "none.safetensors"),
     (["fit", "nowhere"], "unknown device"),
     (["measure", "--backend", "tflit", "--table", "t"], "did you mean 'tflite'"),
+    (["measure", "--backend", "roofline", "--table", "t", "--setting", "gmac=9"], "did you mean 'gmacs'"),
+    (["measure", "--backend", "roofline", "--table", "t", "--setting", "gmacs=fast"], "gmacs must be a number"),
+    (["measure", "--table", "t", "--threads", "2", "--setting", "threads=1"], "must be given once"),
 ]
 
 
@@ -231,6 +234,7 @@ def test_mistake_exits_2_with_one_sentence(
         ["search", "--budget", "6M-params", "--time", "soon"],
         ["search", "--budget", "6M-params", "--epochs", "-1"],
         ["search", "--budget", "6M-params", "--trials", "3", "--time", "1m"],
+        ["measure", "--table", "t", "--setting", "serial"],
     ],
     ids=" ".join,
 )

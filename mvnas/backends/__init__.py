@@ -72,6 +72,8 @@ class Profiler(Runtime, Protocol):
 def backend(name: str, **settings: Any) -> Runtime:
     """The backend `name`: a module of mvnas.backends, or any importable module if the name is dotted.
 
+    A setting that is text is read as the type of its default.
+
     Raises:
         ExportError: there is no such backend or setting, or a package that it needs is not installed.
     """
@@ -91,7 +93,18 @@ def backend(name: str, **settings: Any) -> Runtime:
     for setting in settings:
         if setting not in known:
             raise ExportError(unknown(f"setting of {name}", setting, known))
-    return cast(Runtime, loaded.Backend(**settings))
+    read = {setting: _read(setting, value, type(known[setting].default)) for setting, value in settings.items()}
+    return cast(Runtime, loaded.Backend(**read))
+
+
+def _read(setting: str, value: Any, kind: type) -> Any:
+    """A setting that is text as an int or float where its default is one."""
+    if not isinstance(value, str) or kind not in (int, float):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        raise ExportError(f"{setting} must be a number, but got {value!r}") from None
 
 
 def names() -> list[str]:
