@@ -217,7 +217,7 @@ def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kerne
     }
     kernels = [kernel for kernel in runs if kind(kernel) in model.rates]
     doubt = [runs[k] * model.kernel_ms(k) * cast(Regression, model.rates[kind(k)].regression).error for k in kernels]
-    draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.array(doubt)
+    draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.maximum(doubt, 1e-12)
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
 
 

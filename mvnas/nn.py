@@ -92,11 +92,11 @@ def arbitrary(graph: Graph, *, seed: int = 0) -> State:
     return {k: torch.randn(shape, generator=generator) / prod(shape[1:]) ** 0.5 for k, shape in shapes.items()}
 
 
-def program(graph: Graph, weights: State) -> torch.export.ExportedProgram:
-    """Exported program of `graph` with `weights` at batch 1, without the paths of the sources traced."""
+def program(graph: Graph, weights: State, *, batch: int = 1) -> torch.export.ExportedProgram:
+    """Exported program of `graph` with `weights` at one batch size, without the paths of the sources traced."""
     module = build(graph)
     module.load_state_dict(weights)
-    exported = torch.export.export(module.eval(), example(graph))
+    exported = torch.export.export(module.eval(), example(graph, batch=batch))
     for node in exported.graph.nodes:
         node.meta.pop("stack_trace", None)
     return exported

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from shutil import which
 from time import perf_counter
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -273,6 +274,26 @@ def test_torch_runs_on_its_threads_and_gives_them_back(exported: Files, inputs: 
     backend("torch", threads=before + 1).run(exported("torch"), inputs)
     backend("torch", threads=before + 1).stopwatch(exported("torch"))()
     assert torch.get_num_threads() == before
+
+
+def test_torch_times_batches(graph: Graph, weights: State, tmp_path: Path) -> None:
+    runtime = backend("torch", batch="3")
+    runtime.export(graph, tmp_path / "net.pt2", weights)
+    assert torch.export.load(tmp_path / "net.pt2").example_inputs[0][0].shape[0] == 3
+    assert runtime.stopwatch(tmp_path / "net.pt2")() > 0
+    assert runtime.conditions()["batch"] == 3
+
+
+@pytest.mark.skipif(not which("g++"), reason="torch.compile needs the compiler g++, which is not installed")
+def test_torch_times_what_it_compiles(exported: Files) -> None:
+    runtime = backend("torch", compiled="yes")
+    assert "compiled" in runtime.conditions()["runtime"]
+    assert runtime.stopwatch(exported("torch"))() > 0
+
+
+def test_a_device_that_torch_lacks_is_named() -> None:
+    with pytest.raises(ExportError, match="but got abacus"):
+        backend("torch", device="abacus")
 
 
 def test_a_torch_file_needs_no_mvnas(

@@ -13,7 +13,7 @@ from small import make_space
 from mvnas.arch import Arch
 from mvnas.cli import main
 from mvnas.errors import ExportError
-from mvnas.export import FORMATS, export
+from mvnas.export import AGREEMENT, FORMATS, JUDGES, export, pictures
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.space import Space
@@ -83,6 +83,25 @@ def test_weights_of_another_network_are_an_error(arch: Arch, state: State, tmp_p
     ):
         with pytest.raises(ExportError, match="weights must"):
             export(arch, wrong, tmp_path, name="net", formats=["torch"])
+
+
+def test_int8_takes_its_ranges_from_images_and_is_held_to_classes(arch: Arch, state: State, tmp_path: Path) -> None:
+    shown = pictures("digits", arch.resolution)
+    assert shown[0].shape == (1, 3, arch.resolution, arch.resolution) and 0 <= shown[0].min() < shown[0].max() <= 1
+    (done,) = export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
+    assert AGREEMENT <= done.figures["agreement"] <= 1
+    with pytest.raises(ExportError, match="int8 must have images"):
+        export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8")
+
+
+def test_an_int8_file_that_names_other_classes_fails_the_export(
+    arch: Arch, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = pictures("digits", arch.resolution)
+    monkeypatch.setattr("mvnas.export.AGREEMENT", 1.01)
+    with pytest.raises(ExportError, match="the class of torch on .* where the bound is 101%"):
+        export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
+    assert (tmp_path / "net.tflite.failed").exists()
 
 
 def test_published_network_with_weights_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,9 +98,13 @@ def backend(name: str, **settings: Any) -> Runtime:
 
 
 def _read(setting: str, value: Any, kind: type) -> Any:
-    """A setting that is text as an int or float where its default is one."""
-    if not isinstance(value, str) or kind not in (int, float):
+    """A setting that is text as an int, float or bool where its default is one."""
+    if not isinstance(value, str) or kind not in (int, float, bool):
         return value
+    if kind is bool:
+        if value not in ("yes", "no"):
+            raise ExportError(f"{setting} must be yes or no, but got {value!r}")
+        return value == "yes"
     try:
         return kind(value)
     except ValueError:

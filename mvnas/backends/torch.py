@@ -15,6 +15,7 @@ import torch
 from mvnas.backends import one_by_one
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
+from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.nn import program
 from mvnas.ops import State
@@ -22,15 +23,29 @@ from mvnas.ops import State
 
 @dataclass(frozen=True)
 class Backend:
-    """torch at float32 on `threads` threads, maps channel-first."""
+    """torch at float32 on `threads` threads, maps channel-first.
+
+    Files are of `batch` images at once, and milliseconds are those of a batch. `device` is torch's, cpu or cuda. With
+    `compiled` a file is timed as torch.compile makes it, which fuses ops across a network: a lone op is not what it is there.
+
+    Raises:
+        ExportError: torch has no such device here.
+    """
 
     threads: int = 1
+    batch: int = 1
+    device: str = "cpu"
+    compiled: bool = False
     suffix = ".pt2"
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
+            raise ExportError(f"a device of torch must be cpu, or cuda where torch finds a GPU, but got {self.device}")
 
     def export(self, graph: Graph, path: Path, weights: State) -> None:
         """Write the deployed `graph` with `weights`."""
         with quiet():
-            torch.export.save(program(graph, weights), path)
+            torch.export.save(program(graph, weights, batch=self.batch), path)
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         return one_by_one(self, graphs, folder)
@@ -42,7 +57,7 @@ class Backend:
         return [output.numpy()]
 
     def stopwatch(self, path: Path) -> Stopwatch:
-        """Function that runs the file once, inputs in place, and returns the milliseconds it took.
+        """Function that runs the file once, inputs in place, and returns the milliseconds it took, a GPU's work done.
 
         The graph is called with its weights in hand, without the checks that `module()` puts before it: they
         would cost a lone op what they cost a network.
@@ -51,24 +66,34 @@ class Backend:
         stored = exported.state_dict | exported.constants
         weights = [stored[spec.target] for spec in exported.graph_signature.input_specs if spec.target]
         inputs, _ = exported.example_inputs
-        call = partial(exported.graph_module, *weights, *inputs)
+        function = torch.compile(exported.graph_module) if self.compiled else exported.graph_module
+        call = partial(function, *[x.to(self.device) for x in (*weights, *inputs)])
+
+        def finished() -> None:
+            call()
+            if self.device != "cpu":
+                torch.cuda.synchronize(self.device)
 
         def limited() -> float:
             with self._limited():
                 return run()
 
         with self._limited():
-            run = stopwatch(call)
+            run = stopwatch(finished)
         return limited
 
     def conditions(self) -> Mapping[str, Any]:
         return {
             "backend": "torch",
-            "runtime": "exported program, eager kernels",
+            "runtime": f"exported program, {'compiled' if self.compiled else 'eager kernels'}, {self._where()}",
             "versions": {"torch": torch.__version__},
+            "batch": self.batch,
             "threads": self.threads,
             "precision": "float32",
         }
+
+    def _where(self) -> str:
+        return self.device if self.device == "cpu" else torch.cuda.get_device_name(self.device)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
