@@ -162,6 +162,7 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
     from mvnas.report import frontier_table, slowest_ms, summary_json, write_csv
     from mvnas.search import Task, search
+    from mvnas.table import Table
 
     task = Task.prepare(
         args.budget,
@@ -172,6 +173,7 @@ def _search(args: argparse.Namespace) -> None:
         seed=args.seed,
         skip_broken=args.skip_broken,
     )
+    _caution(Table.load(args.device))
     say = _quiet if args.json else print
     say(f"space    {args.space}: {task.space.size:.3g} networks")
     say(f"budget   {task.budget}")
@@ -290,6 +292,9 @@ def _export(args: argparse.Namespace) -> None:
     arch, state = read_weights(network.arch, path)
     estimate = _model(args.device).predict(arch)
     device = Table.load(args.device).device
+    if args.precision and device["precision"] != args.precision:
+        print(f"mvnas: caution: latency is predicted for {device['precision']}, not {args.precision}: "
+              f"that of {args.device}; `mvnas measure --precision {args.precision}` makes a table", file=sys.stderr)  # fmt: skip
     card: dict[str, Any] = {
         "predicted": {
             "device": args.device,
@@ -376,6 +381,7 @@ def _fit(args: argparse.Namespace) -> None:
     from mvnas.table import Table
 
     table = Table.load(args.table)
+    _caution(table)
     like = table.device.get("like")
     rows = left_out(table) if like else held_out(table)
     if args.out:
@@ -414,7 +420,16 @@ def _model(device: str) -> Any:
     from mvnas.latency import LatencyModel
     from mvnas.table import Table
 
-    return LatencyModel.fit(Table.load(device))
+    table = Table.load(device)
+    _caution(table)
+    return LatencyModel.fit(table)
+
+
+def _caution(table: Any) -> None:
+    from mvnas.report import cautions
+
+    for told in cautions(table):
+        print(f"mvnas: caution: {told}", file=sys.stderr)
 
 
 def _quiet(*_: object) -> None:

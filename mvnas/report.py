@@ -5,22 +5,54 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable, Sequence
+from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from mvnas.arch import Arch, kind_of
 from mvnas.budget import Budget, price, show
+from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
 from mvnas.latency import LatencyModel
 from mvnas.score import Score
 from mvnas.space import Space
 from mvnas.study import Study
+from mvnas.table import Table
 
 SAMPLES = 2000
+SLOW = 0.05  # share of a table's timings that may be made on a slow machine
+RESTLESS = 0.1  # mean difference between passes of a network that is too much
 
 COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "params", "macs", "memory_bytes",
            "resolution")  # fmt: skip
+
+
+def cautions(table: Table) -> list[str]:
+    """What speaks against trusting a table's figures as they are, a sentence each."""
+    told = []
+    for package, version in table.device["versions"].items():
+        try:
+            here = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+        if here != version:
+            told.append(
+                f"{table.name} was measured with {package} {version}, but {here} is installed; latency may differ"
+            )
+    looks = [timing.reference_ms for timing in (*table.ops.values(), *table.networks.values())]
+    slow = fmean(look > DRIFT * min(looks) for look in looks)
+    if slow > SLOW:
+        told.append(
+            f"{slow:.0%} of {table.name} was measured while its machine was {DRIFT - 1:.0%} slower or more; `mvnas measure` times that again"
+        )
+    pairs = [abs(a.min_ms / b.min_ms - 1) for passes in table.passes.values() for a, b in pairwise(passes)]
+    if pairs and fmean(pairs) > RESTLESS:
+        told.append(
+            f"networks of {table.name} took {fmean(pairs):.0%} more or less from pass to pass; measure on a quieter machine"
+        )
+    return told
 
 
 def score_row(score: Score) -> dict[str, Any]:

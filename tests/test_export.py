@@ -13,7 +13,7 @@ from small import make_space
 from mvnas.arch import Arch
 from mvnas.cli import main
 from mvnas.errors import ExportError
-from mvnas.export import AGREEMENT, FORMATS, JUDGES, export, pictures
+from mvnas.export import AGREEMENT, FORMATS, export, pictures
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.space import Space
