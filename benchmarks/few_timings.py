@@ -1,66 +1,109 @@
 """Error of a new device's model against the number of its timings: chosen ones against random draws.
 
-    python benchmarks/few_timings.py KNOWN NEW [--draws 20]
+    python benchmarks/few_timings.py KNOWN NEW [--draws 40]
+    python benchmarks/few_timings.py ../shared/data/phone_layers pixel6 pixel4
 
 KNOWN and NEW are tables of two devices; NEW holds many timings, of which few are used, and networks: three calibrate, the
-others judge. Error is the mean absolute percentage error over networks.
+others judge. Error is the mean absolute percentage error over networks. Of phones (nn-Meter's data, see phone_layers.py)
+there are layers only, each of equal weight: the error is that over the layers that were not timed, and the known device is
+the regression of the first phone's. Correction and choice are the same code for both.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from phone_layers import KINDS, distinct
 
-from mvnas.graph import Kernel
 from mvnas.latency import LatencyModel, kind
+from mvnas.regression import fit
 from mvnas.space import Space, published
 from mvnas.table import Table
-from mvnas.transfer import informative
+from mvnas.transfer import Correction, Row, choose, informative
+
+COUNTS = (5, 10, 20, 50, 100)
+Error = Callable[[Sequence[int]], float]  # of a model from timings of these kernels or layers
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("known")
-    parser.add_argument("new")
-    parser.add_argument("--draws", type=int, default=20)
-    args = parser.parse_args()
-    known, table = LatencyModel.fit(Table.load(args.known)), Table.load(args.new)
+def curve(error: Error, order: list[int], pool: int, draws: int) -> None:
+    """A row a count: `order` is what was chosen among `pool`, most telling first."""
+    generator = np.random.default_rng(0)
+    print("| timings | chosen | random: best | median | worst |\n|---|---|---|---|---|")
+    for count in COUNTS:
+        drawn = [error(generator.choice(pool, count, replace=False)) for _ in range(draws)]
+        told = " | ".join(f"{value:.2%}" for value in (error(order[:count]), min(drawn), np.median(drawn), max(drawn)))
+        print(f"| {count} | {told} |", flush=True)
+
+
+def tables(known_path: str, new_path: str, draws: int) -> None:
+    known, table = LatencyModel.fit(Table.load(known_path)), Table.load(new_path)
     calibration = [arch for arch in (Space.load(name).arch() for name in published()) if arch in table.networks][:3]
     judged = {arch: timing.min_ms for arch, timing in table.networks.items() if arch not in calibration}
     truth = np.array(list(judged.values()))
     timed = {kernel: timing.min_ms for kernel, timing in table.ops.items() if kind(kernel) in known.rates}
-    runs = dict.fromkeys(timed, 0)
+    kernels = list(timed)
+    runs = dict.fromkeys(kernels, 0)
     for arch in table.networks:
         for block in arch.summaries:
             for kernel, count in block.kernels:
                 if kernel in runs:
                     runs[kernel] += count
 
-    def error(chosen: list[Kernel]) -> float:
-        model = LatencyModel.alike(known, {kernel: timed[kernel] for kernel in chosen}, table.name)
+    def error(places: Sequence[int]) -> float:
+        model = LatencyModel.alike(known, {kernels[i]: timed[kernels[i]] for i in places}, table.name)
         model = model.calibrated({arch: table.networks[arch].min_ms for arch in calibration})
         found = np.array([model.predict(arch).ms for arch in judged])
         return float(np.abs(found / truth - 1).mean())
 
-    generator = random.Random(0)
-    print(f"{args.known} -> {args.new}: {len(judged)} networks, {len(calibration)} others calibrate\n")
-    print("| timings | chosen | random: best | median | worst |\n|---|---|---|---|---|")
-    order = informative(known, {kernel: max(count, 1) for kernel, count in runs.items()}, 100)
-    for count in (5, 10, 20, 50, 100):
-        draws = sorted(error(generator.sample(list(timed), count)) for _ in range(args.draws))
-        print(
-            f"| {count} | {error(order[:count]):.1%} | {draws[0]:.1%} | {draws[len(draws) // 2]:.1%} | {draws[-1]:.1%} |"
-        )
-    full = LatencyModel.of_kernels(table).calibrated(
-        {a: table.networks[a].min_ms for a in calibration + list(judged)[::2]}
-    )
+    print(f"{known_path} -> {new_path}: {len(judged)} networks, {len(calibration)} others calibrate; {draws} draws\n")
+    chosen = informative(known, {kernel: max(count, 1) for kernel, count in runs.items()}, max(COUNTS))
+    curve(error, [kernels.index(kernel) for kernel in chosen], len(kernels), draws)
+    half = calibration + list(judged)[::2]
+    full = LatencyModel.of_kernels(table).calibrated({arch: table.networks[arch].min_ms for arch in half})
     rest = list(judged)[1::2]
     whole = np.mean([abs(full.predict(arch).ms / judged[arch] - 1) for arch in rest])
     print(
         f"\nits own whole table, {len(table.ops)} timings, calibrated on half of the networks, on the other half: {whole:.1%}"
     )
+
+
+def phones(folder: Path, known: str, new: str, draws: int) -> None:
+    rows: list[Row] = []
+    ms: list[float] = []
+    for name in KINDS:
+        (loads, before), (_, after) = distinct(folder, known, name), distinct(folder, new, name)
+        found = fit(loads, before.tolist()).predict(loads)
+        rows += [Row(name, float(before), load.sizes) for load, before in zip(loads, found, strict=True)]
+        ms += after.tolist()
+    truth, kinds = np.array(ms), np.array([row.kind for row in rows])
+
+    def errors(places: Sequence[int]) -> np.ndarray:
+        """Absolute percentage error of each layer, nan where it was timed."""
+        found = Correction.fit([rows[i] for i in places], truth[places]).predict(rows)
+        found[places] = np.nan
+        return np.abs(found / truth - 1)
+
+    print(f"{known} -> {new}: {len(rows)} layers; {draws} draws\n")
+    order = choose(rows, np.ones(len(rows)), max(COUNTS), calibrated=False)
+    curve(lambda places: float(np.nanmean(errors(places))), order, len(rows), draws)
+    print(f"\n| timings, chosen | {' | '.join(KINDS)} |\n|{'---|' * (len(KINDS) + 1)}")
+    for count in COUNTS:
+        found = errors(order[:count])
+        print(f"| {count} | {' | '.join(f'{np.nanmean(found[kinds == name]):.2%}' for name in KINDS)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", help="two tables, or the folder of phones' layers and two phones")
+    parser.add_argument("--draws", type=int, default=40)
+    args = parser.parse_args()
+    if len(args.what) == 3:
+        phones(Path(args.what[0]), *args.what[1:], args.draws)
+    else:
+        tables(*args.what, args.draws)
 
 
 if __name__ == "__main__":

@@ -99,24 +99,31 @@ def share(predict: Any, loads: list[Workload], ms: np.ndarray, groups: np.ndarra
     return float((error <= 0.1).mean()), float(error.mean())
 
 
+def distinct(folder: Path, phone: str, name: str) -> tuple[list[Workload], np.ndarray]:
+    """The layers of a kind and their milliseconds on a phone, in the same order for every phone."""
+    if not folder.is_dir():
+        sys.exit(f"there is no {folder}; this benchmark needs nn-Meter's layer timings, which are not ours to give")
+    kind, describe = KINDS[name]
+    data = pd.read_csv(folder / f"{phone}.csv.gz")
+    rows = data[data.kind == kind].drop_duplicates("key").sort_values("key")
+    return [describe(row) for row in rows.itertuples()], rows.latency_ms.to_numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    if not folder.is_dir():
-        sys.exit(
-            f"phone_layers: there is no {folder}; this benchmark needs nn-Meter's layer timings, which are not ours to give"
-        )
     print(
         "| phone | layer | timings | split | mvnas within 10 % (MAPE) | random forest | MACs only |\n|---|---|---|---|---|---|---|"
     )
     for phone in ("pixel4", "pixel6"):
-        data = pd.read_csv(folder / f"{phone}.csv.gz")
-        for name, (kind, describe) in KINDS.items():
-            rows = data[data.kind == kind].drop_duplicates("key")
-            loads, ms = [describe(row) for row in rows.itertuples()], rows.latency_ms.to_numpy()
+        for name in KINDS:
+            loads, ms = distinct(folder, phone, name)
             random = np.random.default_rng(0).permutation(len(ms)) % 5
-            for told, groups in (("random", random), ("resolution held out", rows.hw.to_numpy())):
+            for told, groups in (
+                ("random", random),
+                ("resolution held out", np.array([load.sizes[0] for load in loads])),
+            ):
                 cells = [share(predict, loads, ms, groups) for predict in (ours, forest, line)]
                 told_cells = " | ".join(f"{within:.1%} ({mape:.1%})" for within, mape in cells)
                 print(f"| {phone} | {name} | {len(ms)} | {told} | {told_cells} |", flush=True)

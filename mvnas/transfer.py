@@ -1,36 +1,122 @@
-"""A new device from a few timings: what another device's table says, scaled and corrected.
+"""A new device from a few timings: what another device's model says, corrected by what they show.
 
-    log ms(new) = log ms(known) + shift + shift of the kind + slope * log ms(known)
+    log ms(new) = log ms(known) + shift + curve(log ms(known)) + shift of the kind + surface of the kind(log sizes)
 
-The shifts of kinds and the slope are shrunk to nothing unless the timings ask for them (ridge regression, the penalty by
-leave-one-out error), so that one timing already scales the whole device.
+All but the first shift are drawn from one Gaussian process: nothing unless the timings ask for it, smooth, and fading where
+nothing was timed. So one timing already scales the whole device. How strong the process is beside the noise of timings is
+not known: processes of several strengths are averaged, each by the likelihood of its leave-one-out errors. The same process says which timings tell most (integrated variance reduction: Seo et al.,
+"Gaussian Process Regression: Active Data Selection and Test Point Rejection", IJCNN 2000, after Cohn). Correction and choice
+know of rows only, not of kernels or devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import exp, log
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvnas.graph import Kernel
-from mvnas.latency import LatencyModel, by_kind, kind
+from mvnas.latency import LatencyModel, dimensions, kind
 
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-SLOPE = 0.3  # how strongly the slope is believed beside the shifts: it stands for a difference of caches
+Array = NDArray[np.float64]
+
+SHIFT = 100.0  # variances, in those of the noise at strength 1: of the shift of all, which is not shrunk,
+CURVE = 3.0  # and of the curve; those of kinds and of surfaces are 1
+REACH = 3.0  # how far, in logarithms, curve and surface reach
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+SUPPOSED = 0.3  # the strength before anything is timed
+TARGETS = 1000  # rows that a choice is judged by, of all
+ADDING = 0.75  # errors that kernels share add up as their times do, others as their squares
+
+
+class Row(NamedTuple):
+    """What is known of a kernel: its kind, its milliseconds on the known device, and its sizes, as many as its kind has."""
+
+    kind: str
+    ms: float
+    sizes: tuple[float, ...]
+
+
+class Correction(NamedTuple):
+    """From one device's milliseconds to another's."""
+
+    rows: tuple[Row, ...]
+    weights: Array
+    shift: float
+    errors: Array  # leave-one-out, of log ms
+
+    @classmethod
+    def fit(cls, rows: Sequence[Row], ms: Sequence[float]) -> Correction:
+        """The correction that timings of the new device, in ms, ask for."""
+        wanted = np.log(ms) - np.log([row.ms for row in rows])
+        mean, spread, noise = wanted.mean(), _covariance(rows, rows), np.eye(len(rows))
+        weights, errors = np.empty((2, len(STRENGTHS), len(rows)))
+        for i, strength in enumerate(STRENGTHS):
+            inverse = np.linalg.inv(SHIFT + strength * spread + noise)
+            weights[i] = inverse @ (wanted - mean)
+            errors[i] = weights[i] / np.diag(inverse)
+        likelihoods = -len(rows) * np.log(np.abs(errors).mean(1) + 1e-12)  # of Laplace's distribution
+        beliefs = np.exp(likelihoods - likelihoods.max())
+        beliefs /= beliefs.sum()
+        shift = float(mean + SHIFT * (beliefs @ weights).sum())
+        return cls(tuple(rows), (beliefs * STRENGTHS) @ weights, shift, beliefs @ errors)
+
+    def predict(self, rows: Sequence[Row]) -> Array:
+        """Milliseconds on the new device: (n,)."""
+        change = _covariance(rows, self.rows) @ self.weights + self.shift
+        return np.array([row.ms for row in rows]) * np.exp(change)
+
+
+def choose(rows: Sequence[Row], shares: Sequence[float], count: int, *, calibrated: bool) -> list[int]:
+    """Places of the `count` rows to time on a new device, each the one that tells most beside those before it.
+
+    `shares` say how much each row matters. Where whole networks calibrate, as `calibrated` says, no timing is spent on the
+    shift of all.
+    """
+    count = min(count, len(rows))
+    targets = np.linspace(0, len(rows) - 1, min(TARGETS, len(rows))).astype(int)
+    matter = np.array(shares)[targets] / np.sum(np.array(shares)[targets])
+    spread = SHIFT + SUPPOSED * _covariance([rows[i] for i in targets], rows)  # given the chosen
+    variances = np.full(len(rows), SHIFT + SUPPOSED * (CURVE + 2))
+    columns = np.empty((len(rows), count))
+    chosen: list[int] = []
+    for turn in range(count):
+        told = spread - matter @ spread if calibrated else spread
+        gains = matter @ told**2 / (1 + variances)
+        gains[chosen] = -1
+        best = int(gains.argmax())
+        column = SHIFT + SUPPOSED * _covariance(rows, [rows[best]])[:, 0] - columns[:, :turn] @ columns[best, :turn]
+        column /= (1 + variances[best]) ** 0.5
+        spread -= np.outer(column[targets], column)
+        variances -= column**2
+        columns[:, turn] = column
+        chosen.append(best)
+    return chosen
+
+
+def _covariance(rows: Sequence[Row], others: Sequence[Row]) -> Array:
+    """Of the corrections of rows (n) with those of others (m), but for the shift of all: (n, m)."""
+    from scipy.spatial.distance import cdist
+
+    width = max(len(row.sizes) for row in (*rows, *others))
+    kinds, logs, sizes = zip(*(_columns(side, width) for side in (rows, others)), strict=True)
+    curve = CURVE * np.exp(-(((logs[0][:, None] - logs[1]) / REACH) ** 2) / 2)
+    return curve + (kinds[0][:, None] == kinds[1]) * (1 + np.exp(-cdist(*sizes) / REACH))  # type: ignore[no-any-return]
+
+
+def _columns(rows: Sequence[Row], width: int) -> tuple[NDArray[np.str_], Array, Array]:
+    """Kinds, log ms and log sizes, these filled up to `width`."""
+    sizes = [(*row.sizes, *[1.0] * (width - len(row.sizes))) for row in rows]
+    return np.array([row.kind for row in rows]), np.log([row.ms for row in rows]), np.log(sizes)
 
 
 class Transfer(NamedTuple):
-    """The correction of one device's kernels to another's."""
+    """A known device's model and the correction to a new one."""
 
     known: LatencyModel
-    centre: float
-    shift: float
-    kinds: Mapping[str, float]
-    slope: float
-    error: float  # leave-one-out, mean absolute, of log ms
-    errors: tuple[float, ...]
+    correction: Correction
 
     @classmethod
     def fit(cls, known: LatencyModel, timed: Mapping[Kernel, float]) -> Transfer:
@@ -39,31 +125,12 @@ class Transfer(NamedTuple):
         Raises:
             UnmeasuredError: the known device cannot price one of them.
         """
-        names = sorted({kind(kernel) for kernel in timed})
-        before = np.array([log(known.kernel_ms(kernel)) for kernel in timed])
-        wanted = np.log(list(timed.values())) - before
-        centre = float(before.mean())
-        rows = np.array([[kind(kernel) == name for name in names] for kernel in timed], float)
-        rows = np.column_stack([np.ones(len(before)), rows, SLOPE * (before - centre)])
-        best: tuple[float, np.ndarray, np.ndarray] | None = None
-        for penalty in PENALTIES:
-            shrink = np.diag([1e-9, *[penalty] * (rows.shape[1] - 1)])
-            solve = np.linalg.solve(rows.T @ rows + shrink, rows.T)
-            weights, hat = solve @ wanted, np.diag(rows @ solve)
-            left_out = (wanted - rows @ weights) / np.maximum(1 - hat, 1e-9)
-            if best is None or np.abs(left_out).mean() < best[0]:
-                best = float(np.abs(left_out).mean()), weights, left_out
-        assert best is not None
-        error, weights, left_out = best
-        return cls(
-            known,
-            centre,
-            float(weights[0]),
-            dict(zip(names, map(float, weights[1:-1]), strict=True)),
-            float(weights[-1] * SLOPE),
-            error,
-            tuple(map(float, left_out)),
-        )
+        return cls(known, Correction.fit([_row(known, kernel) for kernel in timed], list(timed.values())))
+
+    @property
+    def errors(self) -> Array:
+        """Leave-one-out errors of log ms of what was timed."""
+        return self.correction.errors
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of a kernel on the new device.
@@ -71,42 +138,18 @@ class Transfer(NamedTuple):
         Raises:
             UnmeasuredError: the known device cannot price it.
         """
-        ms = self.known.kernel_ms(kernel)
-        change = self.shift + self.kinds.get(kind(kernel), 0.0) + self.slope * (log(ms) - self.centre)
-        return ms * exp(change)
+        return float(self.correction.predict([_row(self.known, kernel)])[0])
 
 
 def informative(known: LatencyModel, runs: Mapping[Kernel, int], count: int) -> list[Kernel]:
-    """The `count` kernels to time on a new device, most telling first; `runs` says how often networks run each.
+    """The `count` kernels to time on a new device beside some networks, most telling first.
 
-    Kinds get turns by the square root of the time that networks spend in them (as seats are given by Sainte-Lague's method).
-    Within a kind the kernels halve its time, then quarter it, and so on, from small ones to large ones.
+    `runs` says how often networks run each.
     """
-    groups = {
-        name: [(kernel, runs[kernel] * known.kernel_ms(kernel)) for kernel in kernels]
-        for name, kernels in by_kind(runs).items()
-    }
-    claims = {name: sum(ms for _, ms in rows) ** 0.5 for name, rows in groups.items()}
-    kernels = {name: _halving(known, rows) for name, rows in groups.items()}
-    turns = dict.fromkeys(groups, 0)
-    chosen: list[Kernel] = []
-    while len(chosen) < min(count, len(runs)):
-        name = max(
-            (name for name in groups if turns[name] < len(groups[name])),
-            key=lambda name: claims[name] / (2 * turns[name] + 1),
-        )
-        turns[name] += 1
-        chosen.append(next(kernels[name]))
-    return chosen
+    kernels, rows = list(runs), [_row(known, kernel) for kernel in runs]
+    shares = [(row.ms * runs[kernel]) ** ADDING for kernel, row in zip(kernels, rows, strict=True)]
+    return [kernels[i] for i in choose(rows, shares, count, calibrated=True)]
 
 
-def _halving(known: LatencyModel, rows: Sequence[tuple[Kernel, float]]) -> Iterator[Kernel]:
-    """All kernels of a kind: the one in the middle of its time, then those at the quarters, the eighths, ..."""
-    left = sorted(rows, key=lambda row: known.kernel_ms(row[0]))
-    reach = np.cumsum([ms for _, ms in left]) / sum(ms for _, ms in left)
-    free = list(range(len(left)))
-    for turn in range(1, len(left) + 1):
-        share = sum((turn >> bit & 1) / 2 ** (bit + 1) for bit in range(turn.bit_length()))  # van der Corput's sequence
-        place = min(free, key=lambda place: abs(reach[place] - share))
-        free.remove(place)
-        yield left[place][0]
+def _row(known: LatencyModel, kernel: Kernel) -> Row:
+    return Row(kind(kernel), known.kernel_ms(kernel), tuple(dimensions(kernel).values()))
