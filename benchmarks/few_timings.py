@@ -12,7 +12,7 @@ the regression of the first phone's. Correction and choice are the same code for
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +25,24 @@ from mvnas.table import Table
 from mvnas.transfer import Correction, Row, choose, informative
 
 COUNTS = (5, 10, 20, 50, 100)
-Error = Callable[[Sequence[int]], float]  # of a model from timings of these kernels or layers
+HALVES = 10
+Error = Callable[[list[int]], float]  # of a model from timings of these kernels or layers
+Pick = Callable[[list[int]], list[int]]  # those to time of these, most telling first
 
 
-def curve(error: Error, order: list[int], pool: int, draws: int) -> None:
-    """A row a count: `order` is what was chosen among `pool`, most telling first."""
+def curve(error: Error, pick: Pick, kernels: int, draws: int) -> None:
+    """A row a count: chosen among all kernels, chosen among random halves of them, and drawn at random."""
     generator = np.random.default_rng(0)
-    print("| timings | chosen | random: best | median | worst |\n|---|---|---|---|---|")
+    halves = [generator.permutation(kernels)[: kernels // 2].tolist() for _ in range(HALVES)]
+    first, *others = [pick(pool) for pool in (list(range(kernels)), *halves)]
+    print(
+        "| timings | chosen | of a half: median | worst | random: best | median | worst |\n|---|---|---|---|---|---|---|"
+    )
     for count in COUNTS:
-        drawn = [error(generator.choice(pool, count, replace=False)) for _ in range(draws)]
-        told = " | ".join(f"{value:.2%}" for value in (error(order[:count]), min(drawn), np.median(drawn), max(drawn)))
-        print(f"| {count} | {told} |", flush=True)
+        chosen = [error(order[:count]) for order in others]
+        drawn = [error(generator.choice(kernels, count, replace=False).tolist()) for _ in range(draws)]
+        cells = (error(first[:count]), np.median(chosen), max(chosen), min(drawn), np.median(drawn), max(drawn))
+        print(f"| {count} | {' | '.join(f'{cell:.2%}' for cell in cells)} |", flush=True)
 
 
 def tables(known_path: str, new_path: str, draws: int) -> None:
@@ -52,15 +59,20 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
                 if kernel in runs:
                     runs[kernel] += count
 
-    def error(places: Sequence[int]) -> float:
+    def error(places: list[int]) -> float:
         model = LatencyModel.alike(known, {kernels[i]: timed[kernels[i]] for i in places}, table.name)
         model = model.calibrated({arch: table.networks[arch].min_ms for arch in calibration})
         found = np.array([model.predict(arch).ms for arch in judged])
         return float(np.abs(found / truth - 1).mean())
 
     print(f"{known_path} -> {new_path}: {len(judged)} networks, {len(calibration)} others calibrate; {draws} draws\n")
-    chosen = informative(known, {kernel: max(count, 1) for kernel, count in runs.items()}, max(COUNTS))
-    curve(error, [kernels.index(kernel) for kernel in chosen], len(kernels), draws)
+    places = {kernel: i for i, kernel in enumerate(kernels)}
+
+    def pick(pool: list[int]) -> list[int]:
+        chosen = informative(known, {kernels[i]: max(runs[kernels[i]], 1) for i in pool}, max(COUNTS))
+        return [places[kernel] for kernel in chosen]
+
+    curve(error, pick, len(kernels), draws)
     half = calibration + list(judged)[::2]
     full = LatencyModel.of_kernels(table).calibrated({arch: table.networks[arch].min_ms for arch in half})
     rest = list(judged)[1::2]
@@ -80,15 +92,19 @@ def phones(folder: Path, known: str, new: str, draws: int) -> None:
         ms += after.tolist()
     truth, kinds = np.array(ms), np.array([row.kind for row in rows])
 
-    def errors(places: Sequence[int]) -> np.ndarray:
+    def errors(places: list[int]) -> np.ndarray:
         """Absolute percentage error of each layer, nan where it was timed."""
         found = Correction.fit([rows[i] for i in places], truth[places]).predict(rows)
         found[places] = np.nan
         return np.abs(found / truth - 1)
 
     print(f"{known} -> {new}: {len(rows)} layers; {draws} draws\n")
-    order = choose(rows, np.ones(len(rows)), max(COUNTS), calibrated=False)
-    curve(lambda places: float(np.nanmean(errors(places))), order, len(rows), draws)
+
+    def pick(pool: list[int]) -> list[int]:
+        return [pool[i] for i in choose([rows[i] for i in pool], np.ones(len(pool)), max(COUNTS), calibrated=False)]
+
+    curve(lambda places: float(np.nanmean(errors(places))), pick, len(rows), draws)
+    order = pick(list(range(len(rows))))
     print(f"\n| timings, chosen | {' | '.join(KINDS)} |\n|{'---|' * (len(KINDS) + 1)}")
     for count in COUNTS:
         found = errors(order[:count])

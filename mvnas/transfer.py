@@ -28,7 +28,7 @@ REACH = 3.0  # how far, in logarithms, curve and surface reach
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SUPPOSED = 0.3  # the strength before anything is timed
 TARGETS = 1000  # rows that a choice is judged by, of all
-ADDING = 0.75  # errors that kernels share add up as their times do, others as their squares
+ADDING = 0.75  # errors that kernels share add up as their times do, others as the squares of those
 
 
 class Row(NamedTuple):
@@ -83,8 +83,7 @@ def choose(rows: Sequence[Row], shares: Sequence[float], count: int, *, calibrat
     columns = np.empty((len(rows), count))
     chosen: list[int] = []
     for turn in range(count):
-        told = spread - matter @ spread if calibrated else spread
-        gains = matter @ told**2 / (1 + variances)
+        gains = (matter @ spread**2 - calibrated * (matter @ spread) ** 2) / (1 + variances)
         gains[chosen] = -1
         best = int(gains.argmax())
         column = SHIFT + SUPPOSED * _covariance(rows, [rows[best]])[:, 0] - columns[:, :turn] @ columns[best, :turn]
