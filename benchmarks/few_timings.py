@@ -1,6 +1,6 @@
 """Error of a new device's model against the number of its timings: chosen ones against random draws.
 
-    python benchmarks/few_timings.py KNOWN NEW [--draws 40]
+    python benchmarks/few_timings.py KNOWN NEW [--draws 20]
     python benchmarks/few_timings.py ../shared/data/phone_layers pixel6 pixel4
 
 KNOWN and NEW are tables of two devices; NEW holds many timings, of which few are used, and networks: three calibrate, the
@@ -114,7 +114,7 @@ def phones(folder: Path, known: str, new: str, draws: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", help="two tables, or the folder of phones' layers and two phones")
-    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--draws", type=int, default=20)
     args = parser.parse_args()
     if len(args.what) == 3:
         phones(Path(args.what[0]), *args.what[1:], args.draws)

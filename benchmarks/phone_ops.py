@@ -147,7 +147,7 @@ def main() -> None:
         sys.exit(
             f"there is no {folder}; this benchmark needs mobile-ml-benchmark's timings, which are not ours to give"
         )
-    data = pd.read_csv(folder / "tflite_gpu_ops.csv.gz").fillna({column: 0.0 for column in SHAPE})
+    data = pd.read_csv(folder / "tflite_gpu_ops.csv.gz").fillna(dict.fromkeys(SHAPE, 0.0))
     whole = pd.read_csv(folder / "tflite_gpu_networks.csv").set_index("model")
     phones: dict[str, list[tuple[Op, float]]] = {}
     for phone in ("pixel4", "s10", "iphone7"):

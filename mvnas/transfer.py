@@ -4,9 +4,9 @@
 
 All but the first shift are drawn from one Gaussian process: nothing unless the timings ask for it, smooth, and fading where
 nothing was timed. So one timing already scales the whole device. How strong the process is beside the noise of timings is
-not known: processes of several strengths are averaged, each by the likelihood of its leave-one-out errors. The same process says which timings tell most (integrated variance reduction: Seo et al.,
-"Gaussian Process Regression: Active Data Selection and Test Point Rejection", IJCNN 2000, after Cohn). Correction and choice
-know of rows only, not of kernels or devices.
+not known: processes of several strengths are averaged, each by the likelihood of its leave-one-out errors. The same process
+says which timings tell most (integrated variance reduction: Seo et al., "Gaussian Process Regression: Active Data Selection
+and Test Point Rejection", IJCNN 2000, after Cohn). Correction and choice know of rows only, not of kernels or devices.
 """
 
 from __future__ import annotations
