@@ -125,7 +125,8 @@ def left_out(table: Table) -> list[Quality]:
     """Quality of a table that is like another, on each of its own few ops and networks, left out of the fit."""
     model = LatencyModel.of_kernels(table)
     assert model.like
-    ms = np.array(list(model.timed.values()))
+    known = model.like.known
+    ms = np.array([ms for kernel, ms in model.timed.items() if ms and known.kernel_ms(kernel)])
     rows = [Quality.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))]
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
     if len(networks) > FEWEST_LIKE:

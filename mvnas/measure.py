@@ -54,6 +54,7 @@ CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table s
 BATCH = 32  # kernels converted together
 OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
 LIKE_OPS = 100  # and one that corrects another
+MOST_LIKE = 300  # of which no more are chosen in the time that a user gives, since choosing takes time itself
 CORNERS = 32  # kernels of a kind that are timed because they span it
 ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
 SUSPICIOUS = 1.15  # a timing this many times what its kind lets expect is made again
@@ -131,7 +132,7 @@ def measure(
         if known:
             end = inf if minutes is None else time.monotonic() + 60 * minutes
             runs = {k: n for k, n in _runs(_sample(space, POOL, seed=seed)).items() if kind(k) in known.rates}
-            session.time_ops(informative(known, runs, ops), ops, end)
+            session.time_ops(informative(known, runs, min(ops, MOST_LIKE)), ops, end)
             archs = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
         elif isinstance(runtime, Profiler):
             session.profile(plan_networks(space, seed=seed), ops)

@@ -74,7 +74,6 @@ def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
 
 def _fit(loads: Sequence[Workload], ms: Array, tile: Tile) -> Regression:
     from scipy.optimize import nnls
-    from sklearn.linear_model import RidgeCV
 
     works, features = _describe(loads, tile)
     size = np.maximum(works.max(0), 1e-300)
@@ -85,11 +84,28 @@ def _fit(loads: Sequence[Workload], ms: Array, tile: Tile) -> Regression:
     standard = (features - mean) / scale
     sizes = len(loads[0].sizes)
     forms = (False, True) if len(ms) >= FEWEST_SQUARES else (False,)
-    fits = [(form, RidgeCV(alphas=PENALTIES).fit(_expand(standard, sizes * form), wanted)) for form in forms]
-    squares, best = max(fits, key=lambda pair: pair[1].best_score_)
-    error = float(np.sqrt(-best.best_score_))
+    fits = [(form, _ridge(_expand(standard, sizes * form), wanted)) for form in forms]
+    squares, (weights, intercept, error) = min(fits, key=lambda pair: pair[1][-1])
     low, high = wanted.min(), wanted.max()
-    return Regression(tile, costs, mean, scale, sizes, squares, best.coef_, float(best.intercept_), low, high, error)
+    return Regression(tile, costs, mean, scale, sizes, squares, weights, intercept, low, high, error)
+
+
+def _ridge(rows: Array, wanted: Array) -> tuple[Array, float, float]:
+    """Weights and intercept of ridge regression at the penalty of least leave-one-out error, and that error.
+
+    By the singular values of the centred rows; the intercept is not penalised. In closed form, so that a table's few hundred
+    small fits take a fraction of a second, which checking the inputs of each would exceed.
+    """
+    centre, middle = rows.mean(0), wanted.mean()
+    left, values, right = np.linalg.svd(rows - centre, full_matrices=False)
+    target = left.T @ (wanted - middle)
+    kept = values[:, None] ** 2 / (values[:, None] ** 2 + np.array(PENALTIES))  # (rank, penalties)
+    hat = 1 / len(rows) + left**2 @ kept
+    left_out = ((wanted - middle)[:, None] - left @ (kept * target[:, None])) / (1 - hat)
+    errors = np.sqrt((left_out**2).mean(0))
+    best = int(errors.argmin())
+    weights = right.T @ (values / (values**2 + PENALTIES[best]) * target)
+    return weights, float(middle - centre @ weights), float(errors[best])
 
 
 def _describe(loads: Sequence[Workload], tile: Tile) -> tuple[Array, Array]:

@@ -119,12 +119,13 @@ class Transfer(NamedTuple):
 
     @classmethod
     def fit(cls, known: LatencyModel, timed: Mapping[Kernel, float]) -> Transfer:
-        """The correction that `timed`, kernels of the new device in ms, asks for.
+        """The correction that `timed`, kernels of the new device in ms, asks for; those that either device does within others say nothing.
 
         Raises:
             UnmeasuredError: the known device cannot price one of them.
         """
-        return cls(known, Correction.fit([_row(known, kernel) for kernel in timed], list(timed.values())))
+        rows = {kernel: _row(known, kernel) for kernel, ms in timed.items() if ms and known.kernel_ms(kernel)}
+        return cls(known, Correction.fit(list(rows.values()), [timed[kernel] for kernel in rows]))
 
     @property
     def errors(self) -> Array:
@@ -137,7 +138,8 @@ class Transfer(NamedTuple):
         Raises:
             UnmeasuredError: the known device cannot price it.
         """
-        return float(self.correction.predict([_row(self.known, kernel)])[0])
+        row = _row(self.known, kernel)
+        return float(self.correction.predict([row])[0]) if row.ms else 0.0
 
 
 def informative(known: LatencyModel, runs: Mapping[Kernel, int], count: int) -> list[Kernel]:
@@ -145,7 +147,8 @@ def informative(known: LatencyModel, runs: Mapping[Kernel, int], count: int) -> 
 
     `runs` says how often networks run each.
     """
-    kernels, rows = list(runs), [_row(known, kernel) for kernel in runs]
+    kernels = [kernel for kernel in runs if known.kernel_ms(kernel)]
+    rows = [_row(known, kernel) for kernel in kernels]
     shares = [(row.ms * runs[kernel]) ** ADDING for kernel, row in zip(kernels, rows, strict=True)]
     return [kernels[i] for i in choose(rows, shares, count, calibrated=True)]
 

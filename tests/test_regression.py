@@ -6,8 +6,9 @@ from math import ceil
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeCV
 
-from mvnas.regression import Workload, fit
+from mvnas.regression import PENALTIES, Workload, _ridge, fit
 
 
 def matmul(rows: int, inner: int, columns: int) -> Workload:
@@ -54,3 +55,14 @@ def test_work_without_products_needs_no_tile() -> None:
     made = fit(loads, [1e-3 + 1e-7 * load.moved for load in loads])
     assert made.tile == (1, 1)
     assert made.predict([Workload((), (), 5500, 0, (5500,))]) == pytest.approx([1e-3 + 5.5e-4], rel=0.01)
+
+
+@pytest.mark.parametrize("count", [12, 200])
+def test_its_ridge_regression_is_that_of_scikit_learn(count: int) -> None:
+    generator = np.random.default_rng(count)
+    rows = generator.normal(size=(count, 9))
+    wanted = rows @ generator.normal(size=9) + generator.normal(size=count)
+    weights, intercept, error = _ridge(rows, wanted)
+    known = RidgeCV(alphas=PENALTIES).fit(rows, wanted)
+    assert weights == pytest.approx(known.coef_) and intercept == pytest.approx(known.intercept_)
+    assert error == pytest.approx((-known.best_score_) ** 0.5)
