@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from mvnas.backends import one_by_one
+from mvnas.backends._milfile import FORM, node_of, write
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
-from mvnas.nn import program
 from mvnas.ops import State
 
 with quiet():  # its import logs each native part that this system lacks
@@ -43,24 +43,18 @@ class Backend:
         """Write the deployed `graph` with `weights`.
 
         Raises:
-            ExportError: the converter failed, or made a tensor with more than four axes.
+            ExportError: Core ML has no form of an op, or a tensor has more than four axes.
         """
-        with quiet() as said:
-            exported = program(graph, weights)
-            try:
-                model = ct.convert(
-                    exported.run_decompositions({}),
-                    convert_to="mlprogram",
-                    minimum_deployment_target=ct.target.iOS16,
-                    compute_precision=ct.precision.FLOAT16,
-                    inputs=[ct.TensorType(node.name, (1, *node.shape), np.float16) for node in graph.inputs],
-                    outputs=[ct.TensorType("y", dtype=np.float16)],
-                    skip_model_load=True,
-                )
-                model.save(str(path))
-            except Exception as error:
-                told = f"coremltools must convert the network, but failed: {error}; {said()}"
-                raise ExportError(told) from error
+        with quiet():
+            model = ct.convert(
+                write(graph, {name: weight.numpy() for name, weight in weights.items()}),
+                convert_to="mlprogram",
+                minimum_deployment_target=ct.target.iOS16,
+                compute_precision=ct.precision.FLOAT32,  # which leaves the float16 of the program as it is
+                pass_pipeline=ct.PassPipeline.EMPTY,
+                skip_model_load=True,
+            )
+            model.save(str(path))
         self.inspect(path)
 
     def inspect(self, path: Path) -> Mapping[str, Any]:
@@ -117,9 +111,18 @@ def op_names(path: Path) -> list[str]:
     return [op.type for op in _operations(path) if op.type != "const"]
 
 
+def nodes(path: Path) -> list[str]:
+    """Name of the node of the graph that each op of an .mlpackage serves, in the order of `op_names`."""
+    return [node_of(_name(op)) for op in _operations(path) if op.type != "const"]
+
+
 def ranks(path: Path) -> list[int]:
     """Number of axes of each tensor of an .mlpackage, constants included."""
     return [output.type.tensorType.rank for op in _operations(path) for output in op.outputs]
+
+
+def _name(op: Any) -> str:
+    return str(op.attributes["name"].immediateValue.tensor.strings.values[0])
 
 
 def _operations(path: Path) -> Iterator[Any]:
