@@ -150,6 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--networks", type=_count, default=60, metavar="N", help="whole networks (%(default)s)")
     measure.add_argument("--seed", type=int, default=0)
+    measure.add_argument(
+        "--import",
+        dest="file",
+        metavar="FILE",
+        help="time nothing: take networks that were timed elsewhere from a CSV (network,ms) or an Xcode report (.mlperf)",
+    )
 
     fit = verb("fit", _fit, "tell how good a table's latency model is on networks that it has not seen")
     fit.add_argument("table", nargs="?", default=DEVICE, metavar="TABLE")
@@ -338,6 +344,9 @@ def _measure(args: argparse.Namespace) -> None:
 
     if args.minutes and not args.like:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
+    if args.file:
+        _import(args)
+        return
     flags = {"threads": args.threads, "precision": args.precision}
     asked = [*args.setting, *((key, value) for key, value in flags.items() if value is not None)]
     if len(dict(asked)) < len(asked):
@@ -370,6 +379,19 @@ def _measure(args: argparse.Namespace) -> None:
     for name, row in rows.items():
         print(f"{name}: off by {row['mape']:.1%} on average, {row['worst']:.1%} at worst")
     print(f"more of this: mvnas fit {args.table}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from mvnas.imported import import_networks
+
+    table = import_networks(Path(args.file), Path(args.table), like=args.like)
+    source, passes = table.device["imported"][-1], sum(map(len, table.passes.values()))
+    if args.json:
+        print(json.dumps({"table": args.table, "networks": len(table.networks), "passes": passes, "imported": source}))
+        return
+    print(
+        f"{args.table}: took {source['networks']} networks from {source['file']}; {len(table.networks)} in {passes} passes in all"
+    )
 
 
 def _fit(args: argparse.Namespace) -> None:

@@ -143,7 +143,7 @@ class Table:
             except (ValueError, SpaceError, TypeError) as error:
                 raise TableError(f"{where}, column op: {error}") from None
             rows.setdefault(kernel, []).append(_timing(where, row, fused=inside))
-        if not rows:
+        if not rows and "like" not in device:
             raise TableError(f"{path / 'ops.csv'} must hold timings of ops, but has none; run `mvnas measure`")
         timed = {kernel: sorted(timings)[len(timings) // 2 if inside else 0] for kernel, timings in rows.items()}
         return cls(path, device, timed, read_passes(path))
@@ -242,7 +242,9 @@ def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timin
             values.append(float(row[column]))
         except ValueError:
             values.append(nan)
-        if not 0 < values[-1] < inf and not (fused and values[-1] == 0 and column.endswith("_ms")):
+        unknown_reference = column == "reference_ms" and row[column] == "nan"  # of what was imported
+        within_another = fused and values[-1] == 0 and column.endswith("_ms")
+        if not (0 < values[-1] < inf or unknown_reference or within_another):
             raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}")
     return Timing(values[0], values[1], int(values[2]), values[3], row["time"])
 

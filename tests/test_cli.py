@@ -53,7 +53,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "plot": {"--out", "--device"},
         "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
-                    "--minutes", "--precision", "--setting", "--seed", "--json"},
+                    "--minutes", "--precision", "--setting", "--seed", "--import", "--json"},
         "fit": {"--out", "--json"},
     }  # fmt: skip
 
@@ -198,6 +198,7 @@ MISTAKES = [
     (["export", "mobilevit_s"], "--weights"),
     (["export", "mobilevit_s", "--weights", "none.safetensors"], "none.safetensors"),
     (["fit", "nowhere"], "unknown device"),
+    (["measure", "--import", "none.csv", "--table", "t"], "none.csv"),
     (["measure", "--backend", "tflit", "--table", "t"], "did you mean 'tflite'"),
     (["measure", "--backend", "roofline", "--table", "t", "--setting", "gmac=9"], "did you mean 'gmacs'"),
     (["measure", "--backend", "roofline", "--table", "t", "--setting", "gmacs=fast"], "gmacs must be a number"),
