@@ -457,6 +457,15 @@ class TestCoreML:
         assert max(ranks(exported("coreml"))) == 4
         assert backend("coreml").inspect(exported("coreml"))["max_rank"] == 4
 
+    def test_every_tensor_is_float16(self, exported: Files) -> None:
+        from coremltools.proto import MIL_pb2
+
+        from mvnas.backends.coreml import _operations
+
+        tensors = [out.type.tensorType for op in _operations(exported("coreml")) for out in op.outputs]
+        kinds = {MIL_pb2.DataType.Name(tensor.dataType) for tensor in tensors if tensor.rank > 1}
+        assert kinds == {"FLOAT16"}
+
     def test_every_op_tells_the_node_that_it_serves(self, graph: Graph, exported: Files) -> None:
         from mvnas.backends.coreml import nodes
 
