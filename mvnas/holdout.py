@@ -127,7 +127,7 @@ def left_out(table: Table) -> list[Quality]:
     assert model.like
     known = model.like.known
     ms = np.array([ms for kernel, ms in model.timed.items() if ms and known.kernel_ms(kernel)])
-    rows = [Quality.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))]
+    rows = [Quality.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))] if len(ms) else []
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
     if len(networks) > FEWEST_LIKE:
         found = []

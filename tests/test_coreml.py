@@ -1,6 +1,6 @@
 """Laws of timing with Core ML: coremltools' own classes, up to the native library and the answers of a phone.
 
-What stands for these is in recorded.py; nothing was run on Apple's hardware.
+What stands for these is in apple.py; nothing was run on Apple's hardware.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from recorded import Model, Phone, apple, costs, operations, predict_ms  # noqa: F401
+from apple import Model, Phone, apple, costs, predict_ms  # noqa: F401
 from small import make_space
 
 from mvnas import nn

@@ -1,6 +1,6 @@
 """Core ML files, written op by op: what each op of a deployed graph becomes, and the program that holds it.
 
-An op of the program is named after the node of the graph that it serves, `block3__conv1__silu` for `block3.conv1`, so that a
+An op of the program is named after the node of the graph that it serves, `block3__conv1__silu1` for `block3.conv1`, so that a
 compute plan can be read as costs of nodes. Maps are (1, C, H, W), tokens (1, P, N, C), vectors (1, C), all float16; no
 tensor has more than four axes.
 """
@@ -142,7 +142,8 @@ def _fold(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> 
 
 def _resize(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
     assert isinstance(node.shape, ops.Map)
-    tall, wide = ((to + ROUNDING) / of for of, to in zip(xs[0].shape[2:], node.shape[1:], strict=True))
+    sides = zip(xs[0].shape[2:], node.shape[1:], strict=True)
+    tall, wide = (to / of if to % of == 0 else (to + ROUNDING) / of for of, to in sides)
     return place.op(
         "upsample_bilinear", x=xs[0], scale_factor_height=tall, scale_factor_width=wide, align_corners=False
     )

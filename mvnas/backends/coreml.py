@@ -174,7 +174,7 @@ class Backend:
         for op in ops:
             usage = plan[_name(op)].compute_device_usage if _name(op) in plan else None
             device = NAMES[type(usage.preferred_compute_device)] if usage else ""
-            others = tuple(NAMES[type(device)] for device in usage.supported_compute_devices) if usage else ()
+            others = tuple(NAMES[type(other)] for other in usage.supported_compute_devices) if usage else ()
             placed.append(Placed(node_of(_name(op)), op.type, device, others, cost[_name(op)] / total))
         return placed
 
