@@ -8,6 +8,7 @@ Neural Engine but softmax, which runs on the CPU.
 from __future__ import annotations
 
 import importlib
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -194,6 +195,7 @@ def apple(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(remote_device, "_DeviceCtlSocket", lambda **_: None)
         patch.setattr(remote_device, "_DeviceCtlRemoteService", Phone)
         patch.setattr(coreml.Backend, "runs_here", True)
+        patch.setattr(platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
         patch.setattr(coreml, "_chip", lambda: {"cpu": "Apple M0"})
         _coremldevice.attached.cache_clear()
         yield

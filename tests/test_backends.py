@@ -477,7 +477,14 @@ class TestCoreML:
         """A converter makes 341 of the same graph, and 290 of timm's module, with a fifth axis."""
         shipped = Space.load("mobilevit_s").arch().graph().deployed()
         backend("coreml").export(shipped, tmp_path / "s.mlpackage", nn.arbitrary(shipped))
-        assert backend("coreml").inspect(tmp_path / "s.mlpackage") == {"ops": 292, "max_rank": 4}
+        figures = backend("coreml").inspect(tmp_path / "s.mlpackage")
+        assert (figures["ops"], figures["max_rank"]) == (292, 4)
+
+    def test_a_weight_that_float16_does_not_hold_is_refused(self, tmp_path: Path) -> None:
+        single = Graph.single(*KERNELS[0])
+        state = {name: 1e6 * weight for name, weight in nn.arbitrary(single).items()}
+        with pytest.raises(ExportError, match="must fit into float16"):
+            backend("coreml").export(single, tmp_path / "kernel.mlpackage", state)
 
     @pytest.mark.parametrize(
         "kernel",

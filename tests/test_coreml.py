@@ -72,6 +72,8 @@ class TestTiming:
         assert told.keys() == {"CPU", "Neural Engine"}
         assert sum(ops for ops, _ in told.values()) == len(placed)
         assert sum(share for _, share in told.values()) == pytest.approx(1)
+        card = backend("coreml", device=device).inspect(path)["placement"]
+        assert {name: (row["ops"], row["share"]) for name, row in card.items()} == told
 
 
 @pytest.mark.usefixtures("apple")

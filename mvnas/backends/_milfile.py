@@ -36,7 +36,7 @@ def write(graph: Graph, weights: Weights) -> Program:
     """MIL program of a deployed `graph`; `weights` by node and parameter, such as `block0.conv0.conv.weight`.
 
     Raises:
-        ExportError: Core ML has no form of an op.
+        ExportError: Core ML has no form of an op, or a weight does not fit into float16.
     """
     specs = {node.name: Builder.TensorSpec((1, *node.shape), types.fp16) for node in graph.inputs}
     with Function(specs, opset_version=ct.target.iOS16) as main:
@@ -88,6 +88,9 @@ class _Place:
 
 
 def _half(weight: np.ndarray) -> np.ndarray:
+    largest = np.abs(weight).max()
+    if not largest <= np.finfo(np.float16).max:
+        raise ExportError(f"weights must fit into float16, 65504 at most, but one is {largest:.3g}")
     return weight.astype(np.float16)
 
 

@@ -37,6 +37,7 @@ UNITS = {
     "cpu-gpu": ct.ComputeUnit.CPU_AND_GPU,
     "cpu-ane": ct.ComputeUnit.CPU_AND_NE,
 }
+COMPUTE_PLANS = (14, 4)  # the first macOS that tells where ops run
 FEWEST_RUNS = 4  # of a profile
 MOST_REMOTE_RUNS = 20  # of a file in a row on an attached device, where each run takes a transfer there and back
 OPEN = 2  # models that stay loaded: the reference op's, and the one that is timed
@@ -95,18 +96,18 @@ class Backend:
                 skip_model_load=True,
             )
             model.save(str(path))
-        self.inspect(path)
+        if max(ranks(path)) > MAX_RANK:
+            raise ExportError(
+                f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {max(ranks(path))}"
+            )
 
     def inspect(self, path: Path) -> Mapping[str, Any]:
-        """Number of ops, and most axes of a tensor, as read back from the file.
-
-        Raises:
-            ExportError: a tensor has more than four axes.
-        """
-        most = max(ranks(path))
-        if most > MAX_RANK:
-            raise ExportError(f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {most}")
-        return {"ops": len(op_names(path)), "max_rank": most}
+        """Number of ops and most axes of a tensor as read back from the file; from macOS 14.4 on also what runs where."""
+        told: dict[str, Any] = {"ops": len(op_names(path)), "max_rank": max(ranks(path))}
+        if self.runs_here and tuple(map(int, platform.mac_ver()[0].split("."))) >= COMPUTE_PLANS:
+            devices = by_device(self.placement(path)).items()
+            told["placement"] = {device: {"ops": ops, "share": share} for device, (ops, share) in devices}
+        return told
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         return one_by_one(self, graphs, folder)
