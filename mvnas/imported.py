@@ -1,8 +1,8 @@
 """Networks that others timed, from a CSV or from Xcode's performance reports, as passes of a latency table.
 
 A report is a bundle `.mlperf` with a `report.json`. Apple does not document that file. What is read of it here is what two
-public programs that parse real ones agree on: `modelMetadata.fileName`, `deviceInfo.modelName`,
-`deviceInfo.osNameAndVersionWithoutBuildNumber`, `computeUnit` and, in seconds, `deviceResults.predict.samples`.
+public programs that parse real ones agree on: `deviceInfo.modelName`, `deviceInfo.osNameAndVersionWithoutBuildNumber`,
+`computeUnit` and, in seconds, `deviceResults.predict.samples`; and `modelMetadata.fileName`, which one of them reads.
 """
 
 from __future__ import annotations
