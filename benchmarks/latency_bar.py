@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mvnas.arch import Arch
-from mvnas.backends import backend
+from mvnas.backends import of_table
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.holdout import OURS, Passes, Quality, fastest, judge
@@ -106,8 +106,7 @@ def main() -> None:
     archs = unseen(Space.load(args.space), table, args.networks)
     passes = read_passes(folder)
     if any(len(passes.get(arch, ())) < 3 for arch in archs):
-        precision = {"precision": table.device["precision"]} if table.device["backend"] == "tflite" else {}
-        runtime = backend(table.device["backend"], threads=table.device["threads"], **precision)
+        runtime = of_table(table.device)
         passes = measure_networks(
             archs,
             runtime,

@@ -49,7 +49,9 @@ class Correction(NamedTuple):
 
     @classmethod
     def fit(cls, rows: Sequence[Row], ms: Sequence[float]) -> Correction:
-        """The correction that timings of the new device, in ms, ask for."""
+        """The correction that timings of the new device, in ms, ask for; none if there are none."""
+        if not rows:
+            return cls((), np.empty(0), 0.0, np.empty(0))
         wanted = np.log(ms) - np.log([row.ms for row in rows])
         mean, spread, noise = wanted.mean(), _covariance(rows, rows), np.eye(len(rows))
         weights, errors = np.empty((2, len(STRENGTHS), len(rows)))
@@ -65,8 +67,8 @@ class Correction(NamedTuple):
 
     def predict(self, rows: Sequence[Row]) -> Array:
         """Milliseconds on the new device: (n,)."""
-        change = _covariance(rows, self.rows) @ self.weights + self.shift
-        return np.array([row.ms for row in rows]) * np.exp(change)
+        ms = np.array([row.ms for row in rows])
+        return ms * np.exp(_covariance(rows, self.rows) @ self.weights + self.shift) if self.rows else ms
 
 
 def choose(rows: Sequence[Row], shares: Sequence[float], count: int, *, calibrated: bool) -> list[int]:

@@ -159,3 +159,17 @@ def test_a_table_like_one_that_is_gone_says_so(folder: Path, space: Path, tmp_pa
     other.rename(tmp_path / "gone")
     with pytest.raises(TableError, match="other"):
         LatencyModel.fit(Table.load(tmp_path / "new"))
+
+
+def test_without_timings_of_kernels_networks_alone_scale_the_known_device(known: LatencyModel, space: Path) -> None:
+    networks = {arch: 3 * known.predict(arch).ms for arch in _sample(Space.load(space), 4, seed=3)}
+    model = LatencyModel.alike(known, {}, "new").calibrated(networks)
+    for arch, ms in networks.items():
+        assert model.predict(arch).ms == pytest.approx(ms)
+    assert model.like and not len(model.like.errors)
+
+
+def test_kernels_that_a_device_does_within_others_correct_nothing(known: LatencyModel, runs: dict[Kernel, int]) -> None:
+    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, runs, 4)}
+    fused = next(kernel for kernel in runs if kernel not in timed)
+    assert Transfer.fit(known, timed | {fused: 0.0}).errors == pytest.approx(Transfer.fit(known, timed).errors)

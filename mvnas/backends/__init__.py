@@ -97,6 +97,17 @@ def backend(name: str, **settings: Any) -> Runtime:
     return cast(Runtime, loaded.Backend(**read))
 
 
+def of_table(conditions: Mapping[str, Any]) -> Runtime:
+    """The backend that a table with these conditions was measured with.
+
+    Raises:
+        ExportError: a package that it needs is not installed.
+    """
+    name = conditions["backend"]
+    known = signature(type(backend(name))).parameters
+    return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions})
+
+
 def _read(setting: str, value: Any, kind: type) -> Any:
     """A setting that is text as an int, float or bool where its default is one."""
     if not isinstance(value, str) or kind not in (int, float, bool):
