@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain
 from math import inf
 from pathlib import Path
 from shutil import rmtree
@@ -128,22 +129,21 @@ def measure(
         like = str(Path(like).resolve())  # the table must find it from any folder
     known = LatencyModel.fit(Table.load(like)) if like else None
     ops = ops or (LIKE_OPS if like and minutes is None else OPS)
+    end = inf if minutes is None else time.monotonic() + 60 * minutes
+    few = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
+    archs = few if known else _published(space) + _sample(space, networks, seed=seed + 1)
     with _sitting(runtime, protocol, folder, progress, like) as session:
-        if known:
-            end = inf if minutes is None else time.monotonic() + 60 * minutes
+        if isinstance(runtime, Profiler):
+            session.profile(chain(few if known else (), plan_networks(space, seed=seed)), ops, end)
+        elif known:
             runs = {k: n for k, n in _runs(_sample(space, POOL, seed=seed)).items() if kind(k) in known.rates}
             session.time_ops(informative(known, runs, min(ops, MOST_LIKE)), ops, end)
-            archs = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
-        elif isinstance(runtime, Profiler):
-            session.profile(plan_networks(space, seed=seed), ops)
-            archs = _published(space) + _sample(space, networks, seed=seed + 1)
         else:
             session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
             for share in ROUNDS:
                 session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
             for _ in range(SECOND_LOOKS):
                 session.time_again(suspects(Table.load(folder)))
-            archs = _published(space) + _sample(space, networks, seed=seed + 1)
         session.time_networks(archs)
     return Table.load(folder)
 
@@ -335,12 +335,14 @@ class _Session:
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
         self._time(left, len(clean), total, end)
 
-    def profile(self, archs: Iterable[Arch], total: int) -> None:
-        """Time the ops of networks inside them, until the table has `total` or more of which were timed while the machine was fast."""
+    def profile(self, archs: Iterable[Arch], total: int, end: float = inf) -> None:
+        """Time the ops of networks inside them, until `end` or until `total` or more were timed while the machine was fast."""
         clean = {kernel for kernel, timing in self.done().items() if self._clean(timing)}
         for arch in archs:
             graph = arch.graph().deployed()
-            if len(clean) >= total or clean.issuperset(node.key for node in graph.work):
+            if len(clean) >= total or time.monotonic() > end:
+                return
+            if clean.issuperset(node.key for node in graph.work):
                 continue
             self.files.convert([], [arch], lambda what, done, total: None)
             nodes, reference = self.clock.profile(
