@@ -19,6 +19,13 @@ from mvnas.ops import Input, Map, Shape, Value
 
 Block = Callable[[Value], Value]
 
+FLOAT = "float32"
+PRECISIONS = (
+    FLOAT,
+    "float16",
+    "dynamic-int8",
+    "int8",
+)  # of weights and arithmetic once deployed; training is in float32
 IMAGE_CHANNELS = 3
 
 
@@ -85,7 +92,7 @@ def kind_of(part: Block) -> str:
 
 @dataclass(frozen=True)
 class Arch:
-    """One network: its blocks in order, and the resolution it is deployed at, in pixels.
+    """One network: its blocks in order, the resolution it is deployed at, in pixels, and the precision, one of PRECISIONS.
 
     >>> from mvnas.space import Space
     >>> arch = Space.load("mobilevit_xxs").arch()
@@ -95,6 +102,7 @@ class Arch:
 
     blocks: tuple[Block, ...]
     resolution: int = 256
+    precision: str = FLOAT
 
     def graph(self, resolution: int | tuple[int, int] = 0) -> Graph:
         """The network's ops, at another resolution (square, or height and width) if one is given.
@@ -149,7 +157,8 @@ class Arch:
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes an equal architecture."""
         rows = [{"block": kind_of(part)} | asdict(cast(Any, part)) for part in self.blocks]
-        return {"resolution": self.resolution, "blocks": rows}
+        precision = {} if self.precision == FLOAT else {"precision": self.precision}
+        return {"resolution": self.resolution, **precision, "blocks": rows}
 
     @classmethod
     def from_json(cls, data: Any, *, source: str = "architecture") -> Arch:
@@ -158,11 +167,12 @@ class Arch:
         Raises:
             SpaceError: a key is missing or unknown, a value has the wrong type, or the network is not legal.
         """
-        if not isinstance(data, Mapping) or set(data) != {"resolution", "blocks"}:
+        if not isinstance(data, Mapping) or set(data) - {"precision"} != {"resolution", "blocks"}:
             raise SpaceError(f"{source} must be an object with the keys resolution and blocks, but is {data!r:.200}")
         from mvnas.space import Space
 
-        return Space.from_data({"resolution": data["resolution"], "stages": data["blocks"]}, source=source).arch()
+        stages = {"stages" if key == "blocks" else key: value for key, value in data.items()}
+        return Space.from_data(stages, source=source).arch()
 
     @classmethod
     def load(cls, path: str | Path) -> Arch:

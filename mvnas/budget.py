@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from mvnas.arch import Arch
 from mvnas.errors import BudgetError, unknown
-from mvnas.graph import FLOAT_BYTES
-from mvnas.latency import LatencyModel
+from mvnas.latency import Latency
 from mvnas.space import Space, published
 
+WEIGHT_BYTES = {"float32": 4, "float16": 2, "dynamic-int8": 1, "int8": 1}
 UNITS = {"params": "", "macs": "", "latency": "ms", "size": "B", "memory": "B"}  # cost -> unit
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 GRAMMAR = "bounds such as 6M-params, 600M-macs, 8ms, 20MB-size, 64MB-memory, a range 4M..6M-params, or a network's name"
@@ -105,8 +105,8 @@ def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
     return [Bound(cost, most, least)]
 
 
-def price(arch: Arch, model: LatencyModel) -> Costs:
-    """Costs of a network by the names that budgets use, each found when it is asked for; bytes are those of float32.
+def price(arch: Arch, model: Latency) -> Costs:
+    """Costs of a network by the names that budgets use, each found when it is asked for; bytes of memory are those of float32.
 
     Raises:
         UnmeasuredError: the latency is asked for, and the model does not know one of the ops.
@@ -117,15 +117,15 @@ def price(arch: Arch, model: LatencyModel) -> Costs:
 class Price(Mapping[str, float]):
     """The costs of one network."""
 
-    FOUND: ClassVar[Mapping[str, Callable[[Arch, LatencyModel], float]]] = {
+    FOUND: ClassVar[Mapping[str, Callable[[Arch, Latency], float]]] = {
         "params": lambda arch, model: arch.params,
         "macs": lambda arch, model: arch.macs,
         "latency": lambda arch, model: model.predict(arch).ms,
-        "size": lambda arch, model: FLOAT_BYTES * arch.params,
+        "size": lambda arch, model: WEIGHT_BYTES[arch.precision] * arch.params,
         "memory": lambda arch, model: arch.memory_bytes,
     }
 
-    def __init__(self, arch: Arch, model: LatencyModel) -> None:
+    def __init__(self, arch: Arch, model: Latency) -> None:
         self.arch, self.model = arch, model
 
     def __getitem__(self, cost: str) -> float:
@@ -171,7 +171,7 @@ def repair(
     return here, least, over
 
 
-def check_feasible(budget: Budget, space: Space, model: LatencyModel, *, seed: int = 0, starts: int = 4) -> None:
+def check_feasible(budget: Budget, space: Space, model: Latency, *, seed: int = 0, starts: int = 4) -> None:
     """Return if some point of the space meets the budget; it is looked for by descent from the corners and from random points.
 
     Raises:

@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     def device(to: argparse.ArgumentParser, default: str | None = DEVICE) -> None:
         told = default or "the one it searched for"
         to.add_argument(
-            "--device", default=default, metavar="TABLE", help=f"latency table: a shipped name or a folder ({told})"
+            "--device",
+            default=default,
+            metavar="TABLE",
+            help=f"latency table: a shipped name or a folder, or some of different precisions with commas ({told})",
         )
 
     search = verb(
@@ -123,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
     )
-    device(export)
+    device(export, None)
 
     measure = verb(
         "measure",
@@ -168,7 +171,6 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
     from mvnas.report import frontier_table, slowest_ms, summary_json, write_csv
     from mvnas.search import Task, search
-    from mvnas.table import Table
 
     task = Task.prepare(
         args.budget,
@@ -179,7 +181,7 @@ def _search(args: argparse.Namespace) -> None:
         seed=args.seed,
         skip_broken=args.skip_broken,
     )
-    _caution(Table.load(args.device))
+    _tables(args.device)
     say = _quiet if args.json else print
     say(f"space    {args.space}: {task.space.size:.3g} networks")
     say(f"budget   {task.budget}")
@@ -280,11 +282,15 @@ def _plot(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from mvnas.arch import FLOAT
+    from mvnas.datasets import load
     from mvnas.errors import ExportError
     from mvnas.export import export, pictures
+    from mvnas.latency import LatencyModel
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
-    from mvnas.table import Table
 
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
@@ -296,14 +302,18 @@ def _export(args: argparse.Namespace) -> None:
         kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
     arch, state = read_weights(network.arch, path)
-    estimate = _model(args.device).predict(arch)
-    device = Table.load(args.device).device
-    if args.precision and device["precision"] != args.precision:
-        print(f"mvnas: caution: latency is predicted for {device['precision']}, not {args.precision}: "
-              f"that of {args.device}; `mvnas measure --precision {args.precision}` makes a table", file=sys.stderr)  # fmt: skip
+    precision = args.precision or arch.precision
+    place = args.device or (network.study.device if network.study else DEVICE)
+    tables = _tables(place)
+    table = next((table for table in tables if table.device["precision"] == precision), tables[0])
+    device = table.device
+    if device["precision"] != precision:
+        print(f"mvnas: caution: latency is predicted for {device['precision']}, not {precision}: that of {table.name}; "
+              f"`mvnas measure --precision {precision}` makes a table", file=sys.stderr)  # fmt: skip
+    estimate = LatencyModel.fit(table).predict(replace(arch, precision=FLOAT))
     card: dict[str, Any] = {
         "predicted": {
-            "device": args.device,
+            "device": table.name,
             **{key: device[key] for key in ("backend", "precision", "threads")},
             "ms": estimate.ms,
             "low_ms": estimate.low_ms,
@@ -321,8 +331,8 @@ def _export(args: argparse.Namespace) -> None:
         Path(args.out),
         name=network.name,
         formats=args.format or ["tflite"],
-        precision=args.precision,
-        images=pictures(data, arch.resolution) if data and args.precision == "int8" else None,
+        precision=None if precision == FLOAT else precision,
+        images=pictures(load(data), arch.resolution) if data and precision == "int8" else None,
         card=card,
     )
     if args.json:
@@ -400,10 +410,8 @@ def _fit(args: argparse.Namespace) -> None:
     from mvnas.holdout import held_out, left_out
     from mvnas.latency import LatencyModel
     from mvnas.report import text_table
-    from mvnas.table import Table
 
-    table = Table.load(args.table)
-    _caution(table)
+    (table,) = _tables(args.table)
     like = table.device.get("like")
     rows = left_out(table) if like else held_out(table)
     if args.out:
@@ -439,19 +447,20 @@ def _study(args: argparse.Namespace) -> Any:
 
 
 def _model(device: str) -> Any:
-    from mvnas.latency import LatencyModel
-    from mvnas.table import Table
+    from mvnas.latency import latency
 
-    table = Table.load(device)
-    _caution(table)
-    return LatencyModel.fit(table)
+    return latency(_tables(device))
 
 
-def _caution(table: Any) -> None:
+def _tables(device: str) -> Any:
+    """The tables of some names, and what speaks against them."""
     from mvnas.report import cautions
+    from mvnas.table import load_each
 
-    for told in cautions(table):
+    tables = load_each(device)
+    for told in (told for table in tables for told in cautions(table)):
         print(f"mvnas: caution: {told}", file=sys.stderr)
+    return tables
 
 
 def _quiet(*_: object) -> None:

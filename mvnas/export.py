@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
-from mvnas import __version__, datasets
-from mvnas.arch import Arch
-from mvnas.backends import Runtime, backend
+from mvnas import __version__
+from mvnas.arch import IMAGE_CHANNELS, Arch
+from mvnas.backends import Runner, Runtime, backend
 from mvnas.clock import core_groups, cpu, pinned
+from mvnas.datasets import Data
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.nn import build, deploy, example, rank
-from mvnas.ops import State
+from mvnas.ops import Map, State
 from mvnas.training.augment import whole
 
 FORMATS = ("tflite", "coreml", "onnx", "torch")
@@ -105,19 +107,32 @@ def export(
     return done
 
 
-def pictures(source: str, side: int) -> list[np.ndarray]:
-    """RANGES training images of a data set and up to JUDGES validation images, as networks of a resolution take them: (1, 3, side, side) each.
-
-    Raises:
-        DataError: there is no such source.
-    """
-    data = datasets.load(source)
+def pictures(data: Data, side: int) -> list[np.ndarray]:
+    """RANGES training images of a data set and up to JUDGES validation images, as networks of a resolution take them: (1, 3, side, side) each."""
     generator = np.random.default_rng(0)
     picked = [
         split.images[np.sort(generator.permutation(len(split.labels))[:count])]
         for split, count in ((data.train, RANGES), (data.val, JUDGES))
     ]
     return [whole(torch.from_numpy(image[None]), side).numpy() for images in picked for image in images]
+
+
+def accuracy_at(arch: Arch, state: State, data: Data, side: int) -> float:
+    """Share of validation images, resized to `side`, whose class a network names as a TFLite file of its precision.
+
+    Raises:
+        ExportError: the file cannot be made.
+    """
+    shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
+    runtime = backend("tflite", precision=arch.precision, images=pictures(data, side)[:-JUDGES])
+    assert isinstance(runtime, Runner)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{runtime.suffix}"
+        runtime.export(shipped, path, folded)
+        run = runtime.runner(path)
+        images = (whole(torch.from_numpy(np.array(image[None])), side).numpy() for image in data.val.images)
+        named = [int(run([image])[0].argmax()) for image in images]
+    return float((np.array(named) == data.val.labels).mean())
 
 
 def load(graph: Graph, state: State) -> torch.nn.Module:

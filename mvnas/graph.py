@@ -112,6 +112,17 @@ class Graph:
         """The graph that ships: shapes fixed, norms and gains folded, resizes that do nothing removed."""
         return self.deployment()[0]
 
+    def on(self, *inputs: Shape) -> Graph:
+        """The same ops on inputs of other sizes, which blocks are not asked about."""
+        sizes = iter(inputs)
+        values: list[Value] = []
+        ends: dict[int, Value] = {}
+        for node in self.nodes:
+            values.append(node.op(*[values[i] for i in node.inputs]) if node.inputs else Input(next(sizes))())
+            if node.inputs:
+                ends[node.block] = values[-1]
+        return self._indexed([ends[block] for block in sorted(ends)])[0]
+
     def deployment(self) -> tuple[Graph, dict[str, str]]:
         """The deployed graph, and for each of its nodes with weights the node of this graph that they fold from."""
         values: list[Value] = []

@@ -368,6 +368,53 @@ class LatencyModel:
         return [scale * ms for ms in sums]
 
 
+@dataclass(frozen=True)
+class Latencies:
+    """Latency of networks at several precisions: a model for each, of a table of that precision."""
+
+    models: Mapping[str, LatencyModel]
+
+    @property
+    def device(self) -> str:
+        return ",".join(model.device for model in self.models.values())
+
+    def at(self, precision: str) -> LatencyModel:
+        """The model of a precision.
+
+        Raises:
+            UnmeasuredError: there is none.
+        """
+        if precision not in self.models:
+            raise UnmeasuredError(
+                f"a table must be of {precision} to tell its latency, but {self.device} has only {', '.join(self.models)}"
+            )
+        return self.models[precision]
+
+    def predict(self, arch: Arch) -> Estimate:
+        """Latency of a network at its precision, as `LatencyModel.predict` tells it."""
+        return self.at(arch.precision).predict(arch)
+
+    def predict_blocks(self, arch: Arch) -> list[float]:
+        """Milliseconds of each block of a network at its precision."""
+        return self.at(arch.precision).predict_blocks(arch)
+
+
+Latency = LatencyModel | Latencies
+
+
+def latency(tables: Sequence[Table]) -> Latency:
+    """What tells latency by a table, or by several of different precisions.
+
+    Raises:
+        TableError: two tables are of one precision, or one cannot be fitted.
+    """
+    models = {str(table.device["precision"]): LatencyModel.fit(table) for table in tables}
+    if len(models) < len(tables):
+        told = ", ".join(f"{table.name} of {table.device['precision']}" for table in tables)
+        raise TableError(f"tables that are used together must be of different precisions, but got {told}")
+    return Latencies(models) if len(tables) > 1 else next(iter(models.values()))
+
+
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:
     spans = [dimensions(kernel) for kernel in kernels]
     domain = {name: (min(span[name] for span in spans), max(span[name] for span in spans)) for name in spans[0]}

@@ -15,7 +15,7 @@ from mvnas.arch import Arch, kind_of
 from mvnas.budget import Budget, price, show
 from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
-from mvnas.latency import LatencyModel
+from mvnas.latency import Latency
 from mvnas.score import Score
 from mvnas.space import Space
 from mvnas.study import Study
@@ -26,7 +26,7 @@ SLOW = 0.05  # share of a table's timings that may be made on a slow machine
 RESTLESS = 0.1  # mean difference between passes of a network that is too much
 
 COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "params", "macs", "memory_bytes",
-           "resolution")  # fmt: skip
+           "resolution", "precision")  # fmt: skip
 
 
 def cautions(table: Table) -> list[str]:
@@ -57,7 +57,11 @@ def cautions(table: Table) -> list[str]:
 
 def score_row(score: Score) -> dict[str, Any]:
     """A score as one row of a table."""
-    known = vars(score) | {"trial": score.number, "resolution": score.arch.resolution}
+    known = vars(score) | {
+        "trial": score.number,
+        "resolution": score.arch.resolution,
+        "precision": score.arch.precision,
+    }
     return {
         column: round(known[column], 6) if isinstance(known[column], float) else known[column] for column in COLUMNS
     }
@@ -135,7 +139,7 @@ def slowest_ms(study: Study) -> float:
     return max((score.latency_ms for score in study.scores()), default=1.0)
 
 
-def network_json(arch: Arch, model: LatencyModel) -> dict[str, Any]:
+def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
     """Costs and predicted latency of a network, in total and by block."""
     estimate = model.predict(arch)
     graph = arch.graph()
@@ -185,7 +189,7 @@ def network_table(told: dict[str, Any]) -> str:
     return text_table(rows)
 
 
-def space_json(space: Space, model: LatencyModel, budget: Budget | None, *, seed: int = 0) -> dict[str, Any]:
+def space_json(space: Space, model: Latency, budget: Budget | None, *, seed: int = 0) -> dict[str, Any]:
     """Number of points of a space, and of random points the least, median and largest of each cost and the share that fits."""
     generator = random.Random(seed)
     archs = [

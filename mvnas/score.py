@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import log
 from typing import Any
 
-from mvnas.arch import Arch
+from mvnas.arch import FLOAT, Arch
 from mvnas.errors import StudyError, unknown
 
 OBJECTIVES: Mapping[str, int] = {
@@ -44,8 +44,9 @@ class Score:
 
     @property
     def label(self) -> str:
-        """The published name, or the trial."""
-        return self.name or f"trial {self.number}"
+        """The published name, or the trial; and the precision unless it is float32."""
+        precision = "" if self.arch.precision == FLOAT else f" {self.arch.precision}"
+        return (self.name or f"trial {self.number}") + precision
 
 
 @dataclass(frozen=True)

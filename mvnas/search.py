@@ -8,7 +8,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,18 +18,19 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mvnas.arch import Arch
+from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError, unknown
-from mvnas.latency import LatencyModel
-from mvnas.space import Picks, Space, published
+from mvnas.latency import Latency, latency
+from mvnas.space import Picks, Space, options, published
 from mvnas.study import Setup, Study
-from mvnas.table import DEVICE, Table
+from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for, fit, initialise
 
 TRIALS = 20
 SAMPLER = "NSGAIISampler"
+QUANTISED = ("dynamic-int8", "int8")  # precisions at which accuracy is not that of torch
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
 
@@ -54,7 +55,7 @@ class Task:
     space: Space
     budget: Budget
     data: Data
-    model: LatencyModel
+    model: Latency
     setup: Setup
 
     @classmethod
@@ -75,9 +76,11 @@ class Task:
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
         """
-        table = Table.load(device)
-        model = LatencyModel.fit(table)
+        tables = load_each(device)
+        model = latency(tables)
         choices = Space.load(space)
+        if choices.precision == FLOAT:
+            choices = choices.with_precisions([table.device["precision"] for table in tables])
         Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
         images = load(data, skip_broken=skip_broken)
         choices = choices.with_classes(len(images.classes))
@@ -98,7 +101,7 @@ class Task:
             marks={
                 "space": _mark(repr(choices.stages) + repr(choices.resolution)),
                 "data": images.fingerprint,
-                "device": _mark(*(file.read_text() for file in sorted(table.path.glob("*.csv")))),
+                "device": _mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
             },
         )
         return cls(choices, bounds, images, model, setup)
@@ -112,6 +115,7 @@ class Task:
         found = {}
         for name in published():
             arch = Space.load(name).arch().with_classes(len(self.data.classes))
+            arch = replace(arch, precision=options(self.space.precision)[0])
             picks = self.space.locate(arch)
             if picks is not None and self.excess(arch) == 0:
                 found[name] = (arch.params, picks)
@@ -235,11 +239,13 @@ class _Run:
         self.study.keep_weights()
 
     def train(self, arch: Arch, trial: Trial) -> tuple[float, float]:
-        """Held-out accuracy of a candidate and the seconds its training took; its weights are kept beside the study."""
+        """Held-out accuracy of a candidate, at its precision, and the seconds that took; its weights are kept beside the study."""
         import torch
         from safetensors.torch import save_file
 
+        from mvnas.export import accuracy_at
         from mvnas.nn import build
+        from mvnas.training.sampler import pixels
 
         task = self.task
         name = trial.user_attrs.get("name", "")
@@ -266,7 +272,12 @@ class _Run:
         path.parent.mkdir(exist_ok=True)
         save_file(trained.state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-        return trained.accuracy, trained.seconds
+        if arch.precision not in QUANTISED:
+            return trained.accuracy, trained.seconds
+        self.show(Status(**{**asdict(base), "doing": f"trial {trial.number} in {arch.precision}"}))
+        begun = time.monotonic()
+        accuracy = accuracy_at(arch, trained.state, task.data, pixels(arch.resolution, task.setup.factor))
+        return accuracy, trained.seconds + time.monotonic() - begun
 
 
 def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:

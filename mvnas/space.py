@@ -10,12 +10,25 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
-from mvnas.arch import IMAGE_CHANNELS, Arch, Block, block, check_field, data_folder, kind_of, required_fields
+from mvnas.arch import (
+    FLOAT,
+    IMAGE_CHANNELS,
+    PRECISIONS,
+    Arch,
+    Block,
+    block,
+    check_field,
+    data_folder,
+    kind_of,
+    required_fields,
+)
 from mvnas.errors import SpaceError, unknown
 from mvnas.graph import summary
 from mvnas.ops import Map, Shape, Vector
 
 Choose = Callable[[str, Sequence[Any]], Any]  # has the signature of optuna.Trial.suggest_categorical
+KEYS = ("resolution", "precision", "stages")
+
 Picks = Mapping[str, Any]  # the option picked for each choice
 
 
@@ -104,7 +117,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Space:
-    """Choices of networks: stages in order and a resolution in pixels, where a tuple is a choice.
+    """Choices of networks: stages in order, a resolution in pixels and a precision, where a tuple is a choice.
 
     >>> space = Space.load("mobilevit")
     >>> arch = space.sample(lambda name, options: options[0])
@@ -115,6 +128,7 @@ class Space:
     name: str
     resolution: Any
     stages: tuple[Stage, ...]
+    precision: Any = FLOAT
 
     @classmethod
     def load(cls, name: str | Path) -> Space:
@@ -140,8 +154,8 @@ class Space:
         if not isinstance(data, dict):
             raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {data!r:.100}")
         for key in data:
-            if key not in ("resolution", "stages"):
-                raise SpaceError(f"{source}: {unknown('key', key, ('resolution', 'stages'))}")
+            if key not in KEYS:
+                raise SpaceError(f"{source}: {unknown('key', key, KEYS)}")
         for key in ("resolution", "stages"):
             if key not in data:
                 raise SpaceError(
@@ -151,10 +165,14 @@ class Space:
         for side in options(resolution):
             if type(side) is not int or side < 32:
                 raise SpaceError(f"{source}: resolution must be whole pixels, 32 or more, but got {side!r}")
+        precision = _choice(data.get("precision", FLOAT), f"{source}: precision")
+        for word in options(precision):
+            if word not in PRECISIONS:
+                raise SpaceError(f"{source}: {unknown('precision', str(word), PRECISIONS)}")
         if not isinstance(data["stages"], list) or not data["stages"]:
             raise SpaceError(f"{source}: stages must be a list of blocks, but got {data['stages']!r:.100}")
         stages = tuple(_stage(row, f"{source}, stage {i}") for i, row in enumerate(data["stages"]))
-        space = cls(name or source, resolution, stages)
+        space = cls(name or source, resolution, stages, precision)
         space._check(source)
         return space
 
@@ -166,7 +184,8 @@ class Space:
             for i, stage in enumerate(self.stages)
             for key, values in stage.choices().items()
         }
-        return named | ({"resolution": self.resolution} if isinstance(self.resolution, tuple) else {})
+        whole = {"resolution": self.resolution, "precision": self.precision}
+        return named | {key: values for key, values in whole.items() if isinstance(values, tuple)}
 
     @property
     def size(self) -> int:
@@ -182,7 +201,10 @@ class Space:
         blocks: list[Block] = []
         for stage, keys in self._keys:
             blocks += stage.blocks({key: picks[name] for key, name in keys})
-        return Arch(tuple(blocks), picks["resolution"] if isinstance(self.resolution, tuple) else self.resolution)
+        resolution = picks["resolution"] if isinstance(self.resolution, tuple) else self.resolution
+        return Arch(
+            tuple(blocks), resolution, picks["precision"] if isinstance(self.precision, tuple) else self.precision
+        )
 
     @cached_property
     def _keys(self) -> list[tuple[Stage, list[tuple[str, str]]]]:
@@ -212,10 +234,11 @@ class Space:
                     return {f"{index}.{self.stages[index].kind}.{key}": value for key, value in picks.items()} | rest
             return None
 
-        if arch.resolution not in options(self.resolution):
+        if arch.resolution not in options(self.resolution) or arch.precision not in options(self.precision):
             return None
         found = search(0, arch.blocks)
-        chosen = {"resolution": arch.resolution} if isinstance(self.resolution, tuple) else {}
+        whole = {"resolution": arch.resolution, "precision": arch.precision}
+        chosen = {key: value for key, value in whole.items() if isinstance(getattr(self, key), tuple)}
         return None if found is None else found | chosen
 
     def with_classes(self, classes: int) -> Space:
@@ -223,6 +246,10 @@ class Space:
         last = self.stages[-1]
         settings = (*((key, value) for key, value in last.settings if key != "classes"), ("classes", classes))
         return replace(self, stages=(*self.stages[:-1], replace(last, settings=settings)))
+
+    def with_precisions(self, precisions: Sequence[str]) -> Space:
+        """The same space at one precision, or with the choice among some."""
+        return replace(self, precision=tuple(precisions) if len(precisions) > 1 else precisions[0])
 
     def _check(self, source: str) -> None:
         """Build every pair of choices of a stage on every map it can get; the last block must be a classifier."""

@@ -16,9 +16,9 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mvnas.arch import Arch
+from mvnas.arch import FLOAT, Arch
 from mvnas.errors import StudyError
-from mvnas.latency import LatencyModel
+from mvnas.latency import Latency
 from mvnas.score import Frontier, Score
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -67,12 +67,12 @@ class Setup:
 class Study:
     """A search's record on disk: candidates, what became of them, and the weights of those on the frontier."""
 
-    def __init__(self, place: str, record: optuna.Study, model: LatencyModel | None = None) -> None:
+    def __init__(self, place: str, record: optuna.Study, model: Latency | None = None) -> None:
         self.place = place
         self.record = record
         self.model = model
 
-    def on(self, model: LatencyModel) -> Study:
+    def on(self, model: Latency) -> Study:
         """The same study with latency predicted by `model`, for example of another device than it searched for."""
         return Study(self.place, self.record, model)
 
@@ -148,11 +148,12 @@ class Study:
     def _score(self, trial: FrozenTrial) -> Score:
         known = trial.user_attrs
         setup = self.setup
-        sources = {
-            "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training",
-            "latency": f"predicted for {self.device}",
-        }
         arch = Arch.from_json(known["arch"])
+        precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
+        sources = {
+            "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}",
+            "latency": f"predicted for {self.device}{precision}",
+        }
         latency = trial.values[1], known["latency_low_ms"], known["latency_high_ms"]
         if self.model:
             estimate = self.model.predict(arch)

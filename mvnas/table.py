@@ -149,6 +149,15 @@ class Table:
         return cls(path, device, timed, read_passes(path))
 
 
+def load_each(names: str) -> list[Table]:
+    """The tables of some names or folders with commas between them.
+
+    Raises:
+        TableError: there is no such table, or a row cannot be read.
+    """
+    return [Table.load(name) for name in names.split(",")]
+
+
 def shipped() -> list[str]:
     """Names of the shipped tables."""
     return sorted(path.parent.name for path in data_folder("latency_tables").glob("*/device.json"))

@@ -230,3 +230,9 @@ def test_a_resize_is_priced_where_it_works_and_gone_where_it_does_nothing() -> N
 def test_an_illegal_architecture_is_told(data: object, told: str) -> None:
     with pytest.raises(SpaceError, match=told):
         Arch.from_json(data)
+
+
+@pytest.mark.parametrize("side", [256, 192, 250])
+def test_the_same_ops_on_another_image_are_the_graph_of_that_resolution(side: int) -> None:
+    arch = Space.load("mobilevit_xxs").arch()
+    assert arch.graph().on(Map(3, side, side)) == arch.graph(side)

@@ -13,8 +13,8 @@ import pytest
 from small import make_space, make_table
 
 from mvnas.arch import Arch
-from mvnas.errors import UnmeasuredError
-from mvnas.latency import LatencyModel, by_kind
+from mvnas.errors import TableError, UnmeasuredError
+from mvnas.latency import LatencyModel, by_kind, latency
 from mvnas.space import Space
 from mvnas.table import Table
 
@@ -84,3 +84,19 @@ def test_a_batch_names_the_first_op_that_cannot_be_priced_and_the_rest_stays_pri
         assert str(caught.value) == str(alone.value)
     good = model.predict_each([*batch[:5], *batch[7:]])
     assert good.ms == pytest.approx(np.array([model.predict(arch).ms for arch in (*batch[:5], *batch[7:])]), rel=1e-12)
+
+
+def test_each_precision_has_a_table_of_its_own(folder: Path, archs: list[Arch]) -> None:
+    table = Table.load(make_table(folder / "precise", make_space(folder)))
+    coarse = replace(table, device=dict(table.device) | {"precision": "int8"}, passes={
+        arch: tuple(replace(timing, min_ms=timing.min_ms / 2) for timing in timings) for arch, timings in table.passes.items()
+    })  # fmt: skip
+    both = latency([table, coarse])
+    for arch in archs[:3]:
+        ms = both.predict(arch).ms
+        assert both.predict(replace(arch, precision="int8")).ms == pytest.approx(ms / 2)
+        assert sum(both.predict_blocks(replace(arch, precision="int8"))) == pytest.approx(ms / 2)
+    with pytest.raises(UnmeasuredError, match="a table must be of float16"):
+        both.predict(replace(archs[0], precision="float16"))
+    with pytest.raises(TableError, match="different precisions"):
+        latency([table, table])

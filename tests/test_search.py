@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from optuna.trial import TrialState
@@ -20,6 +22,9 @@ from mvnas.nn import build
 from mvnas.search import Task, make_sampler, search
 from mvnas.space import published
 from mvnas.study import Study
+from mvnas.training import Schedule
+from mvnas.training.fit import evaluate
+from mvnas.training.sampler import pixels
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +223,37 @@ def test_study_file_of_something_else_is_an_error(task: Task, tmp_path: Path) ->
         Study.load(str(path))
     with pytest.raises(StudyError, match="folder"):
         search(task, study=str(tmp_path / "none" / "s.db"))
+
+
+def test_precision_is_searched_where_there_is_a_table_of_each(space: Path, table: Path, tmp_path: Path) -> None:
+    coarse = tmp_path / "coarse"
+    copytree(table, coarse)
+    device = json.loads((coarse / "device.json").read_text()) | {"precision": "int8"}
+    (coarse / "device.json").write_text(json.dumps(device))
+    task = Task.prepare("20K-params", space=str(space), device=f"{table},{coarse}", schedule=SHORT)
+    assert task.space.choices["precision"] == ("float32", "int8")
+    study = search(task, study=str(tmp_path / "s.db"), trials=8)
+    scores = {
+        precision: [s for s in study.scores() if s.arch.precision == precision] for precision in ("float32", "int8")
+    }
+    assert all(scores.values()) and not study.failures()
+    for score in scores["int8"]:
+        assert score.label.endswith(" int8")
+        assert all(told.endswith("at int8") for told in score.sources.values())
+    again = Study.load(study.place)
+    assert [s.arch for s in again.scores()] == [s.arch for s in study.scores()]
+
+
+def test_accuracy_is_that_of_the_precision_that_is_searched(space: Path, table: Path, tmp_path: Path) -> None:
+    coarse = tmp_path / "coarse"
+    copytree(table, coarse)
+    device = json.loads((coarse / "device.json").read_text()) | {"precision": "int8"}
+    (coarse / "device.json").write_text(json.dumps(device))
+    fixed = Task.prepare("20K-params", space=str(space), device=str(coarse), schedule=Schedule(epochs=2))
+    study = search(fixed, study=str(tmp_path / "s.db"), trials=1)
+    (score,) = study.scores()
+    assert score.arch.precision == "int8"
+    module = build(score.arch.graph())
+    module.load_state_dict(load_file(study.weights(score.number)))
+    side = pixels(score.arch.resolution, fixed.setup.factor)
+    assert 0.2 < score.accuracy == pytest.approx(evaluate(module, fixed.data.val, side=side), abs=0.1)

@@ -254,3 +254,16 @@ def test_a_layer_without_outputs_is_refused_where_it_stands() -> None:
     ]
     with pytest.raises(SpaceError, match=r"stage 1 \(mobilevit\).*1 output or more, but got 0 from 64"):
         Space.from_data({"resolution": 64, "stages": stages}, source="here")
+
+
+def test_precision_is_a_choice_like_any_other() -> None:
+    stages = [{"block": "stem", "channels": 8}, {"block": "head", "channels": 8}]
+    space = Space.from_data({"resolution": 64, "precision": ["float32", "int8"], "stages": stages}, source="test")
+    assert space.choices == {"precision": ("float32", "int8")}
+    arch = space.at({"precision": "int8"})
+    assert arch.precision == "int8" and space.locate(arch) == {"precision": "int8"}
+    assert Arch.from_json(arch.to_json()) == arch != space.at({"precision": "float32"})
+    assert "precision" not in space.at({"precision": "float32"}).to_json()
+    assert space.with_precisions(["float16"]).locate(arch) is None
+    with pytest.raises(SpaceError, match="unknown precision 'int4'"):
+        Space.from_data({"resolution": 64, "precision": "int4", "stages": stages}, source="test")

@@ -25,7 +25,7 @@ The files of this folder are backends, all but those that begin with an undersco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -67,6 +67,13 @@ class Profiler(Runtime, Protocol):
     """A runtime that tells what each node takes inside a network."""
 
     def profile(self, path: Path, *, seconds: float) -> Mapping[str, Sequence[float]]: ...
+
+
+@runtime_checkable
+class Runner(Runtime, Protocol):
+    """A runtime that computes one image after the other without opening the file each time."""
+
+    def runner(self, path: Path) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]: ...
 
 
 def backend(name: str, **settings: Any) -> Runtime:

@@ -19,7 +19,6 @@ import numpy as np
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 
-PRECISIONS = ("float32", "float16", "dynamic-int8", "int8")
 ACTIVATIONS = ("LOGISTIC", "MUL", "HARD_SWISH")
 DENSE = ("CONV_2D", "FULLY_CONNECTED")
 INT8 = {

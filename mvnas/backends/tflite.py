@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,8 +13,9 @@ import ai_edge_litert.interpreter as litert
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from mvnas.arch import PRECISIONS
 from mvnas.backends._flatbuffer import FORM, write
-from mvnas.backends._quantise import PRECISIONS, quantise
+from mvnas.backends._quantise import quantise
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.errors import ExportError, unknown
@@ -71,12 +72,20 @@ class Backend:
 
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for maps (1, C, H, W) or vectors; not for tokens, which a file does not tell from maps."""
+        return self.runner(path)(inputs)
+
+    def runner(self, path: Path) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+        """Function that does what `run` does, again and again."""
         interpreter = self._open(path)
-        for detail, x in zip(interpreter.get_input_details(), inputs, strict=True):
-            interpreter.set_tensor(detail["index"], np.moveaxis(x, 1, -1) if _is_map(x) else x)
-        interpreter.invoke()
-        outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
-        return [np.moveaxis(y, -1, 1) if _is_map(y) else y for y in outputs]
+
+        def run(inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            for detail, x in zip(interpreter.get_input_details(), inputs, strict=True):
+                interpreter.set_tensor(detail["index"], np.moveaxis(x, 1, -1) if _is_map(x) else x)
+            interpreter.invoke()
+            outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+            return [np.moveaxis(y, -1, 1) if _is_map(y) else y for y in outputs]
+
+        return run
 
     def stopwatch(self, path: Path) -> Stopwatch:
         """Function that runs the file once, inputs in place, and returns the milliseconds it took."""
