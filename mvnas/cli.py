@@ -291,6 +291,7 @@ def _export(args: argparse.Namespace) -> None:
     from mvnas.latency import LatencyModel
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
+    from mvnas.training.sampler import pixels
 
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
@@ -322,7 +323,11 @@ def _export(args: argparse.Namespace) -> None:
     }
     if network.score and network.study:
         setup = network.study.setup
-        card |= {"accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
+        side = pixels(arch.resolution, setup.factor)
+        if side < arch.resolution:
+            print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
+                  "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip
+        card |= {"trained_px": side, "accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
                  "classes": list(setup.classes), "budget": setup.budget, "study": network.study.place}  # fmt: skip
     data = args.data or (network.study.setup.data if network.study else None)
     done = export(
