@@ -246,11 +246,18 @@ def _space(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     from mvnas.budget import show
+    from mvnas.latency import latency
     from mvnas.network import resolve
     from mvnas.report import network_json, network_table
 
     network = resolve(args.network)
-    told = network_json(network.arch, _model(args.device))
+    tables = _tables(args.device)
+    told = network_json(network.arch, latency(tables))
+    if network.arch.resolution not in {arch.resolution for table in tables for arch in table.passes}:
+        print(
+            f"mvnas: caution: no network of {network.arch.resolution} px was timed, so the interval may be too narrow",
+            file=sys.stderr,
+        )
     if args.json:
         print(json.dumps(told, indent=2))
         return

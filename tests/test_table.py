@@ -12,6 +12,7 @@ import pytest
 from mvnas.arch import data_folder
 from mvnas.errors import TableError
 from mvnas.graph import Graph
+from mvnas.latency import LatencyModel
 from mvnas.ops import Conv, Fold, Linear, Map, Resize, Tokens, Vector
 from mvnas.space import Space, published
 from mvnas.table import (
@@ -199,6 +200,30 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes | Non
     with pytest.raises(TableError, match=told) as caught:
         Table.load(tmp_path)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_table_with_one_thing_wrong_loads_or_is_refused_in_one_sentence(tmp_path: Path, seed: int) -> None:
+    """A byte changed, lost or put in, a field emptied or a line cut off, anywhere in its files."""
+    generator = random.Random(seed)
+    file = write_table(tmp_path) / generator.choice(["device.json", "ops.csv", "networks.csv"])
+    data = file.read_bytes()
+    place, byte = generator.randrange(len(data)), bytes([generator.randrange(256)])
+    cut = data.find(b",", place) + 1 or len(data)
+    changes = [
+        data[:place] + byte + data[place + 1 :],
+        data[:place] + data[place + 1 :],
+        data[:place] + byte + data[place:],
+        data[:place] + data[cut - 1 :],
+        data[:place] + b"\n" + data[place:],
+    ]
+    file.write_bytes(generator.choice(changes))
+    told = ""
+    try:
+        LatencyModel.of_kernels(Table.load(tmp_path))
+    except TableError as error:
+        told = str(error)
+    assert not told or (str(file) in told and "\n" not in told)
 
 
 def test_an_unknown_device_lists_the_known_ones() -> None:
