@@ -15,19 +15,21 @@ from mvnas.latency import Latency
 from mvnas.space import Space, published
 
 WEIGHT_BYTES = {"float32": 4, "float16": 2, "dynamic-int8": 1, "int8": 1}
-UNITS = {"params": "", "macs": "", "latency": "ms", "size": "B", "memory": "B"}  # cost -> unit
+UNITS = {"params": "", "macs": "", "latency": "ms", "energy": "mJ", "size": "B", "memory": "B"}  # cost -> unit
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
-GRAMMAR = "bounds such as 6M-params, 600M-macs, 8ms, 20MB-size, 64MB-memory, a range 4M..6M-params, or a network's name"
+GRAMMAR = (
+    "bounds such as 6M-params, 600M-macs, 8ms, 30mJ, 20MB-size, 64MB-memory, a range 4M..6M-params, or a network's name"
+)
 
 NUMBER = r"(\d+(?:\.\d+)?|\.\d+)([KMG]?)"
-BOUND = re.compile(rf"(?:{NUMBER}\.\.)?{NUMBER}(ms|B)?(?:-(\w+))?")
+BOUND = re.compile(rf"(?:{NUMBER}\.\.)?{NUMBER}(ms|mJ|B)?(?:-(\w+))?")
 
 Costs = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """One cost of a network, held within `low` and `high`: a number, milliseconds or bytes."""
+    """One cost of a network, held within `low` and `high`: a number, milliseconds, millijoules or bytes."""
 
     cost: str
     high: float
@@ -89,7 +91,8 @@ def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
         near = f"; {unknown('network', item, published())}" if re.fullmatch(r"[a-z_]\w*", item) else ""
         raise BudgetError(f"a budget must be {GRAMMAR}, but got {item!r}{near}")
     low, low_prefix, high, prefix, unit, cost = match.groups(default="")
-    cost = cost or next((name for name, its in UNITS.items() if unit == "ms" == its), "")
+    told = [name for name, its in UNITS.items() if its == unit]
+    cost = cost or (told[0] if len(told) == 1 else "")
     if cost not in UNITS:
         raise BudgetError(
             f"{item!r}: {unknown('cost', cost, UNITS) if cost else f'a budget must name its cost: {GRAMMAR}'}"
@@ -109,18 +112,20 @@ def price(arch: Arch, model: Latency) -> Costs:
     """Costs of a network by the names that budgets use, each found when it is asked for; bytes of memory are those of float32.
 
     Raises:
-        UnmeasuredError: the latency is asked for, and the model does not know one of the ops.
+        UnmeasuredError: latency or energy is asked for, and the model does not know one of the ops.
+        TableError: energy is asked for, and the model's table has none.
     """
     return Price(arch, model)
 
 
 class Price(Mapping[str, float]):
-    """The costs of one network."""
+    """The costs of one network; energy is among them where it was measured."""
 
     FOUND: ClassVar[Mapping[str, Callable[[Arch, Latency], float]]] = {
         "params": lambda arch, model: arch.params,
         "macs": lambda arch, model: arch.macs,
         "latency": lambda arch, model: model.predict(arch).ms,
+        "energy": lambda arch, model: model.energy.predict(arch).ms,
         "size": lambda arch, model: WEIGHT_BYTES[arch.precision] * arch.params,
         "memory": lambda arch, model: arch.memory_bytes,
     }
@@ -132,18 +137,18 @@ class Price(Mapping[str, float]):
         return self.FOUND[cost](self.arch, self.model)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.FOUND)
+        return (cost for cost in self.FOUND if cost != "energy" or self.model.knows_energy)
 
     def __len__(self) -> int:
-        return len(self.FOUND)
+        return sum(1 for _ in self)
 
 
 def show(cost: str, value: float) -> str:
-    """A cost for people: `5.58M`, `12.3 ms`, `22.3 MB`."""
-    if UNITS[cost] == "ms":
-        return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
-    prefix = next((p for p in ("G", "M", "K") if value >= PREFIXES[p]), "")
+    """A cost for people: `5.58M`, `12.3 ms`, `30.1 mJ`, `22.3 MB`."""
     unit = UNITS[cost]
+    if unit.startswith("m"):
+        return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    prefix = next((p for p in ("G", "M", "K") if value >= PREFIXES[p]), "")
     return f"{value / PREFIXES[prefix]:.4g}{' ' if unit else ''}{prefix}{unit}"
 
 

@@ -152,6 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         "--ops", type=_count, metavar="N", help="ops to time (1000; 100 with --like, or as many as --minutes allow)"
     )
     measure.add_argument("--networks", type=_count, default=60, metavar="N", help="whole networks (%(default)s)")
+    measure.add_argument(
+        "--energy",
+        metavar="rapl|FILE",
+        help="measure energy too: by the counters of the processor's packages, or by the CSV that a power meter writes",
+    )
     measure.add_argument("--seed", type=int, default=0)
     measure.add_argument(
         "--import",
@@ -269,6 +274,9 @@ def _predict(args: argparse.Namespace) -> None:
         f"{told['latency_ms']:.2f} ms ({told['latency_low_ms']:.2f} .. {told['latency_high_ms']:.2f}); "
         f"{told['measured_share']:.0%} of the time is in ops that were timed themselves, the rest is modelled"
     )
+    if "energy_mj" in told:
+        low, high = (show("energy", told[f"energy_{end}_mj"]) for end in ("low", "high"))
+        print(f"{show('energy', told['energy_mj'])} ({low} .. {high}) a run beyond what the machine draws at rest")
 
 
 def _front(args: argparse.Namespace) -> None:
@@ -359,8 +367,9 @@ def _measure(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from mvnas.backends import backend
+    from mvnas.energy import counter
     from mvnas.holdout import held_out, left_out
-    from mvnas.latency import FEWEST, LatencyModel
+    from mvnas.latency import FEWEST, LatencyModel, column
     from mvnas.measure import coverage, measure
     from mvnas.space import Space
 
@@ -377,7 +386,8 @@ def _measure(args: argparse.Namespace) -> None:
     space = Space.load(args.space)
     with _Bar(args.json) as bar:
         table = measure(space, runtime, folder=Path(args.table), ops=args.ops, like=args.like, minutes=args.minutes,
-                        networks=args.networks, seed=args.seed, progress=bar.step)  # fmt: skip
+                        networks=args.networks, seed=args.seed, progress=bar.step,
+                        counter=counter(args.energy) if args.energy else None)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
     covered = coverage(space, LatencyModel.of_kernels(table))
     told = {
@@ -387,6 +397,8 @@ def _measure(args: argparse.Namespace) -> None:
         "reference_ms": {"min": min(drift), "max": max(drift)},
         "coverage": covered,
     }
+    if args.energy:
+        told |= {"ops_with_energy": len(column(table.ops, "energy")), "rest_watts": table.device["rest_watts"][-1]}
     judged = left_out(table)[-1:] if args.like else held_out(table) if len(table.passes) >= FEWEST else []
     rows = {row.name: asdict(row) for row in judged}
     if args.json:
@@ -398,6 +410,10 @@ def _measure(args: argparse.Namespace) -> None:
     print(
         f"the reference ops took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most"
     )
+    if args.energy:
+        print(
+            f"energy of {told['ops_with_energy']} ops was told from the {told['rest_watts']:.2f} W that the machine drew at rest"
+        )
     for name, row in rows.items():
         print(f"{name}: off by {row['mape']:.1%} on average, {row['worst']:.1%} at worst")
     print(f"more of this: mvnas fit {args.table}")
@@ -421,7 +437,7 @@ def _fit(args: argparse.Namespace) -> None:
 
     from mvnas.holdout import held_out, left_out
     from mvnas.latency import LatencyModel
-    from mvnas.report import text_table
+    from mvnas.report import quality_table
 
     (table,) = _tables(args.table)
     like = table.device.get("like")
@@ -431,9 +447,11 @@ def _fit(args: argparse.Namespace) -> None:
 
         plot_table(table, Path(args.out))
     model = LatencyModel.fit(table)
+    energy = held_out(table, "energy") if model.knows_energy and not like else []
     if args.json:
         told = {"device": dict(table.device), "ops": len(table.ops), "networks": len(table.networks)}
         told |= {"factor": model.factor, "spread": model.spread, "held_out": [asdict(row) for row in rows]}
+        told |= {"held_out_energy": [asdict(row) for row in energy]} if energy else {}
         print(json.dumps(told, indent=2))
         return
     device = table.device
@@ -442,12 +460,9 @@ def _fit(args: argparse.Namespace) -> None:
     )
     how = f"each left out of the correction of {like}" if like else "held-out errors, 5 folds of networks"
     print(f"{len(table.ops)} ops, {len(table.networks)} networks; {how}:\n")
-    cells = [("predictor", "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
-    for row in rows:
-        interval = "" if row.covered is None else f"covers {row.covered:.0%}, +-{row.width:.1%}"
-        cells.append((row.name, f"{row.mape:.1%}", f"{row.within_5:.0%}", f"{row.within_10:.0%}", f"{row.worst:.1%}",
-                      f"{row.tau:.3f}", interval))  # fmt: skip
-    print(text_table(cells))
+    print(quality_table(rows))
+    if energy:
+        print(f"\nof energy, {device['energy']}:\n\n{quality_table(energy)}")
 
 
 def _study(args: argparse.Namespace) -> Any:

@@ -6,16 +6,16 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import mean, median
 from tempfile import gettempdir
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mvnas.backends import Device, Profiler, Runtime, Sample
+from mvnas.energy import Meter
 from mvnas.errors import TableError
 from mvnas.table import Timing
 
@@ -23,6 +23,8 @@ DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this t
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference ops
 LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -70,21 +72,37 @@ class Clock:
         return Timing(min(taken), median(taken), len(taken), median([burst.reference_ms for burst in used]), now())
 
     def profile(self, path: Path, *, seconds: float, patience: float) -> tuple[Mapping[str, Sequence[float]], float]:
-        """Milliseconds of each run of each node of a network inside it, and of the reference ops beside it.
-
-        The first profile between two clean looks at the reference ops counts, or that beside the fastest where none was clean in time.
-        """
-        assert isinstance(self.runtime, Profiler)
-        end = time.monotonic() + patience
-        best: tuple[float, Mapping[str, Sequence[float]]] = (inf, {})
+        """Milliseconds of each run of each node of a network inside it, and of the reference ops beside it."""
+        runtime = self.runtime
+        assert isinstance(runtime, Profiler)
         with pinned(self.cores):
-            while best[0] > DRIFT * self.fastest and (time.monotonic() < end or best[0] == inf):
-                before = self._reference_ms()
-                nodes = self.runtime.profile(path, seconds=seconds)
-                after = self._reference_ms()
-                self.fastest = min(self.fastest, before, after)
-                best = min(best, (max(before, after), nodes), key=lambda row: row[0])
-        return best[1], best[0]
+            return self._quietest(lambda: runtime.profile(path, seconds=seconds), patience)
+
+    def energy_mj(self, path: Path, meter: Meter[Any], *, patience: float) -> float | None:
+        """Millijoules that a run of a file adds to the machine at rest; None if they cannot be told from that.
+
+        Raises:
+            EnergyError: the meter's counter does not tell.
+        """
+        with pinned(self.cores):
+            run = self.runtime.stopwatch(path)
+            stretch, _ = self._quietest(lambda: meter.watch(run), patience)
+        return meter.millijoules(stretch)
+
+    def _quietest(self, work: Callable[[], T], patience: float) -> tuple[T, float]:
+        """What work gives, and the time of the reference ops beside it.
+
+        The first work between two clean looks at the reference ops counts, or that beside the fastest where none was clean in time.
+        """
+        end = time.monotonic() + patience
+        found: list[tuple[T, float]] = []
+        while not found or (min(ms for _, ms in found) > DRIFT * self.fastest and time.monotonic() < end):
+            before = self._reference_ms()
+            done = work()
+            after = self._reference_ms()
+            self.fastest = min(self.fastest, before, after)
+            found.append((done, max(before, after)))
+        return min(found, key=lambda row: row[1])
 
     def _open(self, path: Path, runs: int, seconds: float, end: float) -> list[_Burst]:
         """Bursts of one opening of a file, until enough of them are clean or the end has come."""

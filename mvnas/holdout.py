@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
-from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, column, dimensions, kind, spread
 from mvnas.table import Table, Timing
 
 FOLDS = 5
@@ -60,31 +60,32 @@ class Quality:
         )
 
 
-def held_out(table: Table) -> list[Quality]:
-    """Quality of the calibrated model, of the plain sum of ops, of MACs alone, and of measuring the network again.
+def held_out(table: Table, of: str = "latency") -> list[Quality]:
+    """Quality of the calibrated model of `latency` or `energy`, of the plain sum of ops, of MACs alone, and of measuring again.
 
-    Truth is the fastest of all passes. Whatever is fitted to networks is fitted without the fold it is judged on; the
+    Truth is the fastest of all passes, and its energy. Whatever is fitted to networks is fitted without the fold it is judged on; the
     network's own kernels count as unseen unless the table happens to hold them.
 
     Raises:
         TableError: the table has too few networks.
     """
-    if len(table.passes) < max(FEWEST, FOLDS):
+    networks = column(table.networks, of)
+    if len(networks) < max(FEWEST, FOLDS):
         raise TableError(
-            f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(table.passes)}"
+            f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(networks)}"
         )
-    seen = unseen(table)
-    sums = LatencyModel.of_kernels(table).sum_each(seen.archs)
+    seen = unseen(table, of)
+    sums = LatencyModel.of_kernels(table, of).sum_each(seen.archs)
     return [
         Quality.of(OURS, seen.truth, seen.ms, (seen.low, seen.high)),
         Quality.of("plain sum of ops", seen.truth, sums),
         Quality.of("MACs only", seen.truth, seen.by_macs),
-        *_repeats(table.passes),
+        *_repeats(table.passes, of),
     ]
 
 
 class Unseen(NamedTuple):
-    """Networks with the fastest of their passes, and what is predicted for them without them; ms, (n,) each."""
+    """Networks with the fastest of their passes, and what is predicted for them without them; ms or mJ, (n,) each."""
 
     archs: list[Arch]
     truth: Array
@@ -94,10 +95,11 @@ class Unseen(NamedTuple):
     by_macs: Array
 
 
-def unseen(table: Table) -> Unseen:
+def unseen(table: Table, of: str = "latency") -> Unseen:
     """Predictions for each network of a table by a calibration on the folds that do not hold it."""
-    archs, truth = list(table.passes), fastest(table.passes)
-    model = LatencyModel.of_kernels(table)
+    networks = column(table.networks, of)
+    archs, truth = list(networks), np.array(list(networks.values()))
+    model = LatencyModel.of_kernels(table, of)
     folds = np.random.default_rng(0).permutation(len(archs)) % FOLDS
     ms, low, high, by_macs = (np.empty(len(archs)) for _ in range(4))
     for fold in range(FOLDS):
@@ -215,9 +217,9 @@ def _forest(table: Table) -> Callable[[str, list[Kernel]], Array]:
     return price
 
 
-def _repeats(passes: Passes) -> list[Quality]:
+def _repeats(passes: Passes, of: str = "latency") -> list[Quality]:
     """How well one pass of measuring predicts the next: no predictor can be judged more finely."""
-    times = [[timing.min_ms for timing in timings] for timings in passes.values()]
+    times = [list(column(dict(enumerate(timings)), of).values()) for timings in passes.values()]
     pairs = [(i, i + 1) for i in range(min(map(len, times)) - 1)]
     if not pairs:
         return []

@@ -2,12 +2,15 @@
 
 A kernel that was timed costs its timing. Any other is priced by the regression of its kind (`mvnas.regression`). A
 network is the sum of its kernels, calibrated on whole networks.
+
+Energy is modelled by the same, from the energy column of a table: in such a model all that is said of ms is in mJ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate, chain
 from math import ceil, exp, prod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -20,7 +23,7 @@ from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel, Summary
 from mvnas.ops import Attention, Conv, Linear, Map, Tokens
 from mvnas.regression import Regression, Workload, fit
-from mvnas.table import Table, write_op, write_shapes
+from mvnas.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
 
 if TYPE_CHECKING:
     from mvnas.transfer import Transfer
@@ -32,6 +35,9 @@ CONFIDENCE = 0.9
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
+COLUMNS = {"latency": "min_ms", "energy": ENERGY}  # what is modelled -> column of a table
+
+Key = TypeVar("Key")
 
 
 def kind(kernel: Kernel) -> str:
@@ -156,36 +162,49 @@ class LatencyModel:
     power: float = 1.0
     spread: float = float("nan")
     like: Transfer | None = None
+    of: str = "latency"
+    table: Table | None = None
     _kernels: dict[Kernel, tuple[float, float]] = field(default_factory=dict, repr=False)
     _blocks: dict[Summary, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def fit(cls, table: Table) -> LatencyModel:
-        """The model of a table: a second's work, so that it is never stored.
+    def fit(cls, table: Table, of: str = "latency") -> LatencyModel:
+        """The model of a table's `latency` or `energy`: a second's work, so that it is never stored.
 
         A table whose device.json says `like` another corrects that one's model by its own few timings.
 
         Raises:
-            TableError: the table has no whole networks to calibrate on, or the one that it is like is not there.
+            TableError: the table has no whole networks to calibrate on, the one that it is like is not there, or no energy.
         """
-        model = cls.of_kernels(table)
+        model = cls.of_kernels(table, of)
         fewest = FEWEST_LIKE if model.like else FEWEST
-        if len(table.networks) < fewest:
+        networks = column(table.networks, of)
+        if len(networks) < fewest:
             raise TableError(
                 f"a table must hold {fewest} whole networks or more for an interval, but {table.path / 'networks.csv'} "
-                f"has {len(table.networks)}; run `mvnas measure --table {table.path}` again, which continues it"
+                f"has {len(networks)}; run `mvnas measure --table {table.path}` again, which continues it"
             )
-        return model.calibrated({arch: timing.min_ms for arch, timing in table.networks.items()})
+        return model.calibrated(networks)
 
     @classmethod
-    def of_kernels(cls, table: Table) -> LatencyModel:
-        """The model without calibration: plain sums of kernels."""
-        timed = {kernel: timing.min_ms for kernel, timing in table.ops.items()}
+    def of_kernels(cls, table: Table, of: str = "latency") -> LatencyModel:
+        """The model without calibration: plain sums of kernels.
+
+        Raises:
+            TableError: energy is asked for, and that of ops was not measured.
+        """
+        timed = column(table.ops, of)
+        if not timed and of == "energy":
+            inside = table.device.get("ops") == INSIDE
+            has = "its ops were timed inside networks" if inside else "its table has none"
+            raise TableError(f"energy on {table.name} must have been measured op by op, but {has}; "
+                             "`mvnas measure --energy` makes a table that has it")  # fmt: skip
         if "like" in table.device:
-            return cls.alike(cls.fit(Table.load(table.device["like"])), timed, table.name)
+            alike = cls.alike(cls.fit(Table.load(table.device["like"]), of), timed, table.name)
+            return replace(alike, of=of, table=table)
         groups = by_kind(timed).items()
         rates = {name: _fit(rows, [timed[k] for k in rows]) for name, rows in groups if len(rows) >= FEWEST}
-        return cls(table.name, timed, rates)
+        return cls(table.name, timed, rates, of=of, table=table)
 
     @classmethod
     def alike(cls, known: LatencyModel, timed: Mapping[Kernel, float], device: str) -> LatencyModel:
@@ -193,6 +212,22 @@ class LatencyModel:
         from mvnas.transfer import Transfer
 
         return cls(device, timed, known.rates, like=Transfer.fit(known, timed))
+
+    @cached_property
+    def knows_energy(self) -> bool:
+        """Whether the table that the model was fitted to has the energy of ops, and so has that which it is like."""
+        told = self.table is not None and bool(column(self.table.ops, "energy"))
+        return told and (self.like is None or self.like.known.knows_energy)
+
+    @cached_property
+    def energy(self) -> LatencyModel:
+        """The model of the same table's energy, in mJ; fitted when it is first asked for.
+
+        Raises:
+            TableError: energy was not measured, or of too few.
+        """
+        assert self.table
+        return LatencyModel.fit(self.table, "energy")
 
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """This model with factor, power and spread fitted to measured networks, in ms.
@@ -278,7 +313,7 @@ class LatencyModel:
 
     def _advice(self, kernel: Kernel, what: str) -> str:
         told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
-        return f"no latency on {self.device} for {told}: {what}; time it with `mvnas measure --space ... --table ...`"
+        return f"no {self.of} on {self.device} for {told}: {what}; time it with `mvnas measure --space ... --table ...`"
 
     def _costs(self, blocks: Sequence[Summary]) -> Iterator[tuple[float, float]]:
         """Milliseconds of blocks before calibration, and how many of them were measured; remembered."""
@@ -390,6 +425,20 @@ class Latencies:
             )
         return self.models[precision]
 
+    @property
+    def knows_energy(self) -> bool:
+        """Whether every model does."""
+        return all(model.knows_energy for model in self.models.values())
+
+    @cached_property
+    def energy(self) -> Latencies:
+        """The models' models of energy.
+
+        Raises:
+            TableError: energy was not measured of one, or of too few.
+        """
+        return Latencies({precision: model.energy for precision, model in self.models.items()})
+
     def predict(self, arch: Arch) -> Estimate:
         """Latency of a network at its precision, as `LatencyModel.predict` tells it."""
         return self.at(arch.precision).predict(arch)
@@ -413,6 +462,12 @@ def latency(tables: Sequence[Table]) -> Latency:
         told = ", ".join(f"{table.name} of {table.device['precision']}" for table in tables)
         raise TableError(f"tables that are used together must be of different precisions, but got {told}")
     return Latencies(models) if len(tables) > 1 else next(iter(models.values()))
+
+
+def column(timings: Mapping[Key, Timing], of: str) -> dict[Key, float]:
+    """Milliseconds or millijoules of what has them."""
+    found = {key: getattr(timing, COLUMNS[of]) for key, timing in timings.items()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:

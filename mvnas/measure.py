@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import chain
 from math import inf
@@ -17,15 +17,16 @@ from pathlib import Path
 from shutil import rmtree
 from statistics import mean, median
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from mvnas import __version__
 from mvnas.arch import Arch
-from mvnas.backends import Profiler, Runtime
+from mvnas.backends import Device, Profiler, Runtime
 from mvnas.clock import DRIFT, Clock, alone, clock, cpu, now
-from mvnas.errors import ExportError, TableError, UnmeasuredError
+from mvnas.energy import Counter, Meter
+from mvnas.errors import EnergyError, ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
 from mvnas.nn import arbitrary
@@ -33,6 +34,7 @@ from mvnas.ops import Add, Conv, Map
 from mvnas.regression import Regression
 from mvnas.space import Space, published
 from mvnas.table import (
+    ENERGY,
     NETWORKS_COLUMNS,
     OPS_COLUMNS,
     Table,
@@ -106,6 +108,7 @@ def measure(
     like: str | None = None,
     minutes: float | None = None,
     seed: int = 0,
+    counter: Counter[Any] | None = None,
     protocol: Protocol = Protocol(),
     progress: Progress = lambda what, done, total: None,
 ) -> Table:
@@ -118,13 +121,19 @@ def measure(
     With `like`, a table's name or folder, the new one corrects that one's model: the most telling kernels are timed, up to
     `ops` (LIKE_OPS if None, or what `minutes` allow), and the published networks of the space. Such a table stays in need of the other.
 
+    With `counter`, the energy of each file that is timed is measured too, right after its timing, but not of ops inside networks.
+
     Raises:
+        EnergyError: the counter does not tell, or the runtime is that of another device.
         ExportError: the runtime does not run on this machine.
         TableError: the folder holds a table measured under other conditions, or another measurement is running.
     """
     if not getattr(runtime, "runs_here", True):
         name = runtime.conditions()["backend"]
         raise ExportError(f"a runtime must run here to be timed, but {name} does not; measure on a machine that has it")
+    if counter and isinstance(runtime, Device):
+        name = runtime.conditions()["backend"]
+        raise EnergyError(f"energy must be measured where the runtime runs, but {name} starts it on another device")
     if like and Path(like).is_dir():
         like = str(Path(like).resolve())  # the table must find it from any folder
     known = LatencyModel.fit(Table.load(like)) if like else None
@@ -132,7 +141,7 @@ def measure(
     end = inf if minutes is None else time.monotonic() + 60 * minutes
     few = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
     archs = few if known else _published(space) + _sample(space, networks, seed=seed + 1)
-    with _sitting(runtime, protocol, folder, progress, like) as session:
+    with _sitting(runtime, protocol, folder, progress, like, counter) as session:
         if isinstance(runtime, Profiler):
             session.profile(chain(few if known else (), plan_networks(space, seed=seed)), ops, end)
         elif known:
@@ -320,6 +329,7 @@ class _Session:
     protocol: Protocol
     folder: Path
     progress: Progress
+    meter: Meter[Any] | None = None
     timed: set[Kernel] = field(default_factory=set)
 
     def done(self) -> Mapping[Kernel, Timing]:
@@ -370,7 +380,7 @@ class _Session:
         for count, kernel in enumerate(kernels, 1):
             if time.monotonic() > end:
                 return
-            timing = self.clock.time(
+            timing = self._timing(
                 self.files.kernel(kernel),
                 openings=self.protocol.op_openings,
                 runs=self.protocol.op_runs,
@@ -378,7 +388,7 @@ class _Session:
                 patience=self.protocol.op_patience,
             )
             row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
-            append(self.folder / "ops.csv", OPS_COLUMNS, row)
+            append(self.folder / "ops.csv", self._columns(OPS_COLUMNS), row)
             self.timed.add(kernel)
             self.progress("ops timed", before + count, max(total, before + len(kernels)))
 
@@ -389,7 +399,7 @@ class _Session:
         left = [(turn, arch) for turn in turns for arch in dict.fromkeys(archs) if made.get(arch, 0) <= turn]
         self.files.convert([], list(dict.fromkeys(arch for _, arch in left)), self.progress)
         for count, (turn, arch) in enumerate(left, 1):
-            timing = self.clock.time(
+            timing = self._timing(
                 self.files.network(arch),
                 openings=1,
                 runs=self.protocol.network_runs,
@@ -397,30 +407,48 @@ class _Session:
                 patience=self.protocol.network_patience,
             )
             row = {"network": write_network(arch), "pass": turn + 1} | timing_row(timing)
-            append(self.folder / "networks.csv", NETWORKS_COLUMNS, row)
+            append(self.folder / "networks.csv", self._columns(NETWORKS_COLUMNS), row)
             self.progress("network passes timed", count, len(left))
+
+    def _timing(self, path: Path, *, patience: float, **settings: Any) -> Timing:
+        """Timing of a file, with its energy where there is a meter."""
+        timing = self.clock.time(path, patience=patience, **settings)
+        if self.meter is None:
+            return timing
+        return replace(timing, energy_mj=self.clock.energy_mj(path, self.meter, patience=patience))
+
+    def _columns(self, columns: Sequence[str]) -> Sequence[str]:
+        return (*columns, ENERGY) if self.meter else columns
 
 
 @contextmanager
 def _sitting(
-    runtime: Runtime, protocol: Protocol, folder: Path, progress: Progress, like: str | None = None
+    runtime: Runtime,
+    protocol: Protocol,
+    folder: Path,
+    progress: Progress,
+    like: str | None = None,
+    counter: Counter[Any] | None = None,
 ) -> Iterator[_Session]:
     """A session on this machine alone; the files that it times go at its end, but stay where it is killed."""
     with alone():
-        _start(folder, runtime, protocol, like)
+        meter = Meter.at_rest(counter) if counter else None
+        _start(folder, runtime, protocol, like, meter)
+        if meter:
+            _note_rest(folder, meter)
         files = Files(runtime, folder / "build")
         files.convert([], [], progress)
-        yield _Session(
-            files, clock(runtime, [files.kernel(kernel) for kernel in REFERENCES]), protocol, folder, progress
-        )
+        ticking = clock(runtime, [files.kernel(kernel) for kernel in REFERENCES])
+        yield _Session(files, ticking, protocol, folder, progress, meter)
         rmtree(files.folder)
 
 
-def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None) -> None:
+def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None, meter: Meter[Any] | None) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
     here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
     told = protocol.describe(inside=isinstance(runtime, Profiler))
-    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told}
+    energy = f"{meter.counter.told}; what the machine draws at rest is taken off" if meter else None
+    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy}
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
@@ -436,4 +464,11 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None)
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "mvnas": __version__,
     }
+    (folder / "device.json").write_text(json.dumps(device, indent=2) + "\n")
+
+
+def _note_rest(folder: Path, meter: Meter[Any]) -> None:
+    """Note beside the conditions what the machine draws at rest, once a sitting."""
+    device = read_device(folder)
+    device["rest_watts"] = [*device.get("rest_watts", []), round(meter.rest_watts, 4)]
     (folder / "device.json").write_text(json.dumps(device, indent=2) + "\n")

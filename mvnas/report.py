@@ -15,6 +15,7 @@ from mvnas.arch import Arch, kind_of
 from mvnas.budget import Budget, price, show
 from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
+from mvnas.holdout import Quality
 from mvnas.latency import Latency
 from mvnas.score import Score
 from mvnas.space import Space
@@ -92,6 +93,16 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def quality_table(rows: Iterable[Quality]) -> str:
+    """Errors of predictors as text."""
+    cells = [("predictor", "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
+    for row in rows:
+        interval = "" if row.covered is None else f"covers {row.covered:.0%}, +-{row.width:.1%}"
+        cells.append((row.name, f"{row.mape:.1%}", f"{row.within_5:.0%}", f"{row.within_10:.0%}", f"{row.worst:.1%}",
+                      f"{row.tau:.3f}", interval))  # fmt: skip
+    return text_table(cells)
+
+
 def frontier_table(study: Study) -> str:
     """The Pareto set as text, knee marked."""
     frontier = study.frontier()
@@ -153,6 +164,7 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
         "latency_low_ms": estimate.low_ms,
         "latency_high_ms": estimate.high_ms,
         "measured_share": estimate.measured_share,
+        **_energy_json(arch, model),
         "device": model.device,
         "blocks": [
             {
@@ -169,6 +181,14 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
             )
         ],
     }
+
+
+def _energy_json(arch: Arch, model: Latency) -> dict[str, float]:
+    """Predicted energy of a network, where the table of the model has energy."""
+    if not model.knows_energy:
+        return {}
+    energy = model.energy.predict(arch)
+    return {"energy_mj": energy.ms, "energy_low_mj": energy.low_ms, "energy_high_mj": energy.high_ms}
 
 
 def network_table(told: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Latency tables: what was measured on one device, as plain text with its provenance.
 
 A table is a folder of `device.json` (the conditions), `ops.csv` (one row an op) and `networks.csv` (one row a network and
-pass). Rows are only ever appended.
+pass). Rows are only ever appended. Where energy was measured too, both have one more column, in which a cell may be empty.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user
 OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
 INSIDE = "timed inside networks"  # what device.json says of ops where they were not timed alone
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
+ENERGY = "energy_mj"  # the column that either may have beside these
 
 
 def write_op(op: Op) -> str:
@@ -88,15 +89,19 @@ def _call(text: str) -> Any:
         raise ValueError(f"{text!r} is no op or shape: {error}") from None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Timing:
-    """One measurement: milliseconds of the fastest and of the median run, and of the reference ops beside it."""
+    """One measurement: milliseconds of the fastest and of the median run, and of the reference ops beside it.
+
+    `energy_mj` is what a run adds to the energy of the machine at rest, None if it was not measured or could not be told from it.
+    """
 
     min_ms: float
     median_ms: float
     runs: int
     reference_ms: float
     time: str
+    energy_mj: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,10 @@ class Table:
             rows.setdefault(kernel, []).append(_timing(where, row, fused=inside))
         if not rows and "like" not in device:
             raise TableError(f"{path / 'ops.csv'} must hold timings of ops, but has none; run `mvnas measure`")
-        timed = {kernel: sorted(timings)[len(timings) // 2 if inside else 0] for kernel, timings in rows.items()}
+        timed = {
+            kernel: sorted(timings, key=lambda timing: timing.min_ms)[len(timings) // 2 if inside else 0]
+            for kernel, timings in rows.items()
+        }
         return cls(path, device, timed, read_passes(path))
 
 
@@ -218,12 +226,18 @@ def _network(text: str) -> Arch:
 
 
 def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
-    """Append one row to a CSV file so that it survives whatever happens next; a half-written last row is dropped first."""
+    """Append one row to a CSV file so that it survives whatever happens next; a half-written last row is dropped first.
+
+    A file that is there keeps its own columns.
+    """
     if file.exists():
         text = file.read_bytes()
         if text and not text.endswith(b"\n"):
             os.truncate(file, text.rfind(b"\n") + 1)
     fresh = not file.exists() or file.stat().st_size == 0
+    if not fresh:
+        with file.open(newline="") as stream:
+            columns = next(csv.reader(stream))
     with file.open("a", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         if fresh:
@@ -235,13 +249,14 @@ def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
 
 def timing_row(timing: Timing) -> dict[str, Any]:
     """The columns of a CSV row that hold `timing`."""
-    return {
+    row = {
         "min_ms": f"{timing.min_ms:.6g}",
         "median_ms": f"{timing.median_ms:.6g}",
         "runs": timing.runs,
         "reference_ms": f"{timing.reference_ms:.6g}",
         "time": timing.time,
     }
+    return row if timing.energy_mj is None else row | {ENERGY: f"{timing.energy_mj:.6g}"}
 
 
 def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timing:
@@ -255,7 +270,17 @@ def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timin
         within_another = fused and values[-1] == 0 and column.endswith("_ms")
         if not (0 < values[-1] < inf or unknown_reference or within_another):
             raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}")
-    return Timing(values[0], values[1], int(values[2]), values[3], row["time"])
+    return Timing(values[0], values[1], int(values[2]), values[3], row["time"], _energy(where, row.get(ENERGY, "")))
+
+
+def _energy(where: str, text: str) -> float | None:
+    try:
+        energy = float(text) if text else None
+    except ValueError:
+        energy = nan
+    if energy is not None and not 0 < energy < inf:
+        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {text!r}")
+    return energy
 
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -267,13 +292,14 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     except (OSError, UnicodeDecodeError) as error:
         raise TableError(f"{file} must be readable text, but got {error}") from None
     reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    if tuple(reader.fieldnames or ()) != tuple(columns):
+    found = tuple(reader.fieldnames or ())
+    if found not in (tuple(columns), (*columns, ENERGY)):
         raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {reader.fieldnames}")
     try:
         for row in reader:
             where = f"{file}, row {reader.line_num}"
             if None in row or None in row.values():
-                raise TableError(f"{where}: must have {len(columns)} columns, but has another number")
+                raise TableError(f"{where}: must have {len(found)} columns, but has another number")
             yield where, row
     except csv.Error as error:
         raise TableError(f"{file}, row {reader.line_num + 1}: {error}") from None

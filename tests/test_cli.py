@@ -53,7 +53,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "plot": {"--out", "--device"},
         "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
-                    "--minutes", "--precision", "--setting", "--seed", "--import", "--json"},
+                    "--minutes", "--precision", "--setting", "--energy", "--seed", "--import", "--json"},
         "fit": {"--out", "--json"},
     }  # fmt: skip
 
@@ -202,6 +202,7 @@ MISTAKES = [
     (["measure", "--backend", "tflit", "--table", "t"], "did you mean 'tflite'"),
     (["measure", "--backend", "roofline", "--table", "t", "--setting", "gmac=9"], "did you mean 'gmacs'"),
     (["measure", "--backend", "roofline", "--table", "t", "--setting", "gmacs=fast"], "gmacs must be a number"),
+    (["measure", "--backend", "roofline", "--table", "t", "--energy", "none.csv"], "none.csv must be a readable CSV"),
     (["measure", "--table", "t", "--threads", "2", "--setting", "threads=1"], "must be given once"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from mvnas.arch import data_folder
 from mvnas.errors import TableError
 from mvnas.graph import Graph
 from mvnas.latency import LatencyModel
-from mvnas.ops import Conv, Fold, Linear, Map, Resize, Tokens, Vector
+from mvnas.ops import Conv, Fold, Linear, Map, Pool, Resize, Tokens, Vector
 from mvnas.space import Space, published
 from mvnas.table import (
+    ENERGY,
     NETWORKS_COLUMNS,
     OPS_COLUMNS,
     Table,
@@ -33,7 +35,7 @@ from mvnas.table import (
 MOBILEVIT = Space.load("mobilevit")
 DEVICE = {"backend": "roofline", "threads": 1, "precision": "float32", "versions": {}}
 TIMING = Timing(1.25, 1.5, 15, 0.125, "2026-01-01T00:00:00")
-CONV, LINEAR = (Conv(8, kernel=3), (Map(3, 8, 8),)), (Linear(10), (Vector(8),))
+CONV, LINEAR, POOL = (Conv(8, kernel=3), (Map(3, 8, 8),)), (Linear(10), (Vector(8),)), (Pool(), (Map(3, 8, 8),))
 
 
 def ops_row(op: Any, shapes: Any, timing: Timing = TIMING) -> dict[str, Any]:
@@ -85,6 +87,23 @@ def test_the_fastest_of_several_timings_counts_and_all_passes_are_kept(tmp_path:
     table = Table.load(tmp_path)
     assert table.ops[CONV] == table.networks[arch] == fast
     assert table.passes[arch] == (TIMING, slow, fast, slow)
+
+
+def test_a_table_may_have_energy_and_keeps_its_columns(tmp_path: Path) -> None:
+    known = replace(TIMING, energy_mj=0.25)
+    file = write_table(tmp_path) / "ops.csv"
+    file.unlink()
+    for kernel, timing in ((CONV, TIMING), (LINEAR, known)):
+        append(file, (*OPS_COLUMNS, ENERGY), ops_row(*kernel, timing))
+    append(file, OPS_COLUMNS, ops_row(*POOL))
+    table = Table.load(tmp_path)
+    assert table.ops == {CONV: TIMING, LINEAR: known, POOL: TIMING}
+    assert set(table.networks.values()) == {TIMING}
+    append(file, OPS_COLUMNS, ops_row(*CONV, known) | {ENERGY: "0"})
+    with pytest.raises(
+        TableError, match=r"ops.csv, row 5, column energy_mj: must be a positive number or empty, but got '0'"
+    ):
+        Table.load(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40])
