@@ -22,7 +22,7 @@ from mvnas.energy import Meter, PowerLog, Rapl
 from mvnas.errors import BudgetError, EnergyError, TableError
 from mvnas.graph import Graph, Node
 from mvnas.holdout import held_out
-from mvnas.latency import LatencyModel
+from mvnas.latency import LatencyModel, latency
 from mvnas.measure import Protocol, measure
 from mvnas.space import Space
 from mvnas.table import INSIDE, Table, read_kernel
@@ -283,6 +283,19 @@ def test_energy_that_was_not_measured_of_ops_is_told(table: Table, device: dict[
     model = LatencyModel.fit(replace(table, ops=ops, device={**table.device, **device}))
     with pytest.raises(TableError, match=f"energy on powered must have been measured op by op, but .*{told}"):
         price(next(iter(table.networks)), model)["energy"]
+
+
+def test_energy_of_a_like_device_follows_from_a_few(
+    space: Path, table: Table, counters: Counters, tmp_path: Path
+) -> None:
+    few = measure(Space.load(space), backend("roofline"), folder=tmp_path / "few", ops=12, like=str(table.path),
+                  counter=counters, protocol=FAST)  # fmt: skip
+    model = LatencyModel.fit(few)
+    assert model.knows_energy
+    for arch in table.networks:
+        assert model.energy.predict(arch).ms == pytest.approx(true_mj_of(arch), rel=0.05)
+    both = latency([few, replace(table, device={**table.device, "precision": "int8"})])
+    assert both.energy.predict(arch) == model.energy.predict(arch)
 
 
 def test_a_table_goes_on_with_its_counter_only(space: Path, table: Table, counters: Counters, tmp_path: Path) -> None:
