@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
-from math import ceil, exp, prod
+from math import ceil, exp, hypot, prod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 Number = TypeVar("Number", float, Array)
 
 CONFIDENCE = 0.9
+NORMAL = 1.645  # deviations of a normal distribution that hold CONFIDENCE of it
+SITTING = 0.01  # deviation of log latency from one sitting to the next (docs/latency.md)
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
@@ -232,7 +234,8 @@ class LatencyModel:
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """This model with factor, power and spread fitted to measured networks, in ms.
 
-        The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by.
+        The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by, and beside it
+        what one sitting cannot see: SITTING.
         """
         logs = np.log(self.sum_each(list(networks)))
         wanted = np.log(list(networks.values()))
@@ -243,7 +246,8 @@ class LatencyModel:
         (offset, power), *_ = np.linalg.lstsq(columns, wanted)
         left_out = (wanted - columns @ (offset, power)) / (1 - np.diag(hat))
         rank = min(ceil((len(logs) + 1) * CONFIDENCE), len(logs))
-        return replace(self, factor=exp(offset), power=float(power), spread=float(np.sort(np.abs(left_out))[rank - 1]))
+        spread = hypot(np.sort(np.abs(left_out))[rank - 1], NORMAL * SITTING)
+        return replace(self, factor=exp(offset), power=float(power), spread=spread)
 
     def _scaled(self, errors: Array) -> LatencyModel:
         """The calibration of a device of which few networks were timed: a factor; power and least spread are the known one's."""
@@ -396,11 +400,11 @@ class LatencyModel:
         ms, margin = self.factor * sums**self.power, exp(self.spread)
         return ms, ms / margin, ms * margin, timed / sums
 
-    def predict_blocks(self, arch: Arch) -> list[float]:
-        """Milliseconds of each block of a network; they add up to the network's."""
-        sums = [ms for ms, _ in self._costs(arch.summaries)]
-        scale = self.factor * sum(sums) ** (self.power - 1)
-        return [scale * ms for ms in sums]
+    def predict_blocks(self, arch: Arch) -> list[tuple[float, float]]:
+        """Milliseconds of each block of a network, which add up to the network's, and the share of them in kernels that were timed."""
+        costs = list(self._costs(arch.summaries))
+        scale = self.factor * sum([ms for ms, _ in costs]) ** (self.power - 1)
+        return [(scale * ms, measured / ms if ms else 1.0) for ms, measured in costs]
 
 
 @dataclass(frozen=True)
@@ -443,8 +447,8 @@ class Latencies:
         """Latency of a network at its precision, as `LatencyModel.predict` tells it."""
         return self.at(arch.precision).predict(arch)
 
-    def predict_blocks(self, arch: Arch) -> list[float]:
-        """Milliseconds of each block of a network at its precision."""
+    def predict_blocks(self, arch: Arch) -> list[tuple[float, float]]:
+        """What `LatencyModel.predict_blocks` tells, at the precision of the network."""
         return self.at(arch.precision).predict_blocks(arch)
 
 

@@ -175,8 +175,9 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
                 "traffic_bytes": costs.traffic_bytes,
                 "peak_bytes": costs.peak_bytes,
                 "latency_ms": ms,
+                "measured_share": measured,
             }
-            for part, row, costs, ms in zip(
+            for part, row, costs, (ms, measured) in zip(
                 arch.blocks, arch.summaries, shipped, model.predict_blocks(arch), strict=True
             )
         ],
@@ -193,7 +194,7 @@ def _energy_json(arch: Arch, model: Latency) -> dict[str, float]:
 
 def network_table(told: dict[str, Any]) -> str:
     """The blocks of `network_json` as text."""
-    rows = [("block", "output", "params", "MACs", "activations", "ms", "share")]
+    rows = [("block", "output", "params", "MACs", "activations", "ms", "share", "timed")]
     for i, block in enumerate(told["blocks"]):
         rows.append(
             (
@@ -204,6 +205,7 @@ def network_table(told: dict[str, Any]) -> str:
                 show("memory", block["peak_bytes"]),
                 f"{block['latency_ms']:.3f}",
                 f"{block['latency_ms'] / told['latency_ms']:.1%}",
+                f"{block['measured_share']:.0%}",
             )
         )
     return text_table(rows)
