@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     search = verb(
         "search",
         _search,
-        "search a space for the networks that trade accuracy and latency best within a budget",
+        "search a space for the networks that trade accuracy and latency, or energy, best within a budget",
     )
     search.add_argument(
         "--budget",
@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         "--skip-broken", action="store_true", help="count images that do not decode instead of stopping"
     )
     device(search)
+    search.add_argument(
+        "--objective",
+        default="latency",
+        metavar="latency|energy",
+        help="what to minimise beside accuracy; energy needs a table that has it (%(default)s)",
+    )
     length = search.add_mutually_exclusive_group()
     length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (20)")
     length.add_argument("--time", type=_duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
@@ -106,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     front.add_argument("--csv", metavar="FILE", help="write it as CSV")
     device(front, None)
 
-    plot = verb("plot", _plot, "draw a study's accuracy-latency frontier", figures=False)
+    plot = verb("plot", _plot, "draw a study's frontier, accuracy against latency or energy", figures=False)
     plot.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
     plot.add_argument("--out", default="frontier.png", metavar="FILE", help=".png, .pdf or .svg (%(default)s)")
     device(plot, None)
@@ -174,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
 def _search(args: argparse.Namespace) -> None:
     from mvnas.budget import show
     from mvnas.plot import plot
-    from mvnas.report import frontier_table, slowest_ms, summary_json, write_csv
+    from mvnas.report import frontier_table, summary_json, worst_cost, write_csv
     from mvnas.search import Task, search
 
     task = Task.prepare(
@@ -185,6 +191,7 @@ def _search(args: argparse.Namespace) -> None:
         epochs=args.epochs,
         seed=args.seed,
         skip_broken=args.skip_broken,
+        objective=args.objective,
     )
     _tables(args.device)
     say = _quiet if args.json else print
@@ -196,7 +203,7 @@ def _search(args: argparse.Namespace) -> None:
     )
     if task.data.note:
         say(f"         {task.data.note}")
-    say(f"device   latency is predicted for {args.device}; `mvnas measure` makes a table of yours")
+    say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {args.study}: the same command continues it")
     with _Bar(args.json) as bar:
         study = search(
@@ -218,11 +225,11 @@ def _search(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(summary_json(study), indent=2))
         return
-    slowest, knee = slowest_ms(study), study.frontier().pick("knee")
+    worst, knee = worst_cost(study), study.frontier().pick("knee")
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
     print(
-        f"hypervolume {study.frontier().hypervolume(slowest_ms=slowest):.4f} (of accuracy 0..1 by latency 0..{show('latency', slowest)})"
+        f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{show(args.objective, worst)})"
     )
     print(f"wrote {table} and {picture}")
     print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")

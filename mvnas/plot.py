@@ -1,17 +1,19 @@
-"""Pictures: of a study, accuracy against latency; of a table, how far to trust its model."""
+"""Pictures: of a study, accuracy against latency or energy; of a table, how far to trust its model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mvnas.budget import UNITS
 from mvnas.errors import MvnasError, StudyError, TableError
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
-from mvnas.score import Frontier, Score
+from mvnas.score import COSTS, Frontier, Score, objectives
 from mvnas.study import Study
 from mvnas.table import Table
 
@@ -24,7 +26,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def plot(study: Study, path: Path) -> None:
-    """Write the accuracy-latency frontier of `study` as PNG, PDF or SVG, by the suffix of `path`.
+    """Write the frontier of `study`, accuracy against latency or energy, as PNG, PDF or SVG, by the suffix of `path`.
 
     Raises:
         StudyError: nothing has finished yet, or the path cannot be written.
@@ -37,6 +39,7 @@ def plot(study: Study, path: Path) -> None:
         scores,
         title=f"{len(scores)} networks within {setup.budget}, trained {setup.schedule['epochs']:g} epochs on {Path(setup.data).name}",
         device=study.device,
+        objective=setup.objective,
     )
     _save(figure, path, StudyError)
 
@@ -108,22 +111,21 @@ def draw_table(table: Table) -> Figure:
     return figure
 
 
-def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
-    """Figure of scores: candidates, their frontier as a step line with latency intervals, named baselines, the knee."""
-    frontier = Frontier.of(scores).scores
+def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "latency") -> Figure:
+    """Figure of scores: candidates, their frontier as a step line with intervals of the objective, named baselines, the knee."""
+    cost, low, high = map(attrgetter, COSTS[objective])
+    front = Frontier.of(scores, objectives(objective))
+    frontier = front.scores
     others = [score for score in scores if score not in frontier]
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()
     if others:
-        x, y = [s.latency_ms for s in others], [100 * s.accuracy for s in others]
+        x, y = [cost(s) for s in others], [100 * s.accuracy for s in others]
         axes.scatter(x, y, s=24, c=GREY, marker="o", label="other candidates", alpha=0.8, linewidths=0, zorder=2)
-    x, y = [s.latency_ms for s in frontier], [100 * s.accuracy for s in frontier]
-    right = max(s.latency_ms for s in scores) * 1.1
+    x, y = [cost(s) for s in frontier], [100 * s.accuracy for s in frontier]
+    right = max(map(cost, scores)) * 1.1
     axes.step([*x, right], [*y, y[-1]], where="post", color=BLUE, linewidth=1.6, zorder=3)
-    reach = [
-        [s.latency_ms - s.latency_low_ms for s in frontier],
-        [s.latency_high_ms - s.latency_ms for s in frontier],
-    ]
+    reach = [[cost(s) - low(s) for s in frontier], [high(s) - cost(s) for s in frontier]]
     axes.errorbar(
         x,
         y,
@@ -134,12 +136,12 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
         elinewidth=1,
         capsize=2.5,
         zorder=4,
-        label="frontier, with 90 % latency interval",
+        label=f"frontier, with 90 % {objective} interval",
     )
     named = [s for s in scores if s.name]
     if named:
         axes.scatter(
-            [s.latency_ms for s in named],
+            [cost(s) for s in named],
             [100 * s.accuracy for s in named],
             s=95,
             facecolors="none",
@@ -152,17 +154,17 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
     for score in named:
         axes.annotate(
             score.name,
-            (score.latency_ms, 100 * score.accuracy),
+            (cost(score), 100 * score.accuracy),
             xytext=(7, -11),
             color=VERMILION,
             textcoords="offset points",
             fontsize=8.5,
             zorder=6,
         )
-    knee = Frontier(frontier).pick("knee")
+    knee = front.pick("knee")
     axes.annotate(
         "knee",
-        (knee.latency_ms, 100 * knee.accuracy),
+        (cost(knee), 100 * knee.accuracy),
         xytext=(0, 9),
         textcoords="offset points",
         ha="center",
@@ -175,7 +177,7 @@ def draw(scores: Sequence[Score], *, title: str, device: str) -> Figure:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="minor", labelsize=8)
-    axes.set_xlabel(f"latency in ms at batch 1, predicted for {device}")
+    axes.set_xlabel(f"{objective} in {UNITS[objective]} at batch 1, predicted for {device}")
     axes.set_ylabel("accuracy on held-out images in %")
     axes.set_title(title, fontsize=10)
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)

@@ -6,18 +6,19 @@ import csv
 import random
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from itertools import pairwise
+from itertools import chain, pairwise
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from mvnas.arch import Arch, kind_of
-from mvnas.budget import Budget, price, show
+from mvnas.budget import UNITS, Budget, price, show
 from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
 from mvnas.holdout import Quality
 from mvnas.latency import Latency
-from mvnas.score import Score
+from mvnas.score import COSTS, Score
 from mvnas.space import Space
 from mvnas.study import Study
 from mvnas.table import Table
@@ -26,7 +27,7 @@ SAMPLES = 2000
 SLOW = 0.05  # share of a table's timings that may be made on a slow machine
 RESTLESS = 0.1  # mean difference between passes of a network that is too much
 
-COLUMNS = ("trial", "name", "accuracy", "latency_ms", "latency_low_ms", "latency_high_ms", "params", "macs", "memory_bytes",
+COLUMNS = ("trial", "name", "accuracy", *chain(*COSTS.values()), "params", "macs", "memory_bytes",
            "resolution", "precision")  # fmt: skip
 
 
@@ -57,28 +58,31 @@ def cautions(table: Table) -> list[str]:
 
 
 def score_row(score: Score) -> dict[str, Any]:
-    """A score as one row of a table."""
+    """A score as one row of a table: what is known of it."""
     known = vars(score) | {
         "trial": score.number,
         "resolution": score.arch.resolution,
         "precision": score.arch.precision,
     }
     return {
-        column: round(known[column], 6) if isinstance(known[column], float) else known[column] for column in COLUMNS
+        column: round(known[column], 6) if isinstance(known[column], float) else known[column]
+        for column in COLUMNS
+        if known[column] is not None
     }
 
 
 def write_csv(scores: Iterable[Score], path: Path) -> None:
-    """Write scores as CSV.
+    """Write scores of one study as CSV.
 
     Raises:
         StudyError: the path cannot be written.
     """
+    rows = list(map(score_row, scores))
     try:
         with path.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(stream, rows[0] if rows else COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(map(score_row, scores))
+            writer.writerows(rows)
     except OSError as error:
         raise StudyError(f"the table must go to a folder that can be written, but {path}: {error.strerror}") from None
 
@@ -107,14 +111,16 @@ def frontier_table(study: Study) -> str:
     """The Pareto set as text, knee marked."""
     frontier = study.frontier()
     knee = frontier.pick("knee")
-    rows = [("network", "accuracy", "latency ms", "90 % interval", "params", "MACs", "memory", "px", "")]
+    costs = study.setup.costs
+    heads = [(f"{cost} {UNITS[cost]}", "90 % interval") for cost in costs]
+    rows = [("network", "accuracy", *chain(*heads), "params", "MACs", "memory", "px", "")]
     for score in frontier.scores:
+        triples = [attrgetter(*COSTS[cost])(score) for cost in costs]
         rows.append(
             (
                 score.label,
                 f"{score.accuracy:.1%}",
-                f"{score.latency_ms:.2f}",
-                f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
+                *chain(*((f"{value:.2f}", f"{low:.2f} .. {high:.2f}") for value, low, high in triples)),
                 show("params", score.params),
                 show("macs", score.macs),
                 show("memory", score.memory_bytes),
@@ -128,26 +134,27 @@ def frontier_table(study: Study) -> str:
 def summary_json(study: Study) -> dict[str, Any]:
     """The Pareto set and what it came from, as plain data."""
     frontier, setup = study.frontier(), study.setup
-    slowest = slowest_ms(study)
+    worst = worst_cost(study)
     return {
         "study": study.place,
         "budget": setup.budget,
         "space": setup.space,
         "data": setup.data,
         "device": study.device,
+        "objective": setup.objective,
         "trained": len(study.scores()),
         "failed": len(study.failures()),
         "infeasible": study.infeasible(),
-        "hypervolume": frontier.hypervolume(slowest_ms=slowest),
-        "hypervolume_slowest_ms": slowest,
+        "hypervolume": frontier.hypervolume(worst=worst),
+        "hypervolume_worst": worst,
         "knee": frontier.pick("knee").number,
         "frontier": [score_row(score) for score in frontier.scores],
     }
 
 
-def slowest_ms(study: Study) -> float:
-    """Latency of the slowest finished candidate: where the hypervolume is measured from."""
-    return max((score.latency_ms for score in study.scores()), default=1.0)
+def worst_cost(study: Study) -> float:
+    """Latency of the slowest finished candidate in ms, or energy of the most costly in mJ: where the hypervolume is measured from."""
+    return max(map(study.frontier().cost, study.scores()), default=1.0)
 
 
 def network_json(arch: Arch, model: Latency) -> dict[str, Any]:

@@ -15,14 +15,19 @@ OBJECTIVES: Mapping[str, int] = {
     "latency_ms": -1,
 }  # name of a field of Score -> sign of better
 
+COSTS: Mapping[str, tuple[str, str, str]] = {
+    "latency": ("latency_ms", "latency_low_ms", "latency_high_ms"),
+    "energy": ("energy_mj", "energy_low_mj", "energy_high_mj"),
+}  # what a search may minimise beside accuracy -> fields of Score: the estimate and its 90 % interval
+
 PICKS = ("knee", "best", "fastest")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What is known of one Arch. `sources` says of accuracy and latency where they come from.
+    """What is known of one Arch. `sources` says of accuracy, latency and energy where they come from.
 
-    `number` is the trial it was scored in, `name` that of a published network or "".
+    `number` is the trial it was scored in, `name` that of a published network or ""; energy is None where it was not asked for.
     """
 
     arch: Arch
@@ -36,6 +41,9 @@ class Score:
     number: int = 0
     name: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
+    energy_mj: float | None = None
+    energy_low_mj: float | None = None
+    energy_high_mj: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the architecture last."""
@@ -51,7 +59,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The Scores that no other Score beats, from the fastest to the slowest.
+    """The Scores that no other Score beats, from the fastest to the slowest, or by what else is minimised first.
 
     One score beats another if it is no worse in every objective and better in one.
     """
@@ -65,24 +73,28 @@ class Frontier:
         every = list(scores)
         values = [tuple(sign * getattr(score, name) for name, sign in objectives.items()) for score in every]
         kept = [score for score, mine in zip(every, values, strict=True) if not any(_beats(v, mine) for v in values)]
-        return cls(tuple(sorted(kept, key=lambda score: (score.latency_ms, score.number))), objectives)
+        return cls(tuple(sorted(kept, key=lambda score: (_cost(score, objectives), score.number))), objectives)
 
-    def hypervolume(self, *, slowest_ms: float) -> float:
-        """Share of the rectangle accuracy 0..1 by latency 0..`slowest_ms` that the frontier covers, in [0, 1].
+    def cost(self, score: Score) -> float:
+        """What the frontier minimises first, of a score: ms of latency, or mJ of energy."""
+        return _cost(score, self.objectives)
 
-        Larger is better; figures compare only at the same `slowest_ms`. Scores that are slower cover nothing.
+    def hypervolume(self, *, worst: float) -> float:
+        """Share of the rectangle accuracy 0..1 by cost 0..`worst` that the frontier covers, in [0, 1].
+
+        Larger is better; figures compare only at the same `worst`. Scores that cost more cover nothing.
         """
         area, best = 0.0, 0.0
         for score in self.scores:
-            if score.latency_ms < slowest_ms and score.accuracy > best:
-                area += (score.accuracy - best) * (slowest_ms - score.latency_ms)
+            if self.cost(score) < worst and score.accuracy > best:
+                area += (score.accuracy - best) * (worst - self.cost(score))
                 best = score.accuracy
-        return area / slowest_ms
+        return area / worst
 
     def pick(self, what: str) -> Score:
         """The `knee`, the `best` (most accurate) or the `fastest` of the frontier.
 
-        The knee lies highest above the line from the fastest to the best, in accuracy against the logarithm of latency.
+        The knee lies highest above the line from the first to the best, in accuracy against the logarithm of the cost.
 
         Raises:
             StudyError: the frontier is empty, or there is no such pick.
@@ -93,18 +105,29 @@ class Frontier:
             )
         if what not in PICKS:
             raise StudyError(unknown("pick", what, (*PICKS, "a trial's number")))
-        fastest = self.scores[0]
-        best = max(self.scores, key=lambda score: score.accuracy)
-        if what == "fastest" or fastest.accuracy == best.accuracy or fastest.latency_ms == best.latency_ms:
-            return fastest
+        first, best = self.scores[0], max(self.scores, key=lambda score: score.accuracy)
+        if what == "fastest":
+            return min(self.scores, key=lambda score: score.latency_ms)
         if what == "best":
             return best
-        rise, run = best.accuracy - fastest.accuracy, log(best.latency_ms / fastest.latency_ms)
+        if first.accuracy == best.accuracy or self.cost(first) == self.cost(best):
+            return first
+        rise, run = best.accuracy - first.accuracy, log(self.cost(best) / self.cost(first))
 
         def height(score: Score) -> float:
-            return (score.accuracy - fastest.accuracy) / rise - log(score.latency_ms / fastest.latency_ms) / run
+            return (score.accuracy - first.accuracy) / rise - log(self.cost(score) / self.cost(first)) / run
 
         return max(self.scores, key=height)
+
+
+def objectives(cost: str) -> Mapping[str, int]:
+    """The objectives of a search that minimises `cost`, a key of COSTS."""
+    return {"accuracy": 1, COSTS[cost][0]: -1}
+
+
+def _cost(score: Score, objectives: Mapping[str, int]) -> float:
+    value: float = getattr(score, next(name for name, sign in objectives.items() if sign < 0))
+    return value
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:

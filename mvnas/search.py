@@ -23,8 +23,9 @@ from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError, unknown
 from mvnas.latency import Latency, latency
+from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
-from mvnas.study import Setup, Study
+from mvnas.study import Setup, Study, predicted
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for, fit, initialise
 
@@ -70,14 +71,21 @@ class Task:
         epochs: float | None = None,
         seed: int = 0,
         skip_broken: bool = False,
+        objective: str = "latency",
     ) -> Task:
         """The task that names and paths describe; `schedule` is the default one of `epochs` where none is given.
+
+        `objective`, latency or energy, is what is minimised beside accuracy.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
         """
+        if objective not in COSTS:
+            raise StudyError(unknown("objective", objective, COSTS))
         tables = load_each(device)
         model = latency(tables)
+        if objective == "energy":
+            _ = model.energy  # a table without it should not wait for the data
         choices = Space.load(space)
         if choices.precision == FLOAT:
             choices = choices.with_precisions([table.device["precision"] for table in tables])
@@ -98,6 +106,7 @@ class Task:
             factor=factor_for(images.side),
             classes=images.classes,
             note=images.note,
+            objective=objective,
             marks={
                 "space": _mark(repr(choices.stages) + repr(choices.resolution)),
                 "data": images.fingerprint,
@@ -213,14 +222,13 @@ class _Run:
 
     def candidate(self, trial: Trial, arch: Arch) -> None:
         """Train one candidate and tell what became of it; whatever goes wrong in it is its own failure."""
-        estimate = self.task.model.predict(arch)
+        costs = predicted(arch, self.task.model, self.task.setup.costs)
         for key, value in {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "arch": arch.to_json(),
             "infeasible": self.sampling.take_infeasible(),
-            "latency_low_ms": estimate.low_ms,
-            "latency_high_ms": estimate.high_ms,
+            **costs,
         }.items():
             trial.set_user_attr(key, value)
         trial.set_constraint("budget", self.task.excess(arch))
@@ -235,7 +243,7 @@ class _Run:
             self.study.record.tell(trial, state=TrialState.FAIL)
             return
         trial.set_user_attr("seconds", seconds)
-        self.study.record.tell(trial, [accuracy, estimate.ms])
+        self.study.record.tell(trial, [accuracy, costs[COSTS[self.task.setup.objective][0]]])
         self.study.keep_weights()
 
     def train(self, arch: Arch, trial: Trial) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mvnas.arch import FLOAT, Arch
 from mvnas.errors import StudyError
 from mvnas.latency import Latency
-from mvnas.score import Frontier, Score
+from mvnas.score import COSTS, Frontier, Score, objectives
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -44,6 +44,12 @@ class Setup:
     classes: tuple[str, ...]
     note: str = ""
     marks: Mapping[str, str] = field(default_factory=dict)
+    objective: str = "latency"
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What is predicted of each candidate: latency, and the objective if it is another."""
+        return tuple(dict.fromkeys(("latency", self.objective)))
 
     def check(self, wanted: Setup, study: str) -> None:
         """Return if a command that wants `wanted` may continue this study.
@@ -52,7 +58,7 @@ class Setup:
             StudyError: it contradicts the study; the message names the difference.
         """
         have, want = asdict(self), asdict(wanted)
-        for key in ("budget", "space", "device", "schedule", "seed", "data"):
+        for key in ("budget", "objective", "space", "device", "schedule", "seed", "data"):
             same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
             if same:
                 continue
@@ -73,7 +79,7 @@ class Study:
         self.model = model
 
     def on(self, model: Latency) -> Study:
-        """The same study with latency predicted by `model`, for example of another device than it searched for."""
+        """The same study with its costs predicted by `model`, for example of another device than it searched for."""
         return Study(self.place, self.record, model)
 
     @classmethod
@@ -125,7 +131,7 @@ class Study:
 
     @property
     def device(self) -> str:
-        """What latency is predicted for."""
+        """What costs are predicted for."""
         return self.model.device if self.model else self.setup.device
 
     @property
@@ -152,24 +158,22 @@ class Study:
         precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
         sources = {
             "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}",
-            "latency": f"predicted for {self.device}{precision}",
+            **dict.fromkeys(setup.costs, f"predicted for {self.device}{precision}"),
         }
-        latency = trial.values[1], known["latency_low_ms"], known["latency_high_ms"]
+        costs = {"latency_ms": trial.values[1]}  # an older study tells it nowhere else
+        costs |= {name: known[name] for cost in setup.costs for name in COSTS[cost] if name in known}
         if self.model:
-            estimate = self.model.predict(arch)
-            latency = estimate.ms, estimate.low_ms, estimate.high_ms
+            costs = predicted(arch, self.model, setup.costs)
         return Score(
             arch=arch,
             accuracy=trial.values[0],
-            latency_ms=latency[0],
-            latency_low_ms=latency[1],
-            latency_high_ms=latency[2],
             params=arch.params,
             macs=arch.macs,
             memory_bytes=arch.memory_bytes,
             number=trial.number,
             name=known.get("name", ""),
             sources=sources,
+            **costs,
         )
 
     def failures(self) -> dict[int, str]:
@@ -182,7 +186,7 @@ class Study:
         return sum(trial.user_attrs.get("infeasible", 0) for trial in self.trials())
 
     def frontier(self) -> Frontier:
-        return Frontier.of(self.scores())
+        return Frontier.of(self.scores(), objectives(self.setup.objective))
 
     def pick(self, what: str) -> Score:
         """The finished candidate `knee`, `best`, `fastest`, or that of a trial's number.
@@ -192,7 +196,7 @@ class Study:
         """
         scores = self.scores()
         if not what.isdigit():
-            return Frontier.of(scores).pick(what)
+            return self.frontier().pick(what)
         found = [score for score in scores if score.number == int(what)]
         if not found:
             reason = self.failures().get(int(what))
@@ -223,6 +227,20 @@ class Study:
         for path in self.weights(0).parent.glob("*.safetensors"):
             if path not in kept:
                 path.unlink()
+
+
+def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, float]:
+    """What `model` predicts of a network, by the names of Score's fields: `costs` of COSTS with their intervals.
+
+    Raises:
+        UnmeasuredError: the model does not know one of the ops.
+        TableError: energy is asked for, and the model's table has none.
+    """
+    found: dict[str, float] = {}
+    for cost in costs:
+        estimate = (model.energy if cost == "energy" else model).predict(arch)
+        found |= dict(zip(COSTS[cost], (estimate.ms, estimate.low_ms, estimate.high_ms), strict=True))
+    return found
 
 
 def _storage(place: str) -> RDBStorage:

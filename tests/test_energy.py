@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -24,7 +25,10 @@ from mvnas.graph import Graph, Node
 from mvnas.holdout import held_out
 from mvnas.latency import LatencyModel, latency
 from mvnas.measure import Protocol, measure
+from mvnas.plot import draw
+from mvnas.score import Frontier, objectives
 from mvnas.space import Space
+from mvnas.study import Study
 from mvnas.table import INSIDE, Table, read_kernel
 
 SPAN = 65_536_000_000
@@ -336,3 +340,43 @@ def test_the_command_line_measures_energy_predicts_it_and_bounds_it(
     assert capsys.readouterr().out.count("plain sum of ops") == 2
     assert main(["space", "mobilevit", "--budget", "30mJ"]) == 2
     assert "energy on genoa-1t must have been measured op by op, but its table has none" in capsys.readouterr().err
+
+
+def test_a_search_minimises_energy(
+    space: Path, table: Table, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, sheet, picture = (tmp_path / name for name in ("s.db", "told.csv", "told.png"))
+    command = ["search", "--budget", "20K-params", "--space", str(space), "--trials", "5", "--epochs", "0.1"]
+    command += ["--study", str(place), "--objective"]
+    assert main([*command, "energy", "--device", str(table.path)]) == 0
+    assert "of accuracy 0..1 by energy 0.." in capsys.readouterr().out
+    study, model = Study.load(str(place)), LatencyModel.fit(table)
+    scores = study.scores()
+    for score, trial in zip(scores, study.trials(), strict=True):
+        energy = model.energy.predict(score.arch)
+        found = (score.energy_low_mj, score.energy_mj, score.energy_high_mj)
+        assert found == pytest.approx((energy.low_ms, energy.ms, energy.high_ms))
+        assert trial.values == [score.accuracy, score.energy_mj]
+        assert score.latency_ms == pytest.approx(model.predict(score.arch).ms)
+    assert study.frontier() == Frontier.of(scores, objectives("energy"))
+    assert study.on(model).frontier().scores[0].energy_mj == pytest.approx(study.frontier().scores[0].energy_mj)
+
+    assert main(["front", str(place), "--csv", str(sheet)]) == 0
+    assert "energy mJ" in capsys.readouterr().out
+    with sheet.open() as file:
+        assert [float(row["energy_mj"]) for row in csv.DictReader(file)] == pytest.approx(
+            [score.energy_mj for score in study.frontier().scores], abs=1e-6
+        )
+    assert main(["plot", str(place), "--out", str(picture)]) == 0
+    assert picture.stat().st_size > 10_000
+    (axes,) = draw(scores, title="", device="powered", objective="energy").axes
+    assert axes.get_xlabel() == "energy in mJ at batch 1, predicted for powered"
+    capsys.readouterr()
+
+    for objective, device, told in (
+        ("latency", str(table.path), "objective was energy and is latency"),
+        ("energy", "genoa-1t", "energy on genoa-1t must have been measured op by op, but its table has none"),
+        ("power", str(table.path), "unknown objective 'power'"),
+    ):
+        assert main([*command, objective, "--device", device]) == 2
+        assert told in capsys.readouterr().err.splitlines()[-1]

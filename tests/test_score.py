@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mvnas.errors import StudyError
-from mvnas.score import Frontier, Score
+from mvnas.score import Frontier, Score, objectives
 from mvnas.space import Space
 
 ARCH = Space.load("mobilevit_xxs").arch()
@@ -53,13 +53,13 @@ def test_hypervolume_is_the_share_of_a_grid_that_is_beaten(scores: list[Score]) 
     latency = np.arange(15) + 0.5
     beaten = [(accuracy[:, None] < one.accuracy) & (latency > one.latency_ms) for one in scores]
     expected = np.mean(np.any(beaten, axis=0))
-    assert Frontier.of(scores).hypervolume(slowest_ms=slowest) == pytest.approx(expected)
+    assert Frontier.of(scores).hypervolume(worst=slowest) == pytest.approx(expected)
 
 
 def test_hypervolume_of_none_and_of_the_perfect_network() -> None:
-    assert Frontier.of([]).hypervolume(slowest_ms=10) == 0
-    assert Frontier.of([score(1.0, 1e-9)]).hypervolume(slowest_ms=10) == pytest.approx(1)
-    assert Frontier.of([score(0.9, 10.0)]).hypervolume(slowest_ms=10) == 0
+    assert Frontier.of([]).hypervolume(worst=10) == 0
+    assert Frontier.of([score(1.0, 1e-9)]).hypervolume(worst=10) == pytest.approx(1)
+    assert Frontier.of([score(0.9, 10.0)]).hypervolume(worst=10) == 0
 
 
 @each_cloud
@@ -85,6 +85,16 @@ def test_the_knee_is_farthest_above_the_line_between_the_ends(scores: list[Score
 
     if span.all():
         assert distance(frontier.pick("knee")) == pytest.approx(max(map(distance, frontier.scores)))
+
+
+@each_cloud
+def test_a_frontier_of_energy_is_that_of_the_same_latencies_but_for_what_is_fastest(scores: list[Score]) -> None:
+    powered = [replace(one, latency_ms=30 - one.latency_ms, energy_mj=one.latency_ms) for one in scores]
+    frontier, energy = Frontier.of(scores), Frontier.of(powered, objectives("energy"))
+    assert [one.number for one in energy.scores] == [one.number for one in frontier.scores]
+    assert all(energy.pick(what).number == frontier.pick(what).number for what in ("knee", "best"))
+    assert energy.hypervolume(worst=15) == frontier.hypervolume(worst=15)
+    assert energy.pick("fastest").latency_ms == energy.scores[-1].latency_ms
 
 
 def test_the_knee_of_a_known_curve() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -83,6 +85,16 @@ def test_continues_to_the_total_and_keeps_what_there_is(task: Task, tmp_path: Pa
     assert after[:2] == first
     assert len(after) == 4
     assert search(task, study=place, trials=3).scores() == after
+
+
+def test_a_study_that_is_older_than_objectives_goes_on(task: Task, study: Study, tmp_path: Path) -> None:
+    place = copytree(Path(study.place).parent, tmp_path / "old") / "s.db"
+    with closing(sqlite3.connect(place)) as database, database:
+        database.execute("DELETE FROM trial_user_attributes WHERE key = 'latency_ms'")
+    record = Study.load(str(place)).record
+    record.set_user_attr("setup", {key: told for key, told in record.user_attrs["setup"].items() if key != "objective"})
+    assert Study.load(str(place)).setup.objective == "latency"
+    assert search(task, study=str(place), trials=6).scores() == study.scores()
 
 
 @pytest.mark.parametrize(
