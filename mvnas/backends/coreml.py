@@ -40,7 +40,7 @@ UNITS = {
 COMPUTE_PLANS = (14, 4)  # the first macOS that tells where ops run
 FEWEST_RUNS = 4  # of a profile
 MOST_REMOTE_RUNS = 20  # of a file in a row on an attached device, where each run takes a transfer there and back
-OPEN = 2  # models that stay loaded: the reference op's, and the one that is timed
+OPEN = 3  # models that stay loaded: those of the two reference ops, and the one that is timed
 
 
 class Placed(NamedTuple):
