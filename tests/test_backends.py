@@ -584,7 +584,9 @@ class TestRoofline:
 
 class TestLoading:
     def test_an_unknown_name_gives_the_near_miss(self) -> None:
-        with pytest.raises(ExportError, match="did you mean 'tflite'\\? known: android, coreml, onnx, roofline, tflite, torch"):
+        with pytest.raises(
+            ExportError, match="did you mean 'tflite'\\? known: android, coreml, onnx, roofline, tflite, torch"
+        ):
             backend("tflit")
 
     def test_a_backend_of_the_user_is_a_dotted_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

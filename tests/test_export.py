@@ -12,6 +12,7 @@ from small import make_space
 
 from mvnas.arch import Arch
 from mvnas.cli import main
+from mvnas.datasets import load
 from mvnas.errors import ExportError
 from mvnas.export import AGREEMENT, FORMATS, export, pictures
 from mvnas.nn import build
@@ -86,7 +87,7 @@ def test_weights_of_another_network_are_an_error(arch: Arch, state: State, tmp_p
 
 
 def test_int8_takes_its_ranges_from_images_and_is_held_to_classes(arch: Arch, state: State, tmp_path: Path) -> None:
-    shown = pictures("digits", arch.resolution)
+    shown = pictures(load("digits"), arch.resolution)
     assert shown[0].shape == (1, 3, arch.resolution, arch.resolution) and 0 <= shown[0].min() < shown[0].max() <= 1
     (done,) = export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
     assert AGREEMENT <= done.figures["agreement"] <= 1
@@ -97,7 +98,7 @@ def test_int8_takes_its_ranges_from_images_and_is_held_to_classes(arch: Arch, st
 def test_an_int8_file_that_names_other_classes_fails_the_export(
     arch: Arch, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = pictures("digits", arch.resolution)
+    shown = pictures(load("digits"), arch.resolution)
     monkeypatch.setattr("mvnas.export.AGREEMENT", 1.01)
     with pytest.raises(ExportError, match="the class of torch on .* where the bound is 101%"):
         export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
