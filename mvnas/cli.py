@@ -309,7 +309,7 @@ def _export(args: argparse.Namespace) -> None:
     from mvnas.arch import FLOAT
     from mvnas.datasets import load
     from mvnas.errors import ExportError
-    from mvnas.export import export, pictures
+    from mvnas.export import Pictures, export
     from mvnas.latency import LatencyModel
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
@@ -359,7 +359,7 @@ def _export(args: argparse.Namespace) -> None:
         name=network.name,
         formats=args.format or ["tflite"],
         precision=None if precision == FLOAT else precision,
-        images=pictures(load(data), arch.resolution) if data and precision == "int8" else None,
+        images=Pictures.of(load(data), arch.resolution) if data and precision == "int8" else None,
         card=card,
     )
     if args.json:

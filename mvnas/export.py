@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mvnas import __version__
 from mvnas.arch import IMAGE_CHANNELS, Arch
 from mvnas.backends import Runner, Runtime, backend
 from mvnas.clock import core_groups, cpu, pinned
-from mvnas.datasets import Data
+from mvnas.datasets import Data, Split
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.nn import build, deploy, example, rank
@@ -56,13 +56,12 @@ def export(
     name: str,
     formats: Sequence[str],
     precision: str | None = None,
-    images: Sequence[np.ndarray] | None = None,
+    images: Pictures | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> list[Exported]:
     """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write card.json.
 
-    `precision` is that of the TFLite file; int8 takes its ranges from `images` (1, 3, H, W) as `pictures` gives them, and
-    is compared on the last of them, by the classes that it names. The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
+    `precision` is that of the TFLite file; int8 takes its ranges from `images`, and is compared by the classes that it names. The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
     long it takes on this machine. Where a file fails its check it is left with the suffix `.failed`.
 
     Raises:
@@ -75,7 +74,7 @@ def export(
         raise ExportError(f"a precision must go with the format tflite, but the formats are {', '.join(formats)}")
     if precision == "int8" and not images:
         raise ExportError("int8 must have images for its ranges, but got none; give --data, or export from a study")
-    asked = {"precision": precision, "images": images and images[:-JUDGES]} if precision else {}
+    asked = {"precision": precision, "images": images and images.ranges} if precision else {}
     runtimes = {word: backend(word, **(asked if word == "tflite" else {})) for word in formats}
     graph = arch.graph()
     module = load(graph, state)
@@ -85,7 +84,7 @@ def export(
     if rank(program) > MOST_AXES:
         raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {rank(program)}")
     noise = torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))
-    shown = images[-JUDGES:] if images else [image.numpy() for image in noise]
+    shown = images.judges if images else [image.numpy() for image in noise]
     with torch.inference_mode():
         truth = [module(torch.from_numpy(image)).numpy() for image in shown]
     done = []
@@ -107,14 +106,26 @@ def export(
     return done
 
 
-def pictures(data: Data, side: int) -> list[np.ndarray]:
-    """RANGES training images of a data set and up to JUDGES validation images, as networks of a resolution take them: (1, 3, side, side) each."""
-    generator = np.random.default_rng(0)
-    picked = [
-        split.images[np.sort(generator.permutation(len(split.labels))[:count])]
-        for split, count in ((data.train, RANGES), (data.val, JUDGES))
-    ]
-    return [whole(torch.from_numpy(image[None]), side).numpy() for images in picked for image in images]
+class Pictures(NamedTuple):
+    """Images as a network takes them, (1, 3, side, side) each: up to RANGES that ranges come from, and up to JUDGES to judge by."""
+
+    ranges: list[np.ndarray]
+    judges: list[np.ndarray]
+
+    @classmethod
+    def of(cls, data: Data, side: int) -> Pictures:
+        """Training images of a data set for the ranges, validation images to judge by."""
+        return cls(_picked(data.train, RANGES, side), _picked(data.val, JUDGES, side))
+
+
+def _picked(split: Split, count: int, side: int) -> list[np.ndarray]:
+    places = np.random.default_rng(0).permutation(len(split.labels))[:count]
+    return [_taken(image, side) for image in split.images[np.sort(places)]]
+
+
+def _taken(image: np.ndarray, side: int) -> np.ndarray:
+    """An image (3, S, S) as a network takes it: (1, 3, side, side)."""
+    return whole(torch.from_numpy(np.array(image[None])), side).numpy()
 
 
 def accuracy_at(arch: Arch, state: State, data: Data, side: int) -> float:
@@ -124,14 +135,13 @@ def accuracy_at(arch: Arch, state: State, data: Data, side: int) -> float:
         ExportError: the file cannot be made.
     """
     shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
-    runtime = backend("tflite", precision=arch.precision, images=pictures(data, side)[:-JUDGES])
+    runtime = backend("tflite", precision=arch.precision, images=_picked(data.train, RANGES, side))
     assert isinstance(runtime, Runner)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"network{runtime.suffix}"
         runtime.export(shipped, path, folded)
         run = runtime.runner(path)
-        images = (whole(torch.from_numpy(np.array(image[None])), side).numpy() for image in data.val.images)
-        named = [int(run([image])[0].argmax()) for image in images]
+        named = [int(run([_taken(image, side)])[0].argmax()) for image in data.val.images]
     return float((np.array(named) == data.val.labels).mean())
 
 

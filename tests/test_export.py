@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,9 +14,9 @@ from small import make_space
 
 from mvnas.arch import Arch
 from mvnas.cli import main
-from mvnas.datasets import load
+from mvnas.datasets import Split, load
 from mvnas.errors import ExportError
-from mvnas.export import AGREEMENT, FORMATS, export, pictures
+from mvnas.export import AGREEMENT, FORMATS, RANGES, Pictures, export
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.space import Space
@@ -87,18 +89,28 @@ def test_weights_of_another_network_are_an_error(arch: Arch, state: State, tmp_p
 
 
 def test_int8_takes_its_ranges_from_images_and_is_held_to_classes(arch: Arch, state: State, tmp_path: Path) -> None:
-    shown = pictures(load("digits"), arch.resolution)
-    assert shown[0].shape == (1, 3, arch.resolution, arch.resolution) and 0 <= shown[0].min() < shown[0].max() <= 1
+    shown = Pictures.of(load("digits"), arch.resolution)
+    for image in (*shown.ranges, *shown.judges):
+        assert image.shape == (1, 3, arch.resolution, arch.resolution) and 0 <= image.min() < image.max() <= 1
     (done,) = export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
     assert AGREEMENT <= done.figures["agreement"] <= 1
     with pytest.raises(ExportError, match="int8 must have images"):
         export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8")
 
 
+def test_ranges_come_from_training_images_and_judges_from_the_others_however_few_there_are() -> None:
+    data = load("digits")
+    few = replace(data, val=Split(data.val.images[:3], data.val.labels[:3]))
+    shown = Pictures.of(few, data.side)
+    assert (len(shown.ranges), len(shown.judges)) == (RANGES, 3)
+    known = {image.tobytes() for image in few.val.images.astype(np.float32) / 255}
+    assert {image[0].tobytes() for image in shown.judges} == known
+
+
 def test_an_int8_file_that_names_other_classes_fails_the_export(
     arch: Arch, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = pictures(load("digits"), arch.resolution)
+    shown = Pictures.of(load("digits"), arch.resolution)
     monkeypatch.setattr("mvnas.export.AGREEMENT", 1.01)
     with pytest.raises(ExportError, match="the class of torch on .* where the bound is 101%"):
         export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
