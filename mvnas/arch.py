@@ -20,12 +20,12 @@ from mvnas.ops import Input, Map, Shape, Value
 Block = Callable[[Value], Value]
 
 FLOAT = "float32"
-PRECISIONS = (
-    FLOAT,
-    "float16",
-    "dynamic-int8",
-    "int8",
-)  # of weights and arithmetic once deployed; training is in float32
+PRECISIONS = {
+    FLOAT: 4,
+    "float16": 2,
+    "dynamic-int8": 1,
+    "int8": 1,
+}  # deployed: bytes of a weight; training is in float32
 IMAGE_CHANNELS = 3
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from math import ceil, floor, inf, log10
 from typing import Any, ClassVar
 
-from mvnas.arch import Arch
+from mvnas.arch import PRECISIONS, Arch
 from mvnas.errors import BudgetError, unknown
 from mvnas.latency import Latency
 from mvnas.space import Space, published
 
-WEIGHT_BYTES = {"float32": 4, "float16": 2, "dynamic-int8": 1, "int8": 1}
 UNITS = {"params": "", "macs": "", "latency": "ms", "energy": "mJ", "size": "B", "memory": "B"}  # cost -> unit
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
 GRAMMAR = (
@@ -126,7 +125,7 @@ class Price(Mapping[str, float]):
         "macs": lambda arch, model: arch.macs,
         "latency": lambda arch, model: model.predict(arch).ms,
         "energy": lambda arch, model: model.energy.predict(arch).ms,
-        "size": lambda arch, model: WEIGHT_BYTES[arch.precision] * arch.params,
+        "size": lambda arch, model: PRECISIONS[arch.precision] * arch.params,
         "memory": lambda arch, model: arch.memory_bytes,
     }
 

@@ -328,7 +328,7 @@ def _export(args: argparse.Namespace) -> None:
     precision = args.precision or arch.precision
     place = args.device or (network.study.device if network.study else DEVICE)
     tables = _tables(place)
-    table = next((table for table in tables if table.device["precision"] == precision), tables[0])
+    table = next((table for table in tables if table.precision == precision), tables[0])
     device = table.device
     if device["precision"] != precision:
         print(f"mvnas: caution: latency is predicted for {device['precision']}, not {precision}: that of {table.name}; "

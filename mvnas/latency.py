@@ -461,9 +461,9 @@ def latency(tables: Sequence[Table]) -> Latency:
     Raises:
         TableError: two tables are of one precision, or one cannot be fitted.
     """
-    models = {str(table.device["precision"]): LatencyModel.fit(table) for table in tables}
+    models = {table.precision: LatencyModel.fit(table) for table in tables}
     if len(models) < len(tables):
-        told = ", ".join(f"{table.name} of {table.device['precision']}" for table in tables)
+        told = ", ".join(f"{table.name} of {table.precision}" for table in tables)
         raise TableError(f"tables that are used together must be of different precisions, but got {told}")
     return Latencies(models) if len(tables) > 1 else next(iter(models.values()))
 

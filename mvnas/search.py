@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mvnas.arch import FLOAT, Arch
+from mvnas.arch import FLOAT, PRECISIONS, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError, unknown
@@ -31,7 +31,6 @@ from mvnas.training import Schedule, factor_for, fit, initialise
 
 TRIALS = 20
 SAMPLER = "NSGAIISampler"
-QUANTISED = ("dynamic-int8", "int8")  # precisions at which accuracy is not that of torch
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
 
@@ -88,7 +87,7 @@ class Task:
             _ = model.energy  # a table without it should not wait for the data
         choices = Space.load(space)
         if choices.precision == FLOAT:
-            choices = choices.with_precisions([table.device["precision"] for table in tables])
+            choices = choices.with_precisions([table.precision for table in tables])
         Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
         images = load(data, skip_broken=skip_broken)
         choices = choices.with_classes(len(images.classes))
@@ -108,7 +107,7 @@ class Task:
             note=images.note,
             objective=objective,
             marks={
-                "space": _mark(repr(choices.stages) + repr(choices.resolution)),
+                "space": _mark(repr((choices.stages, choices.resolution, choices.precision))),
                 "data": images.fingerprint,
                 "device": _mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
             },
@@ -280,7 +279,7 @@ class _Run:
         path.parent.mkdir(exist_ok=True)
         save_file(trained.state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-        if arch.precision not in QUANTISED:
+        if PRECISIONS[arch.precision] > 1:  # in 8 bits accuracy is not that of torch
             return trained.accuracy, trained.seconds
         self.show(Status(**{**asdict(base), "doing": f"trial {trial.number} in {arch.precision}"}))
         begun = time.monotonic()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mvnas import ops
-from mvnas.arch import Arch, data_folder
+from mvnas.arch import FLOAT, PRECISIONS, Arch, data_folder
 from mvnas.errors import SpaceError, TableError, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
@@ -121,6 +121,12 @@ class Table:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def precision(self) -> str:
+        """The precision of what was timed; float32 where it was not told."""
+        told = str(self.device["precision"])
+        return told if told in PRECISIONS else FLOAT
 
     @property
     def networks(self) -> dict[Arch, Timing]:

@@ -269,3 +269,14 @@ def test_accuracy_is_that_of_the_precision_that_is_searched(space: Path, table: 
     module.load_state_dict(load_file(study.weights(score.number)))
     side = pixels(score.arch.resolution, fixed.setup.factor)
     assert 0.2 < score.accuracy == pytest.approx(evaluate(module, fixed.data.val, side=side), abs=0.1)
+
+
+def test_a_table_that_does_not_tell_its_precision_is_searched_at_float32(
+    space: Path, table: Path, tmp_path: Path
+) -> None:
+    untold = tmp_path / "untold"
+    copytree(table, untold)
+    device = json.loads((untold / "device.json").read_text()) | {"precision": "unknown"}
+    (untold / "device.json").write_text(json.dumps(device))
+    task = Task.prepare("20K-params", space=str(space), device=str(untold), schedule=SHORT)
+    assert task.space.precision == "float32"
