@@ -15,14 +15,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mvnas import ops
-from mvnas.errors import ExportError
+from mvnas.backends._lowering import EPS, Weights, lower
 from mvnas.graph import Graph, Node
 from mvnas.ops import Map, Shape, Tokens
 
 FORM = 2  # goes up with every change of what an op becomes: timings of one form say nothing of another
-EPS = 1e-5  # of layer norms, as in torch
-
-Weights = Mapping[str, np.ndarray]
 
 
 def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
@@ -35,20 +32,14 @@ def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
         ExportError: TFLite has no form of an op.
     """
     file = _File()
-    made: list[int] = []
-    for node in graph.nodes:
-        file.name = node.name
-        if not node.inputs:
-            made.append(file.tensor(layout(node.shape)))
-            continue
-        lowered = LOWERED.get(type(node.op))
-        if lowered is None:
-            raise ExportError(f"TFLite must have a form of every op, but has none of {type(node.op).__name__}")
-        own = {k.removeprefix(f"{node.name}."): v for k, v in weights.items() if k.startswith(f"{node.name}.")}
-        made.append(lowered(file, node, [made[i] for i in node.inputs], own))
+    made = lower(graph, weights, LOWERED, format="TFLite", place=file.at, feed=_feed)
     inputs = [made[place] for place, node in enumerate(graph.nodes) if not node.inputs]
     file.name = "y"
     return file.finish(inputs, file.first(made[-1]) if inner else made[-1])
+
+
+def _feed(file: _File, node: Node) -> int:
+    return file.tensor(layout(node.shape))
 
 
 def layout(shape: Shape) -> tuple[int, ...]:
@@ -67,6 +58,11 @@ class _File:
         self.codes: dict[int, int] = {}
         self.constants: dict[tuple[Any, ...], int] = {}
         self.numbers = count()
+
+    def at(self, node: Node) -> _File:
+        """This model, with `node` in the names of what is added next."""
+        self.name = node.name
+        return self
 
     def tensor(self, shape: Sequence[int]) -> int:
         """A float tensor that an op or the user fills."""

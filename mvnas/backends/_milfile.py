@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mvnas import ops
+from mvnas.backends._lowering import EPS, Weights, lower
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import Graph, Node
@@ -24,11 +25,9 @@ with quiet():  # its import logs each native part that this system lacks
     from coremltools.converters.mil.mil import Function, Program, types
 
 FORM = 1  # goes up with every change of what an op becomes: timings of one form say nothing of another
-EPS = 1e-5  # of layer norms, as in torch
 OUTPUT = "y"
 ROUNDING = 1e-4  # of a resized side, which Core ML takes as floor(scale * size): coremltools adds as much
 
-Weights = Mapping[str, np.ndarray]
 Tensor = Any  # a coremltools Var, which has a shape
 
 
@@ -40,16 +39,9 @@ def write(graph: Graph, weights: Weights) -> Program:
     """
     specs = {node.name: Builder.TensorSpec((1, *node.shape), types.fp16) for node in graph.inputs}
     with Function(specs, opset_version=ct.target.iOS16) as main:
-        made: list[Tensor] = []
-        for node in graph.nodes:
-            if not node.inputs:
-                made.append(main.inputs[node.name])
-                continue
-            lowered = LOWERED.get(type(node.op))
-            if lowered is None:
-                raise ExportError(f"Core ML must have a form of every op, but has none of {type(node.op).__name__}")
-            own = {k.removeprefix(f"{node.name}."): v for k, v in weights.items() if k.startswith(f"{node.name}.")}
-            made.append(lowered(_Place(node), node, [made[i] for i in node.inputs], own))
+        made = lower(
+            graph, weights, LOWERED, format="Core ML", place=_Place, feed=lambda place, node: main.inputs[node.name]
+        )
         made[-1].name = OUTPUT
         main.set_outputs([made[-1]])
     program = Program()

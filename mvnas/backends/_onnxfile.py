@@ -14,14 +14,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mvnas import __version__, ops
-from mvnas.errors import ExportError
+from mvnas.backends._lowering import EPS, Weights, lower
 from mvnas.graph import Graph, Node
 
 OPSET = 20
 FORM = 1  # goes up with every change of what an op becomes: timings of one form say nothing of another
-EPS = 1e-5  # of layer norms, as in torch
-
-Weights = Mapping[str, np.ndarray]
 
 
 def write(graph: Graph, weights: Weights) -> onnx.ModelProto:
@@ -31,18 +28,12 @@ def write(graph: Graph, weights: Weights) -> onnx.ModelProto:
         ExportError: ONNX has no form of an op.
     """
     file = _File()
-    made: list[str] = []
-    for node in graph.nodes:
-        file.name = node.name
-        if not node.inputs:
-            made.append(file.input(node.name, (1, *node.shape)))
-            continue
-        lowered = LOWERED.get(type(node.op))
-        if lowered is None:
-            raise ExportError(f"ONNX must have a form of every op, but has none of {type(node.op).__name__}")
-        own = {k.removeprefix(f"{node.name}."): v for k, v in weights.items() if k.startswith(f"{node.name}.")}
-        made.append(lowered(file, node, [made[i] for i in node.inputs], own))
+    made = lower(graph, weights, LOWERED, format="ONNX", place=file.at, feed=_feed)
     return file.finish(made[-1], (1, *graph.output.shape))
+
+
+def _feed(file: _File, node: Node) -> str:
+    return file.input(node.name, (1, *node.shape))
 
 
 class _File:
@@ -54,6 +45,11 @@ class _File:
         self.inputs: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def at(self, node: Node) -> _File:
+        """This model, with `node` in the names of what is added next."""
+        self.name = node.name
+        return self
 
     def input(self, name: str, shape: tuple[int, ...]) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
