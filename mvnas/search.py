@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mvnas.arch import FLOAT, PRECISIONS, Arch
+from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError, unknown
@@ -27,7 +27,7 @@ from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
 from mvnas.study import Setup, Study, predicted
 from mvnas.table import DEVICE, load_each
-from mvnas.training import Schedule, factor_for, fit, initialise
+from mvnas.training import Schedule, factor_for
 
 TRIALS = 20
 SAMPLER = "NSGAIISampler"
@@ -247,12 +247,9 @@ class _Run:
 
     def train(self, arch: Arch, trial: Trial) -> tuple[float, float]:
         """Held-out accuracy of a candidate, at its precision, and the seconds that took; its weights are kept beside the study."""
-        import torch
         from safetensors.torch import save_file
 
-        from mvnas.export import accuracy_at
-        from mvnas.nn import build
-        from mvnas.training.sampler import pixels
+        from mvnas.job import Job, seed_of, train
 
         task = self.task
         name = trial.user_attrs.get("name", "")
@@ -262,29 +259,13 @@ class _Run:
             doing = f"trial {trial.number}{f' ({name})' if name else ''} step {step}/{steps} loss {loss:.2f}"
             self.show(Status(**{**asdict(base), "doing": doing}))
 
-        seed = int(_mark(str(task.setup.seed), str(arch.to_json())), 16) % 2**31
-        module = build(arch.graph())
-        initialise(module, seed)
-        trained = fit(
-            module,
-            task.data,
-            resolution=arch.resolution,
-            factor=task.setup.factor,
-            schedule=Schedule(**task.setup.schedule),
-            seed=seed,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            progress=progress,
-        )
+        job = Job(arch, Schedule(**task.setup.schedule), task.setup.factor, seed_of(arch, task.setup.seed))
+        trained = train(job, task.data, progress=progress)
         path = self.study.weights(trial.number)
         path.parent.mkdir(exist_ok=True)
         save_file(trained.state, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-        if PRECISIONS[arch.precision] > 1:  # in 8 bits accuracy is not that of torch
-            return trained.accuracy, trained.seconds
-        self.show(Status(**{**asdict(base), "doing": f"trial {trial.number} in {arch.precision}"}))
-        begun = time.monotonic()
-        accuracy = accuracy_at(arch, trained.state, task.data, pixels(arch.resolution, task.setup.factor))
-        return accuracy, trained.seconds + time.monotonic() - begun
+        return trained.accuracy, trained.seconds
 
 
 def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:

@@ -24,7 +24,7 @@ LAYERS = {
     1: "arch blocks score space table",
     2: "budget holdout latency nn pretrained regression transfer",
     3: "backends datasets energy training",
-    4: "clock export imported measure network plot report search study",
+    4: "clock export imported job measure network plot report search study",
     5: "cli",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
