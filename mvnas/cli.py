@@ -95,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
     search.add_argument("--seed", type=int, default=0)
     search.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="candidates to train at a time; they share the cores (1)"
+    )
+    search.add_argument(
+        "--limit", type=_duration, metavar="30m", help="longest that a candidate may train: 90s, 30m, 2h"
+    )
+    search.add_argument(
         "--study", default=STUDY, metavar="FILE|URL", help="where everything is remembered (%(default)s)"
     )
 
@@ -178,10 +184,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _search(args: argparse.Namespace) -> None:
+    from contextlib import closing
+
     from mvnas.budget import show
+    from mvnas.engines import engine
     from mvnas.plot import plot
     from mvnas.report import frontier_table, summary_json, worst_cost, write_csv
-    from mvnas.search import Task, search
+    from mvnas.search import Stop, Task, search
 
     task = Task.prepare(
         args.budget,
@@ -205,15 +214,20 @@ def _search(args: argparse.Namespace) -> None:
         say(f"         {task.data.note}")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {args.study}: the same command continues it")
-    with _Bar(args.json) as bar:
+    trainer = engine("processes", task.images, workers=args.workers, limit=args.limit)
+    with _Bar(args.json) as bar, closing(trainer), Stop().listening() as stop:
         study = search(
             task,
             study=args.study,
             trials=args.trials,
             seconds=args.time,
             sampler=args.sampler,
+            trainer=trainer,
             show=bar.status,
+            stop=stop,
         )
+    if stop.asked and not study.scores():
+        raise KeyboardInterrupt
     failures = study.failures()
     for number, reason in list(failures.items())[:3]:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
@@ -233,6 +247,8 @@ def _search(args: argparse.Namespace) -> None:
     )
     print(f"wrote {table} and {picture}")
     print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
+    if stop.asked:
+        raise KeyboardInterrupt
 
 
 def _space(args: argparse.Namespace) -> None:

@@ -23,7 +23,9 @@ DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this t
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference ops
 LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
-OWN = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # a runtime's idle helpers yield: that is no interruption
+OWN = getattr(
+    resource, "RUSAGE_THREAD", resource.RUSAGE_SELF
+)  # a runtime's idle helpers yield: that is no interruption
 
 T = TypeVar("T")
 
@@ -113,8 +115,10 @@ class Clock:
         while True:
             switched = resource.getrusage(OWN).ru_nivcsw
             ms = [run()]
-            while sum(ms) < 1e3 * BURST:
+            total = ms[0]
+            while total < 1e3 * BURST and (len(ms) < runs or total < 1e3 * seconds):
                 ms.append(run())
+                total += ms[-1]
             after = self._reference_ms()
             self.fastest = min(self.fastest, before, after)
             bursts.append(_Burst(ms, max(before, after), resource.getrusage(OWN).ru_nivcsw > switched))

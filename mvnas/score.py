@@ -69,11 +69,14 @@ class Frontier:
 
     @classmethod
     def of(cls, scores: Iterable[Score], objectives: Mapping[str, int] = OBJECTIVES) -> Frontier:
-        """Frontier of any scores, by brute force: a search has hundreds, not millions."""
-        every = list(scores)
-        values = [tuple(sign * getattr(score, name) for name, sign in objectives.items()) for score in every]
-        kept = [score for score, mine in zip(every, values, strict=True) if not any(_beats(v, mine) for v in values)]
-        return cls(tuple(sorted(kept, key=lambda score: (_cost(score, objectives), score.number))), objectives)
+        """Frontier of any scores: from the best in the first objective on, each is compared with those kept so far."""
+        rows = [(tuple(sign * getattr(score, name) for name, sign in objectives.items()), score) for score in scores]
+        kept: list[tuple[tuple[float, ...], Score]] = []
+        for mine, score in sorted(rows, key=lambda row: row[0], reverse=True):
+            if not any(_beats(values, mine) for values, _ in kept):
+                kept.append((mine, score))
+        order = sorted((score for _, score in kept), key=lambda score: (_cost(score, objectives), score.number))
+        return cls(tuple(order), objectives)
 
     def cost(self, score: Score) -> float:
         """What the frontier minimises first, of a score: ms of latency, or mJ of energy."""

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
-from mvnas.errors import MvnasError, StudyError, unknown
+from mvnas.engines import Engine, Event, Failed, Images, Step, engine
+from mvnas.errors import StudyError, unknown
+from mvnas.job import Job, seed_of
 from mvnas.latency import Latency, latency
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
-from mvnas.study import Setup, Study, predicted
+from mvnas.study import HEARTBEAT, Setup, Study, key_of, owned, predicted
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
 TRIALS = 20
 SAMPLER = "NSGAIISampler"
+TICK = 0.25  # seconds between two looks at what the user and other drivers do
+STOPPING = "; finishing what runs, Ctrl-C again stops at once"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
 
@@ -57,6 +64,7 @@ class Task:
     data: Data
     model: Latency
     setup: Setup
+    skip_broken: bool = False
 
     @classmethod
     def prepare(
@@ -107,17 +115,23 @@ class Task:
             note=images.note,
             objective=objective,
             marks={
-                "space": _mark(repr((choices.stages, choices.resolution, choices.precision))),
+                "space": mark(repr((choices.stages, choices.resolution, choices.precision))),
                 "data": images.fingerprint,
-                "device": _mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
+                "device": mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
             },
         )
-        return cls(choices, bounds, images, model, setup)
+        return cls(choices, bounds, images, model, setup, skip_broken)
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; 0 if it fits."""
         return self.budget.excess(price(arch, self.model))
 
+    @property
+    def images(self) -> Images:
+        """What workers load."""
+        return Images(self.setup.data, self.skip_broken)
+
+    @cached_property
     def baselines(self) -> dict[str, Picks]:
         """Published networks that are points of the space and fit the budget, from small to large."""
         found = {}
@@ -137,32 +151,30 @@ def search(
     trials: int | None = None,
     seconds: float | None = None,
     sampler: str = SAMPLER,
+    trainer: Engine | None = None,
     show: Callable[[Status], None] = lambda status: None,
+    stop: Stop | None = None,
 ) -> Study:
     """Run or continue a study until it has `trials` scored or failed candidates, or for `seconds`; either may be None.
 
+    Candidates are trained by `trainer`, or in one process beside this one; as many run at a time as it has slots. With one
+    slot and one seed a study is the same, trial for trial, however often it was interrupted.
+
     Raises:
-        StudyError: the study began in another way, or the sampler is unknown.
-        KeyboardInterrupt: the user stopped it; the candidate in training will be the next one when it is continued.
+        StudyError: the study began in another way, another process searches it, the sampler is unknown, or the images or the disk are gone.
+        KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
-    begun = time.monotonic()
     total = trials if trials is not None or seconds is not None else TRIALS
-    record = Study.begin(study, task.setup)
-    record.recover()
-    sampling = Affordable(task, record, make_sampler(sampler, task.setup.seed + len(record.trials()), total))
-    record.record.sampler = sampling
-    if not record.trials():
-        for name, picks in task.baselines().items():
-            record.record.enqueue_trial(dict(picks), user_attrs={"name": name})
-    run = _Run(task, record, sampling, total, begun, seconds, show)
-    while run.goes_on():
+    make_sampler(sampler, 0, total)  # a typo should not wait for the study
+    with owned(study):
+        record = Study.begin(study, task.setup)
+        record.recover()
+        runner = trainer or engine("processes", task.images)
         try:
-            trial = record.record.ask()
-            picks = {name: trial.suggest_categorical(name, values) for name, values in task.space.choices.items()}
-        except ExhaustedError:
-            record.recover()
-            break
-        run.candidate(trial, task.space.at(picks))
+            _Run(task, record, runner, sampler, total, seconds, show, stop or Stop()).run()
+        finally:
+            if trainer is None:
+                runner.close()
     return record
 
 
@@ -174,34 +186,167 @@ def default_epochs(images: int) -> float:
     return min(2.0, round(8000 / images, 3))
 
 
+class Stop:
+    """The user's wish to stop: asked once, what runs is finished and nothing new begins; asked twice, all stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[Stop]:
+        """Let Ctrl-C ask, and SIGTERM ask twice."""
+        weights = {signal.SIGINT: 1, signal.SIGTERM: 2}
+
+        def heard(number: int, frame: object) -> None:
+            self.asked += weights[signal.Signals(number)]
+            if self.asked > max(weights.values()):  # whoever asks on does not want to wait for a tidy end
+                raise KeyboardInterrupt
+
+        before = {number: signal.signal(number, heard) for number in weights}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 class ExhaustedError(Exception):
     """No candidate is left that fits the budget and is new."""
 
 
+class _Training(NamedTuple):
+    """A candidate in training."""
+
+    trial: Trial
+    arch: Arch
+    costs: Mapping[str, float]
+
+
 class _Run:
-    """One run of the loop: trains candidates and tells of them."""
+    """One run of the loop: asks for candidates, has them trained, and tells of them."""
 
     def __init__(
         self,
         task: Task,
         study: Study,
-        sampling: Affordable,
+        trainer: Engine,
+        sampler: str,
         total: int | None,
-        begun: float,
         seconds: float | None,
         show: Callable[[Status], None],
+        stop: Stop,
     ) -> None:
-        self.task, self.study, self.sampling, self.total, self.show = task, study, sampling, total, show
-        self.begun, self.seconds = begun, seconds
-        self.before = len(study.scores()) + len(study.failures())
+        self.task, self.study, self.trainer, self.sampler = task, study, trainer, sampler
+        self.total, self.seconds, self.show, self.stop = total, seconds, show, stop
+        self.begun = self.beaten = time.monotonic()
+        self.before = study.finished
+        self.running: dict[int, _Training] = {}
+        self.exhausted = False
+        self.base = self.status()
+
+    def run(self) -> None:
+        """Train until the total is reached, time is over, nothing is left, or the user stops it."""
+        try:
+            self.tell_user()
+            while True:
+                while not self.stop.asked and len(self.running) < self.trainer.slots and self.goes_on():
+                    self.begin()
+                if not self.running:
+                    return
+                for event in self.trainer.wait(TICK):
+                    self.take(event)
+                if self.stop.asked > 1:
+                    raise KeyboardInterrupt
+                self.beat()
+        except BaseException:
+            for number in list(self.running):
+                self.give_up(number)
+            raise
 
     def goes_on(self) -> bool:
-        status = self.status()
-        self.show(status)
         over = self.seconds is not None and time.monotonic() - self.begun > self.seconds
-        return not over and (self.total is None or status.done + status.failed < self.total)
+        asked = self.study.finished + self.study.running
+        return not (over or self.exhausted) and (self.total is None or asked < self.total)
 
-    def status(self, doing: str = "") -> Status:
+    def begin(self) -> None:
+        """Ask for a candidate and have it trained."""
+        task, record = self.task, self.study.record
+        turn = self.study.finished + self.study.running
+        seed = int(mark(str(task.setup.seed), str(turn)), 16) % 2**31
+        sampling = Affordable(task, self.study, make_sampler(self.sampler, seed, self.total), seed)
+        record.sampler = sampling
+        try:
+            trial = record.ask()
+            picks = {name: trial.suggest_categorical(name, values) for name, values in task.space.choices.items()}
+        except ExhaustedError:
+            self.study.recover(ours=self.running)
+            self.exhausted = True
+            return
+        if self.study.surplus(trial, self.total):  # of several drivers another was faster
+            record.tell(trial, state=TrialState.FAIL)
+            return
+        arch = task.space.at(picks)
+        costs = predicted(arch, task.model, task.setup.costs)
+        name = next((name for name, its in task.baselines.items() if its == picks), "")
+        for key, value in {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "arch": arch.to_json(),
+            "infeasible": sampling.infeasible,
+            **({"name": name} if name else {}),
+            **costs,
+        }.items():
+            trial.set_user_attr(key, value)
+        trial.set_constraint("budget", task.excess(arch))
+        self.study.beat([trial.number])
+        job = Job(arch, Schedule(**task.setup.schedule), task.setup.factor, seed_of(arch, task.setup.seed))
+        self.running[trial.number] = _Training(trial, arch, costs)
+        self.trainer.start(trial.number, job)
+
+    def take(self, event: Event) -> None:
+        """Take in what has happened to a candidate; whatever goes wrong in it is its own failure."""
+        if isinstance(event, Step):
+            name = self.running[event.key].trial.user_attrs.get("name")
+            told = (
+                f"trial {event.key}{f' ({name})' if name else ''} step {event.step}/{event.steps} loss {event.loss:.2f}"
+            )
+            others = f", {len(self.running) - 1} others" if len(self.running) > 1 else ""
+            self.show(replace(self.base, doing=told + others + (STOPPING if self.stop.asked else "")))
+            return
+        if isinstance(event, Failed) and event.broken:
+            raise StudyError(
+                f"a search must have its images and its disk, but {event.reason}; the same command continues it"
+            )
+        trial, _, costs = self.running[event.key]
+        if isinstance(event, Failed):
+            trial.set_user_attr("reason", event.reason)
+            self.study.record.tell(trial, state=TrialState.FAIL)
+        else:
+            self.study.save_weights(event.key, event.trained.state)
+            trial.set_user_attr("seconds", event.trained.seconds)
+            self.study.record.tell(trial, [event.trained.accuracy, costs[COSTS[self.task.setup.objective][0]]])
+            self.study.keep_weights()
+        del self.running[event.key]
+        self.tell_user()
+
+    def give_up(self, number: int) -> None:
+        """Put a candidate in training back at the head of the queue; where the disk is gone, the next run does."""
+        with suppress(StudyError, StorageInternalError):
+            self.study.retry(self.study.trials()[number])
+        del self.running[number]
+
+    def beat(self) -> None:
+        """Tell other drivers now and then that this one is alive, and take over from those that are not."""
+        if time.monotonic() - self.beaten > HEARTBEAT / 2:
+            self.beaten = time.monotonic()
+            self.study.beat(self.running)
+            self.study.recover(ours=self.running)
+
+    def tell_user(self) -> None:
+        self.base = self.status()
+        self.show(self.base)
+
+    def status(self) -> Status:
         scores, failed = self.study.scores(), len(self.study.failures())
         finished = len(scores) + failed
         spent = time.monotonic() - self.begun
@@ -216,56 +361,7 @@ class _Run:
             best=max((score.accuracy for score in scores), default=0.0),
             frontier=len(self.study.frontier().scores),
             left_seconds=min(left, default=None),
-            doing=doing,
         )
-
-    def candidate(self, trial: Trial, arch: Arch) -> None:
-        """Train one candidate and tell what became of it; whatever goes wrong in it is its own failure."""
-        costs = predicted(arch, self.task.model, self.task.setup.costs)
-        for key, value in {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "arch": arch.to_json(),
-            "infeasible": self.sampling.take_infeasible(),
-            **costs,
-        }.items():
-            trial.set_user_attr(key, value)
-        trial.set_constraint("budget", self.task.excess(arch))
-        try:
-            accuracy, seconds = self.train(arch, trial)
-        except KeyboardInterrupt:
-            self.study.retry(self.study.record.trials[trial.number])
-            raise
-        except Exception as error:
-            told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
-            trial.set_user_attr("reason", told)
-            self.study.record.tell(trial, state=TrialState.FAIL)
-            return
-        trial.set_user_attr("seconds", seconds)
-        self.study.record.tell(trial, [accuracy, costs[COSTS[self.task.setup.objective][0]]])
-        self.study.keep_weights()
-
-    def train(self, arch: Arch, trial: Trial) -> tuple[float, float]:
-        """Held-out accuracy of a candidate, at its precision, and the seconds that took; its weights are kept beside the study."""
-        from safetensors.torch import save_file
-
-        from mvnas.job import Job, seed_of, train
-
-        task = self.task
-        name = trial.user_attrs.get("name", "")
-        base = self.status()
-
-        def progress(step: int, steps: int, loss: float) -> None:
-            doing = f"trial {trial.number}{f' ({name})' if name else ''} step {step}/{steps} loss {loss:.2f}"
-            self.show(Status(**{**asdict(base), "doing": doing}))
-
-        job = Job(arch, Schedule(**task.setup.schedule), task.setup.factor, seed_of(arch, task.setup.seed))
-        trained = train(job, task.data, progress=progress)
-        path = self.study.weights(trial.number)
-        path.parent.mkdir(exist_ok=True)
-        save_file(trained.state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-        return trained.accuracy, trained.seconds
 
 
 def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
@@ -293,19 +389,15 @@ def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
 class Affordable(BaseSampler):
     """Any sampler, led into the budget: a draw that is over it, or not new, walks to a near point that fits.
 
-    The architectures over budget on the way are costed, which takes about a millisecond each, counted, and never trained.
+    The published networks that fit come first. The architectures over budget on the way are costed, which takes about a
+    millisecond each, counted in `infeasible`, and never trained.
     """
 
-    def __init__(self, task: Task, study: Study, base: BaseSampler) -> None:
+    def __init__(self, task: Task, study: Study, base: BaseSampler, seed: int) -> None:
         self.task, self.study, self.base = task, study, base
-        self.generator = random.Random(f"{task.setup.seed} {len(study.trials())}")
+        self.generator = random.Random(seed)
         self.space = {name: CategoricalDistribution(values) for name, values in task.space.choices.items()}
         self.infeasible = 0
-
-    def take_infeasible(self) -> int:
-        """Architectures found over budget since last asked."""
-        count, self.infeasible = self.infeasible, 0
-        return count
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self.space)
@@ -313,14 +405,19 @@ class Affordable(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        picks = self._draw(
+            study, trial
+        )  # even where it is not used: a sampler notes to which generation a trial belongs
         if "fixed_params" in trial.system_attrs:
             return dict(trial.system_attrs["fixed_params"])
-        seen = {_key(other.params) for other in self.study.trials() if other.params}
-        picks = self._draw(study, trial)
+        seen = self.study.seen
+        for first in self.task.baselines.values():
+            if key_of(first) not in seen:
+                return dict(first)
         for _ in range(WALKS):
             picks, excess, over = repair(picks, self.task.space, self.task.excess, self.generator)
             self.infeasible += over
-            if excess == 0 and _key(picks) not in seen:
+            if excess == 0 and key_of(picks) not in seen:
                 return picks
             if not self.space:
                 break
@@ -352,9 +449,6 @@ class Affordable(BaseSampler):
         self.base.reseed_rng()
 
 
-def _key(picks: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(sorted(picks.items()))
-
-
-def _mark(*texts: str) -> str:
+def mark(*texts: str) -> str:
+    """16 hex digits that stand for some texts."""
     return sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mvnas.arch import FLOAT, Arch
 from mvnas.errors import StudyError
 from mvnas.latency import Latency
+from mvnas.ops import State
 from mvnas.score import COSTS, Frontier, Score, objectives
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 NAME = "mvnas"
+HEARTBEAT = 30  # seconds between two signs of life of a driver that shares a study
+Key = tuple[tuple[str, Any], ...]
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 
 
@@ -77,6 +84,8 @@ class Study:
         self.place = place
         self.record = record
         self.model = model
+        self._scored: dict[int, Score] = {}  # what never changes once it is there
+        self._keys: dict[int, Key] = {}
 
     def on(self, model: Latency) -> Study:
         """The same study with its costs predicted by `model`, for example of another device than it searched for."""
@@ -106,9 +115,6 @@ class Study:
         Raises:
             StudyError: it is there, and began in another way.
         """
-        path = Path(place)
-        if "://" not in place and not path.parent.is_dir():
-            raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
         with _readable(place):
             record = optuna.create_study(
                 study_name=NAME,
@@ -149,7 +155,38 @@ class Study:
 
     def scores(self) -> list[Score]:
         """Every finished candidate, in order."""
-        return [self._score(trial) for trial in self.trials(TrialState.COMPLETE)]
+        for trial in self.trials(TrialState.COMPLETE):
+            if trial.number not in self._scored:
+                self._scored[trial.number] = self._score(trial)
+        return [self._scored[number] for number in sorted(self._scored)]
+
+    @property
+    def finished(self) -> int:
+        """Candidates that were scored, or failed by their own fault."""
+        return len(self.trials(TrialState.COMPLETE)) + len(self.failures())
+
+    @property
+    def running(self) -> int:
+        """Candidates in training, anywhere."""
+        return len(self.trials(TrialState.RUNNING))
+
+    @property
+    def seen(self) -> set[Key]:
+        """The picks of every candidate so far."""
+        for trial in self.trials():
+            if trial.number not in self._keys and trial.params:
+                self._keys[trial.number] = key_of(trial.params)
+        return set(self._keys.values())
+
+    def surplus(self, trial: Trial, total: int | None) -> bool:
+        """Whether a trial that was just asked for is one too many, or another driver's already."""
+        others = [
+            t
+            for t in self.trials()
+            if t.number < trial.number and (t.state != TrialState.FAIL or "reason" in t.user_attrs)
+        ]
+        same = any(t.params == trial.params for t in others if t.state != TrialState.WAITING)
+        return same or (total is not None and len(others) >= total)
 
     def _score(self, trial: FrozenTrial) -> Score:
         known = trial.user_attrs
@@ -206,20 +243,46 @@ class Study:
             )
         return found[0]
 
-    def recover(self) -> None:
-        """Put candidates that nobody trains any more back at the head of the queue."""
+    def recover(self, ours: Container[int] = ()) -> None:
+        """Put candidates that nobody trains any more back at the head of the queue; `ours` are those that this process trains.
+
+        A file has one owner, so that all others are dead. Drivers that share a database are known by host and process, and by
+        their heartbeats.
+        """
         for trial in self.trials(TrialState.RUNNING):
-            elsewhere = trial.user_attrs.get("host", socket.gethostname()) != socket.gethostname()
-            if not elsewhere and not _alive(trial.user_attrs.get("pid", 0)):
+            here = trial.user_attrs.get("host", socket.gethostname()) == socket.gethostname()
+            dead = not self.shared or (here and not _alive(trial.user_attrs.get("pid", 0)))
+            if trial.number not in ours and dead:
                 self.retry(trial)
+        if self.shared:
+            optuna.storages.fail_stale_trials(self.record)  # tells `_queue` of each
 
     def retry(self, trial: FrozenTrial) -> None:
         """Give up an interrupted trial, and queue its candidate anew if it had been drawn."""
-        self.record.tell(trial.number, state=TrialState.FAIL)
-        picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params")
-        if picks:
-            name = {"name": trial.user_attrs["name"]} if "name" in trial.user_attrs else {}
-            self.record.enqueue_trial(picks, user_attrs=name)
+        with suppress(ValueError):  # another driver was faster
+            self.record.tell(trial.number, state=TrialState.FAIL)
+            _queue(self.record, trial)
+
+    def beat(self, numbers: Iterable[int]) -> None:
+        """Tell other drivers that these trials are in training."""
+        if self.shared:
+            storage = cast(BaseHeartbeat, self.record._storage)
+            for number in numbers:
+                storage.record_heartbeat(self.trials()[number]._trial_id)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the study is in a database, which several drivers may use."""
+        return "://" in self.place
+
+    def save_weights(self, number: int, state: State) -> None:
+        """Keep a candidate's weights, whole or not at all."""
+        from safetensors.torch import save_file
+
+        path = self.weights(number)
+        path.parent.mkdir(exist_ok=True)
+        save_file(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
 
     def keep_weights(self) -> None:
         """Remove the weights of candidates that are no longer on the frontier."""
@@ -227,6 +290,38 @@ class Study:
         for path in self.weights(0).parent.glob("*.safetensors"):
             if path not in kept:
                 path.unlink()
+
+
+@contextmanager
+def owned(place: str) -> Iterator[None]:
+    """Be the only process that writes the study in a file; a database may have many.
+
+    Raises:
+        StudyError: another process searches it, or its folder is not there.
+    """
+    if "://" in place:
+        yield
+        return
+    path = Path(place)
+    if not path.parent.is_dir():
+        raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(
+                f"a study must have one search at a time, but another process searches {place}; wait for it, or give it more --workers"
+            ) from None
+        try:
+            yield
+        finally:
+            if path.exists() and path.stat().st_size == 0:  # nothing has begun
+                path.unlink()
+
+
+def key_of(picks: Mapping[str, Any]) -> Key:
+    """Picks in a form that sets can hold."""
+    return tuple(sorted(picks.items()))
 
 
 def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, float]:
@@ -244,8 +339,25 @@ def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, flo
 
 
 def _storage(place: str) -> RDBStorage:
-    url = place if "://" in place else f"sqlite:///{Path(place).resolve()}"
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None)
+    """The storage of a study; drivers that share one have heartbeats, and each can put a dead one's candidates back."""
+    if "://" not in place:
+        return RDBStorage(f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            place,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=4 * HEARTBEAT,
+            heartbeat_stale_trial_callback=_queue,
+        )
+
+
+def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue the candidate of an interrupted trial anew, if it had been drawn."""
+    picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params")
+    if picks:
+        record.enqueue_trial(picks)
 
 
 @contextmanager
@@ -257,7 +369,7 @@ def _readable(place: str) -> Iterator[None]:
         yield
     except KeyError:
         raise StudyError(f"{place} must hold a study of mvnas, but holds none; run the search first") from None
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, ImportError) as error:
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError, ImportError) as error:
         told = str(getattr(error, "orig", error) or error).splitlines()[0]
         raise StudyError(f"a study must be a SQLite file or a database's URL, but {place} is not: {told}") from None
 

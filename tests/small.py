@@ -8,9 +8,12 @@ import numpy as np
 from PIL import Image
 
 from mvnas.backends import backend
+from mvnas.engines import engine
 from mvnas.measure import Protocol, measure
 from mvnas.search import Task
+from mvnas.search import search as search_with
 from mvnas.space import Space
+from mvnas.study import Study
 from mvnas.training import Schedule
 
 SPACE = """
@@ -41,6 +44,11 @@ def make_table(folder: Path, space: Path) -> Path:
 
 def make_task(space: Path, table: Path, budget: str = "20K-params", **settings: object) -> Task:
     return Task.prepare(budget, space=str(space), device=str(table), **{"schedule": SHORT, **settings})
+
+
+def search(task: Task, **settings: object) -> Study:
+    """A search that trains in this process, since a worker takes seconds to start."""
+    return search_with(task, **{"trainer": engine("inline", task.images), **settings})
 
 
 def write_images(root: Path, *, classes: int = 10, each: int = 5) -> Path:

@@ -24,11 +24,11 @@ LAYERS = {
     1: "arch blocks score space table",
     2: "budget holdout latency nn pretrained regression transfer",
     3: "backends datasets energy training",
-    4: "clock export imported job measure network plot report search study",
+    4: "clock engines export imported job measure network plot report search study",
     5: "cli",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
-PLUG_INS = ("backends", "blocks", "datasets")  # folders of which the loader names the files
+PLUG_INS = ("backends", "blocks", "datasets", "engines")  # folders of which the loader names the files
 LAZY = {("ops", "nn")}  # an op says what its torch module is, without torch
 PACKAGES = {0: set[str](), 1: {"yaml"}}  # what the lowest layers may import beside the standard library
 UNLOADED = ("torch", "pandas", "optuna")  # slow to import, so that no command loads them before it needs them

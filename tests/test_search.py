@@ -17,11 +17,11 @@ from shutil import copytree
 import pytest
 from optuna.trial import TrialState
 from safetensors.torch import load_file
-from small import SHORT, make_space, make_table, make_task, write_images
+from small import SHORT, make_space, make_table, make_task, search, write_images
 
 from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableError
 from mvnas.nn import build
-from mvnas.search import Task, make_sampler, search
+from mvnas.search import Task, make_sampler
 from mvnas.space import published
 from mvnas.study import Study
 from mvnas.training import Schedule
@@ -208,7 +208,7 @@ def test_time_ends_a_search(task: Task, tmp_path: Path) -> None:
 
 
 def test_published_networks_that_fit_are_tried_first() -> None:
-    names = list(Task.prepare("4M-params", schedule=SHORT).baselines())
+    names = list(Task.prepare("4M-params", schedule=SHORT).baselines)
     assert names == ["mobilevit_xxs", "mobilevit_xs"]
     assert set(names) < set(published())
 

@@ -1,0 +1,89 @@
+"""Where trainings run. One file an engine; the file name is the name.
+
+An engine takes jobs and tells what became of them; it knows nothing of studies. It never raises for a job: a training that
+fails, hangs or kills its process is an event like one that ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, NamedTuple, Protocol
+
+from mvnas.errors import DataError, MvnasError, StudyError, unknown
+from mvnas.job import Job
+from mvnas.training import Trained
+
+
+@dataclass(frozen=True)
+class Images:
+    """What workers load their images from; where the source has files, they are decoded once a machine and mapped."""
+
+    source: str
+    skip_broken: bool = False
+
+
+class Step(NamedTuple):
+    """A training has taken a step."""
+
+    key: int
+    step: int
+    steps: int
+    loss: float
+
+
+class Done(NamedTuple):
+    """A training has ended."""
+
+    key: int
+    trained: Trained
+
+
+class Failed(NamedTuple):
+    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail too."""
+
+    key: int
+    reason: str
+    broken: bool = False
+
+
+Event = Step | Done | Failed
+
+
+def failure(error: Exception) -> Failed:
+    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault."""
+    told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
+    return Failed(0, told, broken=isinstance(error, DataError | OSError))
+
+
+class Engine(Protocol):
+    """Trainings elsewhere than in the process that owns the study."""
+
+    @property
+    def slots(self) -> int:
+        """Trainings that run at a time."""
+
+    def start(self, key: int, job: Job) -> None:
+        """Begin a training; there must be a free slot."""
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        """What has happened since last asked, after at most so many seconds."""
+
+    def close(self) -> None:
+        """Stop all trainings at once."""
+
+
+def engine(name: str, images: Images, **settings: Any) -> Engine:
+    """The engine `name` of this folder, or of any importable module if the name is dotted.
+
+    Raises:
+        StudyError: there is none of that name.
+    """
+    names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if not module.name.startswith("_")]
+    if name not in names and "." not in name:
+        raise StudyError(unknown("engine", name, names))
+    made: Engine = import_module(name if "." in name else f"{__name__}.{name}").Engine(images, **settings)
+    return made
