@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import torch
-from torch import Tensor
 
 from mvnas.arch import PRECISIONS, Arch
 from mvnas.datasets import Data
 from mvnas.export import accuracy_at
 from mvnas.nn import build
-from mvnas.training import Schedule, Trained, fit, initialise, pixels
+from mvnas.training import Checkpoint, Schedule, Trained, fit, initialise, pixels
 
 Progress = Callable[[int, int, float], None]  # of the step (from 1), the steps in all, and the loss
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One training of `arch` at its resolution times `factor`, from the weights `start`, or from fresh ones."""
+    """One training of `arch` at its resolution times `factor`, to the share `until` of its schedule.
+
+    It begins with fresh weights, or where an earlier part of it rested.
+    """
 
     arch: Arch
     schedule: Schedule
     factor: float
     seed: int
-    start: Mapping[str, Tensor] | None = None
+    until: float = 1.0
+    begin: Checkpoint | None = None
 
 
 def train(job: Job, data: Data, *, device: str | None = None, progress: Progress | None = None) -> Trained:
@@ -42,8 +45,6 @@ def train(job: Job, data: Data, *, device: str | None = None, progress: Progress
     """
     module = build(job.arch.graph())
     initialise(module, job.seed)
-    if job.start is not None:
-        module.load_state_dict(job.start)
     trained = fit(
         module,
         data,
@@ -53,6 +54,8 @@ def train(job: Job, data: Data, *, device: str | None = None, progress: Progress
         seed=job.seed,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         progress=progress,
+        until=job.until,
+        begin=job.begin,
     )
     if PRECISIONS[job.arch.precision] > 1:  # in 8 bits accuracy is not that of torch
         return trained
@@ -61,7 +64,7 @@ def train(job: Job, data: Data, *, device: str | None = None, progress: Progress
     return replace(trained, accuracy=accuracy, seconds=trained.seconds + time.monotonic() - begun)
 
 
-def seed_of(arch: Arch, seed: int, *, turn: int = 0) -> int:
-    """Seed of an architecture's training in a study of `seed`; each `turn` of its training draws anew."""
-    words = json.dumps([arch.to_json(), seed, turn])
+def seed_of(arch: Arch, seed: int) -> int:
+    """Seed of an architecture's training in a study of `seed`."""
+    words = json.dumps([arch.to_json(), seed])
     return int(sha256(words.encode()).hexdigest()[:8], 16) % 2**31

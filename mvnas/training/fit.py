@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,14 +28,30 @@ CALIBRATION = 512  # images that batch norms are calibrated on
 
 
 @dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training that rests after `step` steps: all that it takes to go on as if it had not."""
+
+    step: int
+    weights: dict[str, Tensor]
+    average: list[Tensor]
+    optimizer: dict[str, Any]
+    crops: Tensor
+    random: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
-    """Result of a training: held-out accuracy in [0, 1], averaged weights on the CPU, and what it took."""
+    """Result of a training: held-out accuracy in [0, 1], averaged weights on the CPU, and what it took.
+
+    Of a training that is to go on there is a checkpoint too.
+    """
 
     accuracy: float
     state: dict[str, Tensor]
     steps: int
     seconds: float
     images: int
+    checkpoint: Checkpoint | None = None
 
 
 def fit(
@@ -45,8 +64,12 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
+    until: float = 1.0,
+    begin: Checkpoint | None = None,
 ) -> Trained:
     """Train `module`, (B, 3, H, W) -> (B, K), to be deployed at `resolution`, from the weights it has.
+
+    A training may rest at the share `until` of its steps, and go on where it rested with `begin`: in the end it is the same.
 
     Sizes are those of `scales(resolution)` times `factor`. The result has the averaged weights, with batch
     norms calibrated on whole training images of `resolution` times `factor` pixels, and their accuracy on
@@ -65,11 +88,16 @@ def fit(
         len(data.train.labels), scales(resolution, schedule.batch), epochs=schedule.epochs, seed=seed
     )
     steps, images = len(sampler), 0
+    stop = math.ceil(until * steps)
     with _memory(), _reproducible(torch.device(device), seed):
         module.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         average = Average(module, schedule.ema)
-        learn = _learner(module, data, schedule, Generator().manual_seed(seed))
-        for step, (size, indices) in enumerate(sampler, 1):
+        crops = Generator().manual_seed(seed)
+        optimizer = torch.optim.AdamW(groups(module, schedule.weight_decay), fused=True)
+        learn = _learner(module, data, schedule, optimizer, crops)
+        if begin:
+            _resume(begin, module, average, optimizer, crops)
+        for step, (size, indices) in islice(enumerate(sampler, 1), begin.step if begin else 0, stop):
             loss = learn(pixels(size, factor), indices, schedule.rate(step - 1, steps))
             if not math.isfinite(loss):
                 told = f"the loss must be finite, but is {loss} at step {step} of {steps}; lower lr"
@@ -78,19 +106,40 @@ def fit(
             images += len(indices)
             if progress:
                 progress(step, steps, loss)
+        checkpoint = _rest(stop, module, average, optimizer, crops) if stop < steps else None
         average.store()
         side = pixels(resolution, factor)
         with _precision(torch.device(device)):
             calibrate(module, _sample(data.train, side, batch=schedule.batch, seed=seed, device=device))
         accuracy = evaluate(module, data.val, side=side, batch=schedule.batch)
-    return Trained(accuracy, kept(module), steps, time.monotonic() - begun, images)
+    return Trained(accuracy, kept(module), steps, time.monotonic() - begun, images, checkpoint)
+
+
+def _rest(
+    step: int, module: Module, average: Average, optimizer: torch.optim.Optimizer, crops: Generator
+) -> Checkpoint:
+    """Where a training stands; of torch's generators it has that of the CPU."""
+    values = [value.cpu() for value in average.values]
+    state = copy.deepcopy(optimizer.state_dict())
+    return Checkpoint(step, kept(module), values, state, crops.get_state(), torch.get_rng_state())
+
+
+def _resume(
+    begin: Checkpoint, module: Module, average: Average, optimizer: torch.optim.Optimizer, crops: Generator
+) -> None:
+    """Put a training back where it rested."""
+    module.load_state_dict(begin.weights)
+    for value, known in zip(average.values, begin.average, strict=True):
+        value.copy_(known)
+    optimizer.load_state_dict(begin.optimizer)
+    crops.set_state(begin.crops)
+    torch.set_rng_state(begin.random)
 
 
 def _learner(
-    module: Module, data: Data, schedule: Schedule, generator: Generator
+    module: Module, data: Data, schedule: Schedule, optimizer: torch.optim.Optimizer, generator: Generator
 ) -> Callable[[int, np.ndarray, float], float]:
     """Function (side, indices, rate) -> loss that takes one optimisation step."""
-    optimizer = torch.optim.AdamW(groups(module, schedule.weight_decay), fused=True)
     device = next(module.parameters()).device
 
     def learn(side: int, indices: np.ndarray, rate: float) -> float:
