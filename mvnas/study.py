@@ -354,10 +354,11 @@ def _storage(place: str) -> RDBStorage:
 
 
 def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the candidate of an interrupted trial anew, if it had been drawn."""
+    """Queue the candidate of an interrupted trial anew, with all that its sampler noted of it, if it had been drawn."""
     picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params")
     if picks:
-        record.enqueue_trial(picks)
+        noted = {name: told for name, told in trial.system_attrs.items() if "constraint" not in name}
+        record.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=noted | {"fixed_params": picks}))
 
 
 @contextmanager

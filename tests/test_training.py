@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections import Counter
 from dataclasses import asdict, replace
@@ -15,7 +16,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import interpolate
 
+from mvnas.datasets import load
 from mvnas.errors import TrainingError
+from mvnas.job import Job, train
+from mvnas.space import Space
 from mvnas.training import (
     MultiScaleSampler,
     Schedule,
@@ -316,3 +320,15 @@ def test_other_failures_pass_through_and_leave_the_generators(digits, error):
         trained(digits, module=Hungry(error))
     assert caught.value is error
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_training_that_rested_ends_as_one_that_did_not() -> None:
+    data, schedule = load("digits"), Schedule(epochs=0.3, batch=64)
+    arch = Space.load("mobilevit_xxs").arch().with_classes(10)
+    whole = train(Job(arch, schedule, 0.125, seed=3), data)
+    part = train(Job(arch, schedule, 0.125, seed=3, until=0.5), data)
+    assert part.checkpoint and not whole.checkpoint
+    rest = pickle.loads(pickle.dumps(part.checkpoint))
+    rested = train(Job(arch, schedule, 0.125, seed=3, begin=rest), data)
+    assert rested.accuracy == whole.accuracy
+    assert all(torch.equal(rested.state[name], weight) for name, weight in whole.state.items())

@@ -1,0 +1,259 @@
+"""Laws of a search that cannot be broken: whatever dies, no finished candidate is lost, and none is counted twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+
+import pytest
+from optuna.trial import TrialState
+from small import SHORT, make_space, make_table, make_task, search, write_images
+
+from mvnas.engines import Done, Event, Failed, engine
+from mvnas.errors import StudyError
+from mvnas.job import Job
+from mvnas.search import Stop, Task
+from mvnas.search import search as search_with
+from mvnas.study import Study
+from mvnas.training import Schedule
+
+MOMENTS = 20  # at which something is killed
+PATIENCE = 120.0  # seconds after which a test gives up waiting
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
+
+
+@pytest.fixture(scope="module")
+def task(space: Path, table: Path) -> Task:
+    return make_task(space, table)
+
+
+def command(
+    space: Path, table: Path, study: Path, *, trials: int, epochs: float = 0.2, extra: Sequence[str] = ()
+) -> list[str]:
+    words = [sys.executable, "-m", "mvnas.cli", "search", "--budget", "20K-params", "--space", str(space)]
+    words += ["--device", str(table), "--epochs", str(epochs), "--study", str(study), "--trials", str(trials)]
+    return [*words, *extra]
+
+
+def finished(place: Path) -> dict[int, tuple[object, ...]]:
+    """Number of every finished candidate, with what is known of it."""
+    study = Study.load(str(place))
+    scores = {score.number: (score.arch, score.accuracy, score.latency_ms) for score in study.scores()}
+    return scores | {number: (reason,) for number, reason in study.failures().items()}
+
+
+def workers(pid: int) -> list[int]:
+    """Processes that another one has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def started(process: subprocess.Popen[bytes]) -> bool:
+    return len(workers(process.pid)) == 2 or process.poll() is not None
+
+
+def gone(pids: Sequence[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def wait_until(what: str, true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
+def test_killed_at_random_moments_a_study_loses_nothing(space: Path, table: Path, tmp_path: Path) -> None:
+    place, generator, known = tmp_path / "s.db", random.Random(0), {}
+    kills: Counter[str] = Counter()
+    process: subprocess.Popen[bytes] | None = None
+    for _ in range(MOMENTS):
+        if process is None or process.poll() is not None:
+            process = subprocess.Popen(
+                command(space, table, place, trials=10_000, extra=["--workers", "2"]),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            wait_until("two workers run", partial(started, process))
+        time.sleep(generator.uniform(0, 2.5))
+        children = workers(process.pid)
+        victim = generator.choice(["driver", "worker"])
+        if victim == "driver":
+            process.kill()
+            process.wait()
+            wait_until("its workers have gone too", partial(gone, children))
+        elif children:
+            os.kill(generator.choice(children), signal.SIGKILL)
+        kills[victim] += 1
+        if place.exists() and place.stat().st_size:
+            now = finished(place)
+            assert known.items() <= now.items()
+            known = now
+    process.kill()
+    process.wait()
+    assert min(kills["driver"], kills["worker"]) >= 5
+    total = len(finished(place)) + 2
+    subprocess.run(command(space, table, place, trials=total), check=True, capture_output=True)
+    after = finished(place)
+    assert known.items() <= after.items()
+    assert len(after) == total
+    study = Study.load(str(place))
+    archs = [score.arch for score in study.scores()]
+    assert len(set(archs)) == len(archs)
+    assert not study.trials(TrialState.RUNNING)
+    assert all("signal 9" in reason for reason in study.failures().values())
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_interrupted_or_not_a_study_is_the_same(stop: int, space: Path, table: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+    subprocess.run(command(space, table, whole, trials=8), check=True, capture_output=True)
+    for done in (2, 5):
+        with subprocess.Popen(
+            command(space, table, parts, trials=8), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for line in process.stderr:
+                if line.startswith(f"trials {done}/"):
+                    break
+            process.send_signal(stop)
+    subprocess.run(command(space, table, parts, trials=8), check=True, capture_output=True)
+    rows = [[(score.arch, score.accuracy) for score in Study.load(str(place)).scores()] for place in (whole, parts)]
+    assert len(rows[0]) == 8
+    assert rows[1] == rows[0]
+
+
+def test_asked_once_to_stop_a_search_finishes_what_runs(task: Task, tmp_path: Path) -> None:
+    stop = Stop()
+
+    def show(status: object) -> None:
+        stop.asked = max(stop.asked, 1) if status.doing else stop.asked
+
+    study = search(task, study=str(tmp_path / "s.db"), trials=5, show=show, stop=stop)
+    assert len(study.scores()) == 1
+    assert not study.trials(TrialState.RUNNING, TrialState.WAITING)
+
+
+def test_asked_twice_to_stop_a_search_puts_back_what_runs(task: Task, tmp_path: Path) -> None:
+    stop, place = Stop(), str(tmp_path / "s.db")
+
+    def show(status: object) -> None:
+        stop.asked = 2 if status.doing else stop.asked
+
+    with closing(engine("processes", task.images, workers=2)) as trainer, pytest.raises(KeyboardInterrupt):
+        search_with(
+            replace(task, setup=replace(task.setup, schedule=replace_epochs(task, 50))),
+            study=place,
+            trials=5,
+            trainer=trainer,
+            show=show,
+            stop=stop,
+        )
+    study = Study.load(place)
+    assert not study.scores() and not study.trials(TrialState.RUNNING)
+    assert len(study.trials(TrialState.WAITING)) == 2
+
+
+def replace_epochs(task: Task, epochs: float) -> dict:
+    return {**task.setup.schedule, "epochs": epochs}
+
+
+def test_a_file_has_one_search_at_a_time(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
+    place = tmp_path / "s.db"
+    with subprocess.Popen(
+        command(space, table, place, trials=50), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("trials 1/"):
+                break
+        with pytest.raises(StudyError, match="another process searches"):
+            search(task, study=str(place), trials=3)
+        process.kill()
+
+
+def test_a_candidate_that_takes_too_long_is_a_failure(task: Task, tmp_path: Path) -> None:
+    endless = replace(task, setup=replace(task.setup, schedule=replace_epochs(task, 1000)))
+    with closing(engine("processes", task.images, limit=4.0)) as trainer:
+        study = search_with(endless, study=str(tmp_path / "s.db"), trials=1, trainer=trainer)
+    assert "within 4 s" in study.failures()[0]
+
+
+def test_a_candidate_whose_process_dies_is_a_failure_and_the_next_one_trains(task: Task) -> None:
+    arch = task.space.at({name: values[0] for name, values in task.space.choices.items()})
+    job = Job(arch, Schedule(epochs=200), task.setup.factor, 0)
+    with closing(engine("processes", task.images)) as trainer:
+        trainer.start(7, job)
+        (worker,) = trainer._workers
+        os.kill(worker.process.pid, signal.SIGKILL)
+        (event,) = ended(trainer)
+        assert isinstance(event, Failed) and not event.broken
+        assert event.key == 7 and "memory" in event.reason
+        trainer.start(8, replace(job, schedule=SHORT))
+        (event,) = ended(trainer)
+        assert isinstance(event, Done) and event.key == 8
+
+
+def ended(trainer) -> list[Event]:
+    """The next trainings to end."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        events = [event for event in trainer.wait(0.2) if isinstance(event, Done | Failed)]
+        if events:
+            return events
+    raise AssertionError("no training ended")
+
+
+def test_images_that_vanish_stop_the_search_and_lose_no_candidate(
+    space: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, cache, place = tmp_path / "images", tmp_path / "cache", str(tmp_path / "s.db")
+    write_images(images)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    task = make_task(space, table, data=str(images))
+    search(task, study=place, trials=1)
+    rmtree(images)
+    with pytest.raises(StudyError, match="the same command continues it"):
+        search(task, study=place, trials=3)
+    write_images(images)
+    study = search(make_task(space, table, data=str(images)), study=place, trials=3)
+    assert len(study.scores()) == 3 and not study.failures()
+
+
+def test_a_full_disk_stops_the_search_in_one_sentence(space: Path, table: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    place = disk / "s.db"
+    try:
+        told = subprocess.run(command(space, table, place, trials=40), capture_output=True, text=True)
+        assert told.returncode == 2
+        assert told.stderr.splitlines()[-1].startswith("mvnas: ")
+        assert "Traceback" not in told.stderr
+        before = finished(place)
+        assert before
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        subprocess.run(command(space, table, place, trials=len(before) + 2), check=True, capture_output=True)
+        after = finished(place)
+        assert before.items() <= after.items() and len(after) == len(before) + 2
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
