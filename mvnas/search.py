@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -30,7 +30,7 @@ from mvnas.job import Job, seed_of
 from mvnas.latency import Latency, latency
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
-from mvnas.study import HEARTBEAT, Setup, Study, key_of, owned, predicted
+from mvnas.study import HEARTBEAT, Setup, Study, key_of, owned, predicted, written
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
@@ -171,7 +171,8 @@ def search(
         record.recover()
         runner = trainer or engine("processes", task.images)
         try:
-            _Run(task, record, runner, sampler, total, seconds, show, stop or Stop()).run()
+            with written(study):
+                _Run(task, record, runner, sampler, total, seconds, show, stop or Stop()).run()
         finally:
             if trainer is None:
                 runner.close()
@@ -330,8 +331,8 @@ class _Run:
         self.tell_user()
 
     def give_up(self, number: int) -> None:
-        """Put a candidate in training back at the head of the queue; where the disk is gone, the next run does."""
-        with suppress(StudyError, StorageInternalError):
+        """Put a candidate in training back at the head of the queue."""
+        with suppress(Exception):  # where the disk is gone, the next run does it
             self.study.retry(self.study.trials()[number])
         del self.running[number]
 

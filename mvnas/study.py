@@ -358,7 +358,23 @@ def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
     picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params")
     if picks:
         noted = {name: told for name, told in trial.system_attrs.items() if "constraint" not in name}
-        record.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=noted | {"fixed_params": picks}))
+        record.add_trial(
+            optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=noted | {"fixed_params": picks})
+        )
+
+
+@contextmanager
+def written(place: str) -> Iterator[None]:
+    """Turn what a full disk or a lost database says while a study is written into one sentence."""
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
+        source = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        raise StudyError(
+            f"a study must be written as it goes, but {place} cannot be: {str(source).splitlines()[0]}; the same command continues it"
+        ) from error
 
 
 @contextmanager
