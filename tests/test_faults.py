@@ -256,4 +256,4 @@ def test_a_full_disk_stops_the_search_in_one_sentence(space: Path, table: Path, 
         after = finished(place)
         assert before.items() <= after.items() and len(after) == len(before) + 2
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
