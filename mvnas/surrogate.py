@@ -1,0 +1,257 @@
+"""Propose many, train few: which architecture to train next, by a model of accuracy that learns from those that were trained.
+
+The costs of an architecture take microseconds to find and its accuracy minutes. So a Gaussian process is fitted to the
+accuracies that are there, thousands of untrained architectures within the budget are bred against what it says (NSGA-II), and
+that one is proposed whose training promises the frontier the most hypervolume. Candidates in training count as if they had
+the accuracy that is expected of them.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvnas.arch import Arch
+from mvnas.budget import repair
+from mvnas.pareto import by_crowding, ranks
+from mvnas.space import Picks, Space
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+Array = NDArray[np.float64]
+Row = tuple[int, ...]  # a point of a space: for each of its choices the number of the option
+
+POPULATION = 100
+GENERATIONS = 20
+NEWCOMERS = 20  # of the first population, that descend from no candidate
+SCORES = 500  # most that the process holds: half the best by rank, half evenly from the others
+SHAPING = 200  # most, evenly from these, that its kernel is fitted to
+REMEMBERED = 1 << 17
+
+
+class Points:
+    """The points of a space as rows of option numbers, with what is known of them before they are trained.
+
+    `cost` is what a network costs beside its accuracy, `excess` how far it is over the budget, 0 if it fits.
+    """
+
+    def __init__(self, space: Space, cost: Callable[[Arch], float], excess: Callable[[Arch], float]) -> None:
+        self.space, self.cost, self.excess = space, cost, excess
+        self.sizes = np.array([len(values) for values in space.choices.values()])
+        self._columns = [_columns(values) for values in space.choices.values()]
+        self._look = lru_cache(REMEMBERED)(self._facts)
+
+    def row(self, picks: Picks) -> Row:
+        return tuple([values.index(picks[name]) for name, values in self.space.choices.items()])
+
+    def picks(self, row: Row) -> dict[str, object]:
+        return {name: values[i] for i, (name, values) in zip(row, self.space.choices.items(), strict=True)}
+
+    def look(self, rows: Sequence[Row]) -> Array:
+        """Cost, params and macs of each row, nan if it is over the budget: (n, 3)."""
+        return np.array([self._look(row) for row in rows], float).reshape(-1, 3)
+
+    def _facts(self, row: Row) -> tuple[float, float, float]:
+        arch = self.space.at(self.picks(row))
+        return (self.cost(arch), arch.params, arch.macs) if self.excess(arch) == 0 else (np.nan,) * 3
+
+    def features(self, rows: Sequence[Row]) -> Array:
+        """What the model of accuracy sees of each row, options and log costs: (n, f)."""
+        places = np.array(rows, int).reshape(len(rows), -1)
+        options = [column[places[:, i]] for i, column in enumerate(self._columns)]
+        return np.hstack([*options, np.log(self.look(rows))])
+
+    def draw(self, generator: random.Random) -> Row | None:
+        """A random row that fits; None if the walk from a random point found none."""
+        picks = {name: generator.choice(values) for name, values in self.space.choices.items()}
+        found, excess, _ = repair(picks, self.space, self.excess, generator)
+        return None if excess else self.row(found)
+
+
+def _columns(values: Sequence[object]) -> Array:
+    """Features of a choice's options: their order if they are numbers, else a column for each."""
+    if all(isinstance(value, int | float) for value in values):
+        return np.argsort(np.argsort(values))[:, None].astype(float)
+    return np.eye(len(values))
+
+
+class Model(NamedTuple):
+    """Accuracy of networks by their features: a Gaussian process, linear and smooth, of the standardised."""
+
+    process: GaussianProcessRegressor
+    centre: Array
+    scale: Array
+    mean: float
+    deviation: float
+
+    @classmethod
+    def fit(cls, features: Array, accuracy: Array, variance: Array) -> Model:
+        """The process that explains `accuracy` (n,), of which `variance` (n,) is unsure beyond the noise of trainings, best."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+        centre, spread = features.mean(0), features.std(0)
+        scale = np.where(spread > 1e-9, spread, 1.0)
+        mean, deviation = float(accuracy.mean()), float(accuracy.std()) or 1.0
+        x, y, alpha = (features - centre) / scale, (accuracy - mean) / deviation, variance / deviation**2 + 1e-6
+        width = features.shape[1]
+        smooth = ConstantKernel(0.5, (0.01, 10)) * Matern(width**0.5, (0.3 * width**0.5, 30 * width**0.5), nu=2.5)
+        line = ConstantKernel(0.5 / width, (1e-3 / width, 10 / width)) * DotProduct(1.0, "fixed")
+        kernel = smooth + line + WhiteKernel(0.1, (1e-3, 1.0))
+        part = np.linspace(0, len(x) - 1, min(SHAPING, len(x))).astype(int)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is an answer too
+            shaped = GaussianProcessRegressor(kernel, alpha=alpha[part]).fit(x[part], y[part])
+        process = GaussianProcessRegressor(shaped.kernel_, alpha=alpha, optimizer=None).fit(x, y)
+        return cls(process, centre, scale, mean, deviation)
+
+    def predict(self, features: Array) -> tuple[Array, Array]:
+        """Expected accuracy of a training and its standard deviation: (n,), (n,)."""
+        mean, deviation = self.process.predict((features - self.centre) / self.scale, return_std=True)
+        return self.mean + self.deviation * mean, self.deviation * deviation
+
+    def believing(self, features: Array) -> Model:
+        """The model that has seen networks with these features (n, f) reach what it expects of them."""
+        from sklearn.gaussian_process import GaussianProcessRegressor
+
+        process, x = self.process, (features - self.centre) / self.scale
+        alpha = np.append(process.alpha, np.full(len(x), 1e-6))
+        again = GaussianProcessRegressor(process.kernel_, alpha=alpha, optimizer=None)
+        again.fit(np.vstack([process.X_train_, x]), np.append(process.y_train_, process.predict(x)))
+        return self._replace(process=again)
+
+
+def lift(rungs: Sequence[Mapping[int, float]]) -> dict[int, tuple[float, float]]:
+    """The accuracy at the last rung that is expected of each candidate by its last score, and the variance of that.
+
+    From rung to rung leads the regression line of the candidates that finished both; of few it is drawn towards slope 1.
+    """
+    found = {number: (accuracy, 0.0) for number, accuracy in rungs[-1].items()}
+    slope, shift, unsure = 1.0, 0.0, 0.0  # from a rung to the last
+    for lower, upper in zip(rungs[-2::-1], rungs[:0:-1], strict=True):
+        both = [(accuracy, upper[number]) for number, accuracy in lower.items() if number in upper]
+        spread = float(np.var(list(lower.values()) or [0.0]))
+        x, y = np.array(both, float).reshape(-1, 2).T
+        middle, height = (x.mean(), y.mean()) if both else (0.0, 0.0)
+        rise = float(((x - middle) @ (y - height) + 2 * spread) / max((x - middle) @ (x - middle) + 2 * spread, 1e-12))
+        residual = float((np.square(y - height - rise * (x - middle)).sum() + spread) / (len(both) + 2))
+        unsure += slope**2 * residual
+        shift += slope * (height - rise * middle)
+        slope *= rise
+        for number, accuracy in lower.items():
+            found.setdefault(number, (shift + slope * accuracy, unsure))
+    return found
+
+
+def improvement(front: Array, costs: Array, mean: Array, deviation: Array, worst: float) -> Array:
+    """Expected growth of the hypervolume by networks of known cost and uncertain accuracy, in closed form: (n,).
+
+    `front` are (accuracy, cost) of what is there, (m, 2). The volume is that of accuracy from 0 by cost up to `worst`.
+    """
+    from scipy.special import ndtr
+
+    steps = front[ranks(front * (-1, 1)) == 0]
+    steps = steps[steps[:, 1].argsort(kind="stable")]
+    levels = np.concatenate([[0.0], steps[:, 0]])  # above each accuracy, what costs more than `bounds` is new
+    bounds = np.append(steps[:, 1], worst)
+    z = (mean[:, None] - levels) / deviation[:, None]
+    above = deviation[:, None] * (z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))  # expected excess of a level
+    between = above - np.hstack([above[:, 1:], np.zeros((len(above), 1))])
+    return (np.maximum(bounds - costs[:, None], 0) * between).sum(1)  # type: ignore[no-any-return]
+
+
+def evolve(
+    points: Points, judge: Callable[[Sequence[Row]], Array], first: Iterable[Row], generator: np.random.Generator
+) -> list[Row]:
+    """Every point within the budget that NSGA-II meets on its way from the `first` ones.
+
+    `judge` gives two values of each row, both to be minimised: (n, 2). Children over the budget are not born.
+    """
+    met = dict.fromkeys(first)
+    here = list(met)
+    values = judge(here)
+    rates = 1 / len(points.sizes)
+    for _ in range(GENERATIONS):
+        best = by_crowding(values)[:POPULATION]
+        here, values = [here[i] for i in best], values[best]
+        parents = np.array(here)[generator.integers(len(here), size=(2, POPULATION, 2)).min(2)]  # tournaments of two
+        children = np.where(generator.random(parents[0].shape) < 0.5, *parents)
+        redrawn = generator.integers(points.sizes, size=children.shape)
+        children = np.where(generator.random(children.shape) < rates, redrawn, children)
+        born = [row for row in dict.fromkeys(map(tuple, children.tolist())) if row not in met]
+        born = [row for row, fits in zip(born, ~np.isnan(points.look(born)[:, 0]), strict=True) if fits]
+        if born:
+            met |= dict.fromkeys(born)
+            here, values = here + born, np.vstack([values, judge(born)])
+    return list(met)
+
+
+def propose(
+    points: Points,
+    rows: Mapping[int, Row],
+    rungs: Sequence[Mapping[int, float]],
+    pending: Collection[int],
+    generator: random.Random,
+    *,
+    count: int = 1,
+) -> list[Row]:
+    """The `count` new points, or fewer if there are no more, whose training promises the most hypervolume together.
+
+    `rows` are the candidates that there ever were, by number; `rungs` the accuracies of those that finished each rung of
+    training length, the full length last; `pending` are those in training.
+    """
+    lifted = lift(rungs)
+    numbers = sorted(lifted)
+    trained = [rows[number] for number in numbers]
+    accuracy, variance = np.array([lifted[number] for number in numbers]).T
+    costs = points.look(trained)[:, 0]
+    front = np.column_stack([accuracy, costs])
+    kept = _few(front)
+    model = Model.fit(points.features([trained[i] for i in kept]), accuracy[kept], variance[kept])
+
+    def expect(more: Sequence[Row]) -> None:
+        nonlocal model, front
+        features = points.features(more)
+        front = np.vstack([front, np.column_stack([model.predict(features)[0], points.look(more)[:, 0]])])
+        model = model.believing(features)
+
+    waiting = [rows[number] for number in sorted(pending) if number not in lifted]
+    if waiting:
+        expect(waiting)
+
+    def judge(some: Sequence[Row]) -> Array:
+        mean, deviation = model.predict(points.features(some))
+        return np.column_stack([-mean - deviation, points.look(some)[:, 0]])
+
+    seen = set(rows.values())
+    if points.space.size <= POPULATION * GENERATIONS:
+        everywhere = list(product(*map(range, points.sizes)))
+        met = [row for row, fits in zip(everywhere, ~np.isnan(points.look(everywhere)[:, 0]), strict=True) if fits]
+    else:
+        strangers = [row for _ in range(NEWCOMERS) if (row := points.draw(generator)) is not None]
+        met = evolve(points, judge, [*trained, *strangers], np.random.default_rng(generator.getrandbits(64)))
+    fresh = [row for row in met if row not in seen]
+    worst = max(costs.max(), points.look(met)[:, 0].max())
+    chosen: list[Row] = []
+    while fresh and len(chosen) < count:
+        mean, deviation = model.predict(points.features(fresh))
+        gain = improvement(front, points.look(fresh)[:, 0], mean, deviation, worst)
+        chosen.append(fresh.pop(int(gain.argmax())))
+        expect(chosen[-1:])
+    return chosen
+
+
+def _few(front: Array) -> NDArray[np.int64]:
+    """Places of at most SCORES of (accuracy, cost): half the best by rank, the others evenly from the rest, in order."""
+    order = by_crowding(front * (-1, 1))
+    best, rest = order[: SCORES // 2], np.sort(order[SCORES // 2 :])
+    return np.sort(np.append(best, rest[np.linspace(0, len(rest) - 1, min(SCORES // 2, len(rest))).astype(int)]))
