@@ -87,7 +87,7 @@ class Surrogate:
             number, rung = promoted
             return Proposal(picks[number], rung, number)
         generator = random.Random(f"{seed} {len(history)} {len(pending)}")
-        if len(rows) < FIRST or len(rungs[0]) < 2:
+        if len(rows) < FIRST or sum(map(len, rungs)) < 2:
             found = self._apart(set(rows.values()), generator)
         else:
             found = next(iter(propose(points, rows, rungs, {one.number for one in pending}, generator)), None)

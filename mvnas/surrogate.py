@@ -33,7 +33,7 @@ POPULATION = 100
 GENERATIONS = 20
 NEWCOMERS = 20  # of the first population, that descend from no candidate
 SCORES = 500  # most that the process holds: half the best by rank, half evenly from the others
-SHAPING = 200  # most, evenly from these, that its kernel is fitted to
+SHAPING = 100  # most, evenly from these, that its kernel is fitted to
 REMEMBERED = 1 << 17
 
 
@@ -243,10 +243,11 @@ def propose(
     worst = max(costs.max(), points.look(met)[:, 0].max())
     chosen: list[Row] = []
     while fresh and len(chosen) < count:
+        if chosen:
+            expect(chosen[-1:])
         mean, deviation = model.predict(points.features(fresh))
         gain = improvement(front, points.look(fresh)[:, 0], mean, deviation, worst)
         chosen.append(fresh.pop(int(gain.argmax())))
-        expect(chosen[-1:])
     return chosen
 
 

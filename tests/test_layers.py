@@ -22,9 +22,9 @@ ROOT = Path(mvnas.__file__).parent
 LAYERS = {
     0: "errors ops graph __init__",
     1: "arch blocks score space table",
-    2: "budget holdout latency nn pretrained regression transfer",
+    2: "budget holdout latency nn pareto pretrained regression rungs surrogate transfer",
     3: "backends datasets energy training",
-    4: "clock engines export imported job measure network plot report search study",
+    4: "clock engines export imported job measure network plot report search strategy study",
     5: "cli",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
