@@ -17,7 +17,6 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple

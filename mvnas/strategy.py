@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mvnas.arch import Arch
-from mvnas.rungs import SHARES, promote
+from mvnas.rungs import SHARES, promote, rivals
 from mvnas.space import Picks, Space
 from mvnas.surrogate import Points, propose
 
-FIRST = 10  # candidates that fill the space before a model chooses
+FIRST = 5  # candidates that fill the space before a model chooses
 DRAWS = 20  # of which each of them is the one farthest from all before
 
 
@@ -82,7 +82,8 @@ class Surrogate:
             if one.accuracy is not None:
                 rungs[one.rung][one.number] = one.accuracy
         costs = dict(zip(rows, points.look(list(rows.values()))[:, 0], strict=True))
-        promoted = promote([{number: (a, costs[number]) for number, a in rung.items()} for rung in rungs], begun)
+        finished = [{number: (accuracy, costs[number]) for number, accuracy in rung.items()} for rung in rungs]
+        promoted = promote(finished, begun, rivals(rungs))
         if promoted:
             number, rung = promoted
             return Proposal(picks[number], rung, number)

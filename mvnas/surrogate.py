@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.budget import repair
 from mvnas.pareto import by_crowding, ranks
+from mvnas.rungs import Accuracies, lift
 from mvnas.space import Picks, Space
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ class Model(NamedTuple):
         mean, deviation = float(accuracy.mean()), float(accuracy.std()) or 1.0
         x, y, alpha = (features - centre) / scale, (accuracy - mean) / deviation, variance / deviation**2 + 1e-6
         width = features.shape[1]
-        smooth = ConstantKernel(0.5, (0.01, 10)) * Matern(width**0.5, (0.3 * width**0.5, 30 * width**0.5), nu=2.5)
+        smooth = ConstantKernel(0.5, (0.01, 10)) * Matern(2 * width**0.5, (0.6 * width**0.5, 30 * width**0.5), nu=2.5)
         line = ConstantKernel(0.5 / width, (1e-3 / width, 10 / width)) * DotProduct(1.0, "fixed")
-        kernel = smooth + line + WhiteKernel(0.1, (1e-3, 1.0))
+        kernel = smooth + line + WhiteKernel(0.1, (0.01, 1.0))
         part = np.linspace(0, len(x) - 1, min(SHAPING, len(x))).astype(int)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is an answer too
@@ -128,28 +129,6 @@ class Model(NamedTuple):
         again = GaussianProcessRegressor(process.kernel_, alpha=alpha, optimizer=None)
         again.fit(np.vstack([process.X_train_, x]), np.append(process.y_train_, process.predict(x)))
         return self._replace(process=again)
-
-
-def lift(rungs: Sequence[Mapping[int, float]]) -> dict[int, tuple[float, float]]:
-    """The accuracy at the last rung that is expected of each candidate by its last score, and the variance of that.
-
-    From rung to rung leads the regression line of the candidates that finished both; of few it is drawn towards slope 1.
-    """
-    found = {number: (accuracy, 0.0) for number, accuracy in rungs[-1].items()}
-    slope, shift, unsure = 1.0, 0.0, 0.0  # from a rung to the last
-    for lower, upper in zip(rungs[-2::-1], rungs[:0:-1], strict=True):
-        both = [(accuracy, upper[number]) for number, accuracy in lower.items() if number in upper]
-        spread = float(np.var(list(lower.values()) or [0.0]))
-        x, y = np.array(both, float).reshape(-1, 2).T
-        middle, height = (x.mean(), y.mean()) if both else (0.0, 0.0)
-        rise = float(((x - middle) @ (y - height) + 2 * spread) / max((x - middle) @ (x - middle) + 2 * spread, 1e-12))
-        residual = float((np.square(y - height - rise * (x - middle)).sum() + spread) / (len(both) + 2))
-        unsure += slope**2 * residual
-        shift += slope * (height - rise * middle)
-        slope *= rise
-        for number, accuracy in lower.items():
-            found.setdefault(number, (shift + slope * accuracy, unsure))
-    return found
 
 
 def improvement(front: Array, costs: Array, mean: Array, deviation: Array, worst: float) -> Array:
@@ -198,7 +177,7 @@ def evolve(
 def propose(
     points: Points,
     rows: Mapping[int, Row],
-    rungs: Sequence[Mapping[int, float]],
+    rungs: Sequence[Accuracies],
     pending: Collection[int],
     generator: random.Random,
     *,

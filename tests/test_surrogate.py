@@ -14,7 +14,7 @@ from mvnas.arch import Arch
 from mvnas.rungs import SHARES
 from mvnas.space import Space
 from mvnas.strategy import Asked, Proposal, Surrogate, Told
-from mvnas.surrogate import Points, evolve, improvement, lift, propose
+from mvnas.surrogate import Points, evolve, improvement, propose
 
 SMALL = Space.from_data(yaml.safe_load(SPACE), source="small")
 LARGE = Space.load("mobilevit")
@@ -95,17 +95,6 @@ def test_improvement_is_the_mean_growth_of_hypervolume() -> None:
     for i in range(5):
         grown = [area(np.vstack([front, (draw, costs[i])]), worst) - area(front, worst) for draw in draws[:, i]]
         assert found[i] == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / len(grown) ** 0.5 + 1e-9)
-
-
-def test_a_score_of_a_low_rung_is_lifted_by_those_who_went_on() -> None:
-    low = {number: number / 100 for number in range(40)}
-    high = {number: 0.3 + 1.5 * low[number] for number in range(20, 40)}
-    found = lift([low, high])
-    assert found[39] == (high[39], 0.0)
-    assert found[0][0] == pytest.approx(0.3, abs=0.05)
-    assert found[0][1] > 0
-    assert lift([low, {}])[5][0] == low[5]
-    assert set(lift([low, high, {}])) == set(low)
 
 
 def test_candidates_in_training_are_not_proposed_again_in_other_clothes() -> None:
