@@ -11,61 +11,59 @@ rung to show that it tells who will be good there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from mvnas.pareto import by_net
+from mvnas.pareto import Array, by_net
 
 ETA = 3
 SHARES = (1 / 9, 1 / 3, 1.0)  # of the full length, that a candidate has been trained after each rung
-FEWEST = 10  # candidates of the last rung, before any other rung is trusted
-TRUST = 0.25  # least share of the variance at the last rung that one must explain: a correlation of 0.5
+FEWEST = 10  # candidates that finished a rung and the last one, before it is trusted
+TRUST = 0.5  # least correlation with the last rung
 
 Point = tuple[float, float]  # accuracy and cost
 Accuracies = Mapping[int, float]  # by a candidate's number
 
 
-class Reading(NamedTuple):
-    """What accuracies of a rung say of those of the last one: a line, the variance around it, and the share it explains."""
+def lift(rungs: Sequence[Accuracies]) -> dict[int, tuple[float, float]]:
+    """The accuracy at the last rung that is expected of each candidate by its last score, and the variance of that.
 
-    slope: float
-    shift: float
-    unsure: float
-    explained: float
-
-
-def read(rungs: Sequence[Accuracies]) -> list[Reading]:
-    """What each rung says of the last, by regression from rung to rung; with few pairs it is drawn towards slope 1."""
-    found = [Reading(1.0, 0.0, 0.0, 1.0)]
+    From rung to rung leads the regression line of the candidates that finished both; of few it is drawn towards slope 1.
+    """
+    found = {number: (accuracy, 0.0) for number, accuracy in rungs[-1].items()}
+    slope, shift, unsure = 1.0, 0.0, 0.0  # from a rung to the last
     for lower, upper in zip(rungs[-2::-1], rungs[:0:-1], strict=True):
-        both = np.array([(accuracy, upper[number]) for number, accuracy in lower.items() if number in upper], float)
-        spread = float(np.var(list(lower.values()))) if lower else 0.0
-        x, y = both.reshape(-1, 2).T
-        middle, height = (x.mean(), y.mean()) if len(both) else (0.0, 0.0)
-        rise = ((x - middle) @ (y - height) + 2 * spread) / max((x - middle) @ (x - middle) + 2 * spread, 1e-12)
-        residual = (((y - height - rise * (x - middle)) ** 2).sum() + spread) / (len(both) + 2)
-        after = found[0]
-        slope, unsure = after.slope * rise, after.unsure + after.slope**2 * residual
-        explained = slope**2 * spread / max(slope**2 * spread + unsure, 1e-12)
-        found.insert(0, Reading(slope, after.shift + after.slope * (height - rise * middle), unsure, explained))
+        x, y = _pairs(lower, upper)
+        middle, height = (float(x.mean()), float(y.mean())) if len(x) else (0.0, 0.0)
+        doubt = 2 * float(np.var(list(lower.values()) or [0.0])) + 1e-9
+        rise = float((x - middle) @ (y - height) + doubt) / float((x - middle) @ (x - middle) + doubt)
+        residuals = y - height - rise * (x - middle)
+        unsure += slope**2 * (float(residuals @ residuals) + doubt / 2) / (len(x) + 2)
+        shift += slope * (height - rise * middle)
+        slope *= rise
+        for number, accuracy in lower.items():
+            found.setdefault(number, (shift + slope * accuracy, unsure))
     return found
 
 
-def lift(rungs: Sequence[Accuracies]) -> dict[int, tuple[float, float]]:
-    """The accuracy at the last rung that is expected of each candidate by its last score, and the variance of that."""
-    pairs = zip(rungs, read(rungs), strict=True)
-    return {
-        number: (reading.shift + reading.slope * accuracy, reading.unsure)
-        for accuracies, reading in pairs
-        for number, accuracy in accuracies.items()
-    }
-
-
 def rivals(rungs: Sequence[Accuracies]) -> list[int]:
-    """Of how many candidates of each rung one may go on: ETA, or 1 where the rung is not trusted."""
-    trained = len(rungs[-1]) >= FEWEST
-    return [ETA if trained and reading.explained >= TRUST else 1 for reading in read(rungs)]
+    """Of how many candidates of each rung one may go on: ETA where the rung is trusted, else 1.
+
+    It is trusted if the correlation of its scores with the last rung's is TRUST or more, less its standard error (Fisher's).
+    """
+    found = []
+    for rung in rungs:
+        x, y = _pairs(rung, rungs[-1])
+        known = len(x) >= FEWEST and x.std() > 0 and y.std() > 0
+        sure = np.arctanh(np.clip(np.corrcoef(x, y)[0, 1], -0.999, 0.999)) - (len(x) - 3) ** -0.5 if known else -np.inf
+        found.append(ETA if np.tanh(sure) >= TRUST else 1)
+    return found
+
+
+def _pairs(lower: Accuracies, upper: Accuracies) -> tuple[Array, Array]:
+    """Scores of the candidates that finished both rungs."""
+    both = [number for number in lower if number in upper]
+    return np.array([lower[number] for number in both]), np.array([upper[number] for number in both])
 
 
 def promote(

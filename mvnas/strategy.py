@@ -72,11 +72,12 @@ class Surrogate:
 
     def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
         points = self.points
-        picks = {one.number: one.picks for one in (*history, *pending)}
+        every: list[Told | Asked] = [*history, *pending]
+        picks = {one.number: one.picks for one in every}
         rows = {number: points.row(picks[number]) for number in sorted(picks)}
         rungs: list[dict[int, float]] = [{} for _ in self.shares]
         begun: list[set[int]] = [set() for _ in self.shares]
-        for one in (*history, *pending):
+        for one in every:
             begun[one.rung].add(one.number)
         for one in sorted(history, key=lambda one: one.number):
             if one.accuracy is not None:

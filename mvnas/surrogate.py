@@ -79,8 +79,9 @@ class Points:
 
 def _columns(values: Sequence[object]) -> Array:
     """Features of a choice's options: their order if they are numbers, else a column for each."""
-    if all(isinstance(value, int | float) for value in values):
-        return np.argsort(np.argsort(values))[:, None].astype(float)
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) == len(values):
+        return np.argsort(np.argsort(numbers))[:, None].astype(float)
     return np.eye(len(values))
 
 

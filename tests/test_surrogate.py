@@ -63,15 +63,15 @@ def run(strategy: Surrogate, count: int, seed: int = 0, workers: int = 1) -> tup
 @pytest.mark.parametrize("shares", [(1.0,), SHARES])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_proposals_are_new_affordable_and_repeat(shares: Sequence[float], workers: int) -> None:
-    history, proposals = run(Surrogate(SMALL, cost, excess, shares=shares), 30, workers=workers)
+    history, proposals = run(Surrogate(SMALL, cost, excess, shares=shares), 20, workers=workers)
     begun = [tuple(one.picks.items()) for one in proposals if one.number is None]
     assert len(set(begun)) == len(begun)
     assert all(excess(SMALL.at(one.picks)) == 0 for one in proposals)
     again = Surrogate(SMALL, cost, excess, shares=shares)
-    assert run(again, 30, workers=workers) == (history, proposals)
-    assert run(again, 30, seed=1, workers=workers)[1] != proposals
+    assert run(again, 20, workers=workers) == (history, proposals)
+    assert run(again, 20, seed=1, workers=workers)[1] != proposals
     if workers == 1:  # goes on from any point of its history, whoever asks
-        for i in (3, 12, 25):
+        for i in (3, 9, 18):
             assert Surrogate(SMALL, cost, excess, shares=shares).next(history[:i], (), 0) == proposals[i]
 
 
