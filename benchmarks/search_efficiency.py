@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from mvnas.arch import Arch
 from mvnas.rungs import SHARES
-from mvnas.search import Affordable, ExhaustedError, make_sampler
+from mvnas.search import Affordable, ExhaustedError, make_sampler, mark
 from mvnas.space import Space
 from mvnas.strategy import Strategy, Surrogate, Told
 from mvnas.study import DIRECTIONS, Study
@@ -106,9 +106,11 @@ def ask(strategy: Strategy, record: Record, seed: int) -> Iterator[Event]:
 def sample(name: str, record: Record, seed: int, trainings: int) -> Iterator[Event]:
     """The replay of an Optuna sampler, as a search runs it."""
     study = optuna.create_study(directions=DIRECTIONS)
-    task = SimpleNamespace(space=record.space, excess=record.excess, setup=SimpleNamespace(seed=seed))
-    study.sampler = Affordable(task, Study("", study), make_sampler(name, seed, trainings))  # type: ignore[arg-type]
+    told = Study("", study)
+    task = SimpleNamespace(space=record.space, excess=record.excess, baselines={})
     for spent in range(1, trainings + 1):
+        turn = int(mark(str(seed), str(spent - 1)), 16) % 2**31
+        study.sampler = Affordable(task, told, make_sampler(name, turn, trainings), turn)  # type: ignore[arg-type]
         try:
             trial = study.ask()
             arch = record.space.sample(trial.suggest_categorical)

@@ -14,7 +14,7 @@ import numpy as np
 from mvnas.arch import Arch
 from mvnas.rungs import SHARES, promote, rivals
 from mvnas.space import Picks, Space
-from mvnas.surrogate import Points, propose
+from mvnas.surrogate import Points, Row, propose
 
 FIRST = 5  # candidates that fill the space before a model chooses
 DRAWS = 20  # of which each of them is the one farthest from all before
@@ -89,20 +89,20 @@ class Surrogate:
             number, rung = promoted
             return Proposal(picks[number], rung, number)
         generator = random.Random(f"{seed} {len(history)} {len(pending)}")
-        if len(rows) < FIRST or sum(map(len, rungs)) < 2:
-            found = self._apart(set(rows.values()), generator)
-        else:
-            found = next(iter(propose(points, rows, rungs, {one.number for one in pending}, generator)), None)
-        return None if found is None else Proposal(points.picks(found), 0)
+        scored = sum(map(len, rungs))
+        found = self._apart(set(rows.values()), generator) if len(rows) < FIRST or scored < 2 else []
+        if not found and scored >= 2:
+            found = propose(points, rows, rungs, {one.number for one in pending}, generator)
+        return Proposal(points.picks(found[0]), 0) if found else None
 
-    def _apart(self, seen: set[tuple[int, ...]], generator: random.Random) -> tuple[int, ...] | None:
-        """Of DRAWS random points within the budget, the one farthest from the seen ones."""
+    def _apart(self, seen: set[Row], generator: random.Random) -> list[Row]:
+        """Of DRAWS random points within the budget and new, the one farthest from the seen ones."""
         drawn = [row for _ in range(DRAWS) if (row := self.points.draw(generator)) is not None and row not in seen]
         if not drawn:
-            return None
+            return []
         features = self.points.features([*drawn, *seen])
         spread = features.std(0)
         scaled = features / np.where(spread > 0, spread, 1)
         new, old = scaled[: len(drawn)], scaled[len(drawn) :]
         gaps = np.linalg.norm(new[:, None] - old, axis=2).min(1, initial=np.inf)
-        return drawn[int(gaps.argmax())]
+        return [drawn[int(gaps.argmax())]]
