@@ -17,6 +17,7 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -88,7 +89,7 @@ def volume(points: list[tuple[float, float]], worst: float) -> float:
     return area
 
 
-def ask(strategy: Strategy, record: Record, seed: int) -> Iterator[Event]:
+def ask(strategy: Strategy, record: Record, *, seed: int) -> Iterator[Event]:
     """The replay of a strategy, one training after another."""
     history: list[Told] = []
     spent, candidates = 0.0, 0
@@ -103,7 +104,7 @@ def ask(strategy: Strategy, record: Record, seed: int) -> Iterator[Event]:
         yield spent, accuracy if share == 1 else 0.0, latency
 
 
-def sample(name: str, record: Record, seed: int, trainings: int) -> Iterator[Event]:
+def sample(name: str, record: Record, *, seed: int, trainings: int) -> Iterator[Event]:
     """The replay of an Optuna sampler, as a search runs it."""
     study = optuna.create_study(directions=DIRECTIONS)
     told = Study("", study)
@@ -145,15 +146,15 @@ def replays(args: argparse.Namespace, record: Record) -> dict[str, np.ndarray]:
             done[row["strategy"], int(row["seed"])] = [float(share) for share in row["shares"].split()]
     curves = {}
     for name in args.strategies.split(","):
-        ours = Surrogate(record.space, record.cost, record.excess, shares=OURS.get(name, SHARES))
+        if name in SAMPLERS:
+            start = partial(sample, SAMPLERS[name], record, trainings=args.trainings)
+        else:
+            start = partial(ask, Surrogate(record.space, record.cost, record.excess, shares=OURS[name]), record)
         for seed in range(args.seeds):
             if (name, seed) in done:
                 continue
             begun = time.monotonic()
-            events = (
-                sample(SAMPLERS[name], record, seed, args.trainings) if name in SAMPLERS else ask(ours, record, seed)
-            )
-            done[name, seed] = curve(events, record, args.trainings)
+            done[name, seed] = curve(start(seed=seed), record, args.trainings)
             shares = " ".join(f"{share:.5f}" for share in done[name, seed])
             append(path, ("strategy", "seed", "shares"), {"strategy": name, "seed": seed, "shares": shares})
             print(f"{name} {seed}: {time.monotonic() - begun:.1f} s", flush=True)

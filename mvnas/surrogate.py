@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 
 from mvnas.arch import Arch
 from mvnas.budget import repair
-from mvnas.pareto import by_crowding, ranks
+from mvnas.pareto import Array, by_crowding, ranks
 from mvnas.rungs import Accuracies, lift
 from mvnas.space import Picks, Space
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
-Array = NDArray[np.float64]
 Row = tuple[int, ...]  # a point of a space: for each of its choices the number of the option
 
 POPULATION = 100

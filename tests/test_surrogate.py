@@ -97,8 +97,7 @@ def test_improvement_is_the_mean_growth_of_hypervolume() -> None:
         assert found[i] == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / len(grown) ** 0.5 + 1e-9)
 
 
-def test_candidates_in_training_are_not_proposed_again_in_other_clothes() -> None:
-    """A batch spreads: what is pending counts as if it had the accuracy that is expected of it."""
+def test_what_is_in_training_counts_as_if_it_had_the_accuracy_expected_of_it() -> None:
     points = Points(SMALL, cost, excess)
     generator = random.Random(0)
     rows = dict(enumerate(dict.fromkeys(points.draw(generator) for _ in range(20))))
