@@ -8,13 +8,15 @@ how many trainings each strategy needs for what NSGA-II has at the end. The volu
 slowest recorded; only networks that were trained to the full length count. A training to a lower rung counts as its share of the
 epochs. Only recorded networks can be chosen: all others are over the budget. `record_trainings.py` makes the record.
 
-Each replay goes to OUT.csv, and a run that is stopped continues where it was; OUT.png is the picture.
+Each replay goes to OUT.csv, and a run that is stopped continues where it was; after another record, length or strategy name
+another OUT. OUT.png is the picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -27,7 +29,6 @@ import optuna
 from matplotlib.figure import Figure
 
 from mvnas.arch import Arch
-from mvnas.rungs import SHARES
 from mvnas.search import Affordable, ExhaustedError, make_sampler, mark
 from mvnas.space import Space
 from mvnas.strategy import Strategy, Surrogate, Told
@@ -37,7 +38,6 @@ from mvnas.table import append, read_network
 HERE = Path(__file__).parent
 SHOWN = (10, 20, 30, 50, 70, 100, 150, 200)
 SAMPLERS = {"random": "RandomSampler", "nsga2": "NSGAIISampler", "tpe": "TPESampler", "gp": "GPSampler"}
-OURS = {"surrogate": (1.0,), "rungs": SHARES}  # strategy -> its rungs, as shares of the epochs
 NAMES = {
     "random": "random",
     "nsga2": "NSGA-II",
@@ -51,18 +51,23 @@ Event = tuple[float, float, float]  # epochs spent so far, as trainings; accurac
 
 
 class Record(NamedTuple):
-    """A space and what is known of its networks: latency in ms, and accuracy after each rung of SHARES."""
+    """A space and what is known of its networks: latency in ms, and accuracy after each of `shares` of the training."""
 
     space: Space
+    shares: tuple[float, ...]
     trained: Mapping[Arch, tuple[float, tuple[float, ...]]]
 
     @classmethod
     def load(cls, path: Path) -> Record:
         space, trained = Space.load(HERE / "tabular.yaml"), {}
+        shares = tuple(json.loads(path.with_suffix(".json").read_text())["rungs"])
         for row in csv.DictReader(path.with_suffix(".csv").open()):
             arch = read_network(row["network"], str(path))
-            trained[arch] = float(row["latency_ms"]), tuple(float(row[f"accuracy_{i}"]) for i in (1, 2, 3))
-        return cls(space.with_classes(arch.blocks[-1].classes), trained)
+            trained[arch] = (
+                float(row["latency_ms"]),
+                tuple(float(row[f"accuracy_{i}"]) for i in range(1, len(shares) + 1)),
+            )
+        return cls(space.with_classes(arch.blocks[-1].classes), shares, trained)
 
     def cost(self, arch: Arch) -> float:
         return self.trained[arch][0]
@@ -98,7 +103,7 @@ def ask(strategy: Strategy, record: Record, *, seed: int) -> Iterator[Event]:
         candidates += proposal.number is None
         latency, accuracies = record.trained[record.space.at(proposal.picks)]
         share = strategy.shares[proposal.rung]
-        accuracy = accuracies[SHARES.index(share)]
+        accuracy = accuracies[record.shares.index(share)]
         spent += share - (strategy.shares[proposal.rung - 1] if proposal.rung else 0)
         history.append(Told(number, proposal.picks, proposal.rung, accuracy))
         yield spent, accuracy if share == 1 else 0.0, latency
@@ -143,20 +148,21 @@ def replays(args: argparse.Namespace, record: Record) -> dict[str, np.ndarray]:
     done: dict[tuple[str, int], list[float]] = {}
     if path.exists():
         for row in csv.DictReader(path.open()):
-            done[row["strategy"], int(row["seed"])] = [float(share) for share in row["shares"].split()]
+            done[row["strategy"], int(row["seed"])] = [float(share) for share in row["volumes"].split()]
     curves = {}
     for name in args.strategies.split(","):
         if name in SAMPLERS:
             start = partial(sample, SAMPLERS[name], record, trainings=args.trainings)
         else:
-            start = partial(ask, Surrogate(record.space, record.cost, record.excess, shares=OURS[name]), record)
+            shares = record.shares if name == "rungs" else (1.0,)
+            start = partial(ask, Surrogate(record.space, record.cost, record.excess, shares=shares), record)
         for seed in range(args.seeds):
             if (name, seed) in done:
                 continue
             begun = time.monotonic()
             done[name, seed] = curve(start(seed=seed), record, args.trainings)
-            shares = " ".join(f"{share:.5f}" for share in done[name, seed])
-            append(path, ("strategy", "seed", "shares"), {"strategy": name, "seed": seed, "shares": shares})
+            volumes = " ".join(f"{share:.5f}" for share in done[name, seed])
+            append(path, ("strategy", "seed", "volumes"), {"strategy": name, "seed": seed, "volumes": volumes})
             print(f"{name} {seed}: {time.monotonic() - begun:.1f} s", flush=True)
         curves[name] = np.array([done[name, seed] for seed in range(args.seeds)])
     return curves

@@ -17,7 +17,7 @@ import numpy as np
 from mvnas.pareto import Array, by_net
 
 ETA = 3
-SHARES = (1 / 9, 1 / 3, 1.0)  # of the full length, that a candidate has been trained after each rung
+SHARES = (1 / 3, 1.0)  # of the full length, that a candidate has been trained after each rung
 FEWEST = 10  # candidates that finished a rung and the last one, before it is trusted
 TRUST = 0.5  # least correlation with the last rung
 

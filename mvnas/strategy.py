@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mvnas.arch import Arch
-from mvnas.rungs import SHARES, promote, rivals
+from mvnas.rungs import promote, rivals
 from mvnas.space import Picks, Space
 from mvnas.surrogate import Points, Row, propose
 
@@ -66,7 +66,7 @@ class Surrogate:
         cost: Callable[[Arch], float],
         excess: Callable[[Arch], float],
         *,
-        shares: Sequence[float] = SHARES,
+        shares: Sequence[float] = (1.0,),
     ) -> None:
         self.points, self.shares = Points(space, cost, excess), shares
 
