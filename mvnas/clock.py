@@ -23,9 +23,7 @@ DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this t
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference ops
 LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
-OWN = getattr(
-    resource, "RUSAGE_THREAD", resource.RUSAGE_SELF
-)  # a runtime's idle helpers yield: that is no interruption
+OWN = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
 
 T = TypeVar("T")
 
