@@ -116,7 +116,7 @@ def sample(name: str, record: Record, *, seed: int, trainings: int) -> Iterator[
     task = SimpleNamespace(space=record.space, excess=record.excess, baselines={})
     for spent in range(1, trainings + 1):
         turn = int(mark(str(seed), str(spent - 1)), 16) % 2**31
-        study.sampler = Affordable(task, told, make_sampler(name, turn, trainings), turn)  # type: ignore[arg-type]
+        study.sampler = Affordable(task, told, make_sampler(name, turn, trainings), turn, record.excess)  # type: ignore[arg-type]
         try:
             trial = study.ask()
             arch = record.space.sample(trial.suggest_categorical)

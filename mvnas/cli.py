@@ -92,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         help="passes over the training images for each candidate (2, or as many as 8,000 images make)",
     )
-    search.add_argument("--sampler", default="NSGAIISampler", metavar="NAME", help="a sampler of Optuna (%(default)s)")
+    search.add_argument(
+        "--strategy",
+        default="surrogate",
+        metavar="NAME",
+        help="how candidates are chosen: surrogate, or a sampler of Optuna such as NSGAIISampler (%(default)s)",
+    )
     search.add_argument("--seed", type=int, default=0)
     search.add_argument(
         "--workers", type=_count, default=1, metavar="N", help="candidates to train at a time; they share the cores (1)"
@@ -221,7 +226,7 @@ def _search(args: argparse.Namespace) -> None:
             study=args.study,
             trials=args.trials,
             seconds=args.time,
-            sampler=args.sampler,
+            strategy=args.strategy,
             trainer=trainer,
             show=bar.status,
             stop=stop,

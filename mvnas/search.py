@@ -30,12 +30,13 @@ from mvnas.job import Job, seed_of
 from mvnas.latency import Latency, latency
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
+from mvnas.strategy import Proposal, Surrogate
 from mvnas.study import HEARTBEAT, Setup, Study, key_of, owned, predicted, written
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
 TRIALS = 20
-SAMPLER = "NSGAIISampler"
+STRATEGY = "surrogate"  # all others are samplers of Optuna
 TICK = 0.25  # seconds between two looks at what the user and other drivers do
 STOPPING = "; finishing what runs, Ctrl-C again stops at once"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
@@ -131,6 +132,10 @@ class Task:
         """What workers load."""
         return Images(self.setup.data, self.skip_broken)
 
+    def cost(self, arch: Arch) -> float:
+        """What is minimised beside accuracy, of a network: ms, or mJ."""
+        return price(arch, self.model)[self.setup.objective]
+
     @cached_property
     def baselines(self) -> dict[str, Picks]:
         """Published networks that are points of the space and fit the budget, from small to large."""
@@ -150,29 +155,32 @@ def search(
     study: str = "mvnas.db",
     trials: int | None = None,
     seconds: float | None = None,
-    sampler: str = SAMPLER,
+    strategy: str = STRATEGY,
     trainer: Engine | None = None,
     show: Callable[[Status], None] = lambda status: None,
     stop: Stop | None = None,
 ) -> Study:
     """Run or continue a study until it has `trials` scored or failed candidates, or for `seconds`; either may be None.
 
-    Candidates are trained by `trainer`, or in one process beside this one; as many run at a time as it has slots. With one
+    Candidates are chosen by `strategy`, `surrogate` or a sampler of Optuna, after the published networks that fit.
+
+    They are trained by `trainer`, or in one process beside this one; as many run at a time as it has slots. With one
     slot and one seed a study is the same, trial for trial, however often it was interrupted.
 
     Raises:
-        StudyError: the study began in another way, another process searches it, the sampler is unknown, or the images or the disk are gone.
+        StudyError: the study began in another way, another process searches it, the strategy is unknown, or the images or the disk are gone.
         KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
     total = trials if trials is not None or seconds is not None else TRIALS
-    make_sampler(sampler, 0, total)  # a typo should not wait for the study
+    if strategy != STRATEGY:
+        make_sampler(strategy, 0, total)  # a typo should not wait for the study
     with owned(study):
         record = Study.begin(study, task.setup)
         record.recover()
         runner = trainer or engine("processes", task.images)
         try:
             with written(study):
-                _Run(task, record, runner, sampler, total, seconds, show, stop or Stop()).run()
+                _Run(task, record, runner, strategy, total, seconds, show, stop or Stop()).run()
         finally:
             if trainer is None:
                 runner.close()
@@ -219,7 +227,6 @@ class _Training(NamedTuple):
     """A candidate in training."""
 
     trial: Trial
-    arch: Arch
     costs: Mapping[str, float]
 
 
@@ -231,18 +238,20 @@ class _Run:
         task: Task,
         study: Study,
         trainer: Engine,
-        sampler: str,
+        strategy: str,
         total: int | None,
         seconds: float | None,
         show: Callable[[Status], None],
         stop: Stop,
     ) -> None:
-        self.task, self.study, self.trainer, self.sampler = task, study, trainer, sampler
+        self.task, self.study, self.trainer, self.strategy = task, study, trainer, strategy
         self.total, self.seconds, self.show, self.stop = total, seconds, show, stop
         self.begun = self.beaten = time.monotonic()
         self.before = study.finished
         self.running: dict[int, _Training] = {}
         self.exhausted = False
+        self.infeasible = 0
+        self.surrogate = Surrogate(task.space, task.cost, self.excess)
         self.base = self.status()
 
     def run(self) -> None:
@@ -269,40 +278,60 @@ class _Run:
         asked = self.study.finished + self.study.running
         return not (over or self.exhausted) and (self.total is None or asked < self.total)
 
+    def excess(self, arch: Arch) -> float:
+        """How far a network is over the budget; those that are, are counted."""
+        excess = self.task.excess(arch)
+        self.infeasible += excess > 0
+        return excess
+
     def begin(self) -> None:
         """Ask for a candidate and have it trained."""
-        task, record = self.task, self.study.record
-        turn = self.study.finished + self.study.running
-        seed = int(mark(str(task.setup.seed), str(turn)), 16) % 2**31
-        sampling = Affordable(task, self.study, make_sampler(self.sampler, seed, self.total), seed)
-        record.sampler = sampling
+        task, study = self.task, self.study
         try:
-            trial = record.ask()
-            picks = {name: trial.suggest_categorical(name, values) for name, values in task.space.choices.items()}
+            trial = self.ask(int(mark(str(task.setup.seed), str(study.finished + study.running)), 16) % 2**31)
         except ExhaustedError:
-            self.study.recover(ours=self.running)
+            study.recover(ours=self.running)
             self.exhausted = True
             return
-        if self.study.surplus(trial, self.total):  # of several drivers another was faster
-            record.tell(trial, state=TrialState.FAIL)
+        if study.surplus(trial, self.total):  # of several drivers another was faster
+            study.record.tell(trial, state=TrialState.FAIL)
             return
-        arch = task.space.at(picks)
+        arch = task.space.at(trial.params)
         costs = predicted(arch, task.model, task.setup.costs)
-        name = next((name for name, its in task.baselines.items() if its == picks), "")
+        name = next((name for name, its in task.baselines.items() if its == trial.params), "")
         for key, value in {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "arch": arch.to_json(),
-            "infeasible": sampling.infeasible,
+            "infeasible": self.infeasible,
             **({"name": name} if name else {}),
             **costs,
         }.items():
             trial.set_user_attr(key, value)
+        self.infeasible = 0
         trial.set_constraint("budget", task.excess(arch))
-        self.study.beat([trial.number])
+        study.beat([trial.number])
         job = Job(arch, Schedule(**task.setup.schedule), task.setup.factor, seed_of(arch, task.setup.seed))
-        self.running[trial.number] = _Training(trial, arch, costs)
+        self.running[trial.number] = _Training(trial, costs)
         self.trainer.start(trial.number, job)
+
+    def ask(self, seed: int) -> Trial:
+        """The next candidate: one that was interrupted, a published network, or what the strategy chooses.
+
+        Raises:
+            ExhaustedError: nothing new is left within the budget.
+        """
+        task, study, record = self.task, self.study, self.study.record
+        if self.strategy != STRATEGY:
+            record.sampler = Affordable(task, study, make_sampler(self.strategy, seed, self.total), seed, self.excess)
+        elif not study.trials(TrialState.WAITING):
+            seen = study.seen
+            picks = next((its for its in task.baselines.values() if key_of(its) not in seen), None)
+            proposal = Proposal(picks, 0) if picks else self.surrogate.next(study.told, study.asked, seed)
+            if proposal is None:
+                raise ExhaustedError
+            record.enqueue_trial(dict(proposal.picks))
+        return record.ask({name: CategoricalDistribution(values) for name, values in task.space.choices.items()})
 
     def take(self, event: Event) -> None:
         """Take in what has happened to a candidate; whatever goes wrong in it is its own failure."""
@@ -318,7 +347,7 @@ class _Run:
             raise StudyError(
                 f"a search must have its images and its disk, but {event.reason}; the same command continues it"
             )
-        trial, _, costs = self.running[event.key]
+        trial, costs = self.running[event.key]
         if isinstance(event, Failed):
             trial.set_user_attr("reason", event.reason)
             self.study.record.tell(trial, state=TrialState.FAIL)
@@ -373,7 +402,7 @@ def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
     """
     known = [word for word in optuna.samplers.__all__ if word.endswith("Sampler") and not word.startswith("Base")]
     if name not in known:
-        raise StudyError(unknown("sampler", name, known))
+        raise StudyError(unknown("strategy", name, [STRATEGY, *known]))
     settings: dict[str, Any] = {"seed": seed}
     if name.startswith("NSGA"):
         settings["population_size"] = max(6, min(50, (trials or 100) // 3))
@@ -391,14 +420,13 @@ class Affordable(BaseSampler):
     """Any sampler, led into the budget: a draw that is over it, or not new, walks to a near point that fits.
 
     The published networks that fit come first. The architectures over budget on the way are costed, which takes about a
-    millisecond each, counted in `infeasible`, and never trained.
+    millisecond each, and never trained.
     """
 
-    def __init__(self, task: Task, study: Study, base: BaseSampler, seed: int) -> None:
-        self.task, self.study, self.base = task, study, base
+    def __init__(self, task: Task, study: Study, base: BaseSampler, seed: int, excess: Callable[[Arch], float]) -> None:
+        self.task, self.study, self.base, self.excess = task, study, base, excess
         self.generator = random.Random(seed)
         self.space = {name: CategoricalDistribution(values) for name, values in task.space.choices.items()}
-        self.infeasible = 0
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self.space)
@@ -416,8 +444,7 @@ class Affordable(BaseSampler):
             if key_of(first) not in seen:
                 return dict(first)
         for _ in range(WALKS):
-            picks, excess, over = repair(picks, self.task.space, self.task.excess, self.generator)
-            self.infeasible += over
+            picks, excess, _ = repair(picks, self.task.space, self.excess, self.generator)
             if excess == 0 and key_of(picks) not in seen:
                 return picks
             if not self.space:

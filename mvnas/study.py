@@ -25,6 +25,7 @@ from mvnas.errors import StudyError
 from mvnas.latency import Latency
 from mvnas.ops import State
 from mvnas.score import COSTS, Frontier, Score, objectives
+from mvnas.strategy import Asked, Told
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -177,6 +178,22 @@ class Study:
             if trial.number not in self._keys and trial.params:
                 self._keys[trial.number] = key_of(trial.params)
         return set(self._keys.values())
+
+    @property
+    def told(self) -> list[Told]:
+        """Every finished candidate, as strategies are told of it."""
+        scored = [Told(trial.number, trial.params, 0, trial.values[0]) for trial in self.trials(TrialState.COMPLETE)]
+        failed = [
+            Told(trial.number, trial.params, 0, None)
+            for trial in self.trials(TrialState.FAIL)
+            if "reason" in trial.user_attrs
+        ]
+        return scored + failed
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Every candidate in training, as strategies are told of it."""
+        return [Asked(trial.number, trial.params, 0) for trial in self.trials(TrialState.RUNNING)]
 
     def surplus(self, trial: Trial, total: int | None) -> bool:
         """Whether a trial that was just asked for is one too many, or another driver's already."""

@@ -46,7 +46,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
                for name, verb in verbs.choices.items()}  # fmt: skip
     assert options == {
         "search": {"--budget", "--space", "--data", "--skip-broken", "--device", "--trials", "--time", "--epochs",
-                   "--sampler", "--seed", "--study", "--objective", "--json"},
+                   "--strategy", "--workers", "--limit", "--seed", "--study", "--objective", "--json"},
         "space": {"--budget", "--device", "--json"},
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},
@@ -184,7 +184,7 @@ MISTAKES = [
     (["search", "--budget", "6M-params", "--data", "digit"], "did you mean 'digits'"),
     (["search", "--budget", "6M-params", "--data", "./no/such/folder"], "no/such/folder"),
     (["search", "--budget", "6M-params", "--device", "pixel9"], "unknown device"),
-    (["search", "--budget", "6M-params", "--sampler", "NSGA", "--epochs", "0.01"], "unknown sampler"),
+    (["search", "--budget", "6M-params", "--strategy", "NSGA", "--epochs", "0.01"], "unknown strategy"),
     (["search", "--budget", "6M-params", "--study", "no/such/folder/s.db"], "the folder of a study"),
     (["search", "--budget", "mobilvit_s"], "did you mean 'mobilevit_s'"),
     (["predict", "mobilevit_l"], "did you mean 'mobilevit_"),

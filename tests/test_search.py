@@ -186,7 +186,7 @@ def test_interrupt_puts_the_candidate_back(task: Task, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "NSGAIIISampler"])
 def test_any_sampler_of_optuna_searches(sampler: str, task: Task, tmp_path: Path) -> None:
-    assert len(search(task, study=str(tmp_path / "s.db"), trials=3, sampler=sampler).scores()) == 3
+    assert len(search(task, study=str(tmp_path / "s.db"), trials=3, strategy=sampler).scores()) == 3
 
 
 def test_unknown_sampler_has_a_near_miss() -> None:
