@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
             help=f"latency table: a shipped name or a folder, or some of different precisions with commas ({told})",
         )
 
+    def longer(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--longer", type=_count, default=4, metavar="K", help="times the study's epochs (%(default)s)")
+        to.add_argument("--data", metavar="PATH", help="where the study's images are now")
+
     search = verb(
         "search",
         _search,
@@ -128,6 +132,18 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("--out", default="frontier.png", metavar="FILE", help=".png, .pdf or .svg (%(default)s)")
     device(plot, None)
 
+    rank = verb(
+        "rank", _rank, "train a sample of a study's candidates longer, and tell how far its scores may be trusted"
+    )
+    rank.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
+    rank.add_argument("--candidates", type=_count, metavar="N", help="how many, the frontier among them (12)")
+    longer(rank)
+
+    verify = verb("verify", _verify, "train a study's frontier longer, export it, and time it where its runtime runs")
+    verify.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
+    longer(verify)
+    device(verify, None)
+
     export = verb("export", _export, "write a network for its runtime, and check that it computes the same")
     export.add_argument("network", nargs="?", default=STUDY, metavar="STUDY|NETWORK")
     export.add_argument("--pick", metavar="knee|best|fastest|ID", help="which candidate of a study (knee)")
@@ -194,7 +210,7 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.budget import show
     from mvnas.engines import engine
     from mvnas.plot import plot
-    from mvnas.report import frontier_table, summary_json, worst_cost, write_csv
+    from mvnas.report import frontier_table, rank_line, summary_json, worst_cost, write_csv
     from mvnas.search import Stop, Task, search
 
     task = Task.prepare(
@@ -250,6 +266,7 @@ def _search(args: argparse.Namespace) -> None:
     print(
         f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{show(args.objective, worst)})"
     )
+    print(rank_line(study) or f"how far short scores may be trusted was not tried: mvnas rank {study.place}")
     print(f"wrote {table} and {picture}")
     print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
     if stop.asked:
@@ -308,13 +325,52 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _front(args: argparse.Namespace) -> None:
-    from mvnas.report import frontier_table, summary_json, write_csv
+    from mvnas.report import frontier_table, rank_line, summary_json, write_csv
 
     study = _study(args)
     study.pick("knee")
     if args.csv:
         write_csv(study.frontier().scores, Path(args.csv))
-    print(json.dumps(summary_json(study), indent=2) if args.json else frontier_table(study))
+    if args.json:
+        print(json.dumps(summary_json(study), indent=2))
+        return
+    print(frontier_table(study))
+    if trust := rank_line(study):
+        print(f"\n{trust}")
+
+
+def _rank(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from mvnas.rank import rank
+    from mvnas.report import rank_told
+    from mvnas.retrain import images
+    from mvnas.study import Study
+
+    study = Study.load(args.study)
+    with _Bar(args.json) as bar:
+        found = rank(study, images(study, args.data), candidates=args.candidates, longer=args.longer, progress=bar.step)
+    print(json.dumps(asdict(found), indent=2) if args.json else rank_told(found, study.setup.schedule["epochs"]))
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from mvnas.report import verified_json, verified_told
+    from mvnas.retrain import images
+    from mvnas.study import Study
+    from mvnas.verify import folder, verify
+
+    study = Study.load(args.study)
+    tables = _tables(args.device or study.setup.device)
+    with _Bar(args.json) as bar:
+        found = verify(study, tables, images(study, args.data), longer=args.longer, progress=bar.step)
+    for told in found.cautions:
+        print(f"mvnas: caution: {told}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(verified_json(found), indent=2))
+        return
+    print(verified_told(found))
+    if any(row.file for row in found.rows):
+        print(f"wrote {folder(study)}")
 
 
 def _plot(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from hashlib import sha256
 from itertools import chain
 from math import inf
 from pathlib import Path
-from shutil import rmtree
+from shutil import copyfile, rmtree
 from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -162,11 +162,17 @@ def measure_networks(
     runtime: Runtime,
     *,
     folder: Path,
+    files: Mapping[Arch, Path] | None = None,
     protocol: Protocol = Protocol(),
     progress: Progress = lambda what, done, total: None,
 ) -> dict[Arch, tuple[Timing, ...]]:
-    """Passes of whole networks alone, kept in `folder` as in a table: to judge a model by."""
+    """Passes of whole networks alone, kept in `folder` as in a table: to judge a model by.
+
+    A network in `files` is timed by its file there, others by one that is made with arbitrary weights.
+    """
     with _sitting(runtime, protocol, folder, progress) as session:
+        for arch, path in (files or {}).items():
+            copyfile(path, session.files.network(arch))
         session.time_networks(archs)
     return read_passes(folder)
 

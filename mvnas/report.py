@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from itertools import chain, pairwise
 from math import isnan
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvnas.arch import Arch, kind_of
 from mvnas.budget import UNITS, Budget, price, show
@@ -19,10 +20,14 @@ from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
 from mvnas.holdout import Quality
 from mvnas.latency import Latency
+from mvnas.rank import ENOUGH, Agreement, Ranking, ranking
 from mvnas.score import COSTS, Score
 from mvnas.space import Space
 from mvnas.study import Study
 from mvnas.table import Table
+
+if TYPE_CHECKING:
+    from mvnas.verify import Verification
 
 SAMPLES = 2000
 SLOW = 0.1  # share of a table's timings that may be made on a machine slower than in its best tenth
@@ -133,10 +138,111 @@ def frontier_table(study: Study) -> str:
     return text_table(rows)
 
 
+def rank_line(study: Study) -> str | None:
+    """How far a study's short scores may be trusted, in one line; None where nothing was trained longer."""
+    found = ranking(study)
+    return _rank_line(found) if found else None
+
+
+def _rank_line(found: Ranking) -> str:
+    return (
+        f"short scores rank like {found.longest}x longer ones: {_tau(found.overall)}"
+        if found.overall
+        else f"too few candidates were trained {found.longest}x longer to compare orders"
+    )
+
+
+def _tau(found: Agreement) -> str:
+    return f"tau {found.tau:.2f} ({found.tau_low:.2f} .. {found.tau_high:.2f}), {found.candidates} candidates"
+
+
+def rank_told(found: Ranking, epochs: float) -> str:
+    """A ranking as text; `epochs` are those of the study."""
+    rows = [("trained", "epochs", "candidates", "tau", "95 % interval", "rho", "95 % interval")]
+    compared = {"scores of the study": (1, found.overall), "of its frontier": (1, found.frontier)}
+    compared |= {f"{times}x{' again' * (times == 1)}": (times, row) for times, row in found.lengths.items()}
+    for name, (times, row) in compared.items():
+        cells = ("too few", "", "", "", "") if row is None else (
+            str(row.candidates),
+            f"{row.tau:.2f}",
+            f"{row.tau_low:.2f} .. {row.tau_high:.2f}",
+            f"{row.rho:.2f}",
+            f"{row.rho_low:.2f} .. {row.rho_high:.2f}",
+        )  # fmt: skip
+        rows.append((name, f"{times * epochs:g}", *cells))
+    enough = "none that was tried" if found.enough is None else f"{found.enough}x, {found.enough * epochs:g} epochs"
+    lines = [
+        f"orders compared with that after {found.longest}x, {found.longest * epochs:g} epochs:\n",
+        text_table(rows),
+        f"\n{_rank_line(found)}",
+        f"least training that orders three pairs in four like the longest (interval of tau above {ENOUGH}): {enough}",
+    ]
+    return "\n".join(lines + [f"trainings that failed: {found.failed}"] * bool(found.failed))
+
+
+def verified_json(found: Verification) -> dict[str, Any]:
+    """A verified frontier as plain data."""
+    return {
+        "longer": found.longer,
+        "measured": len(found.measured),
+        "interval_coverage": found.coverage,
+        "share_within_budget": found.kept,
+        "tau": found.tau,
+        "cautions": list(found.cautions),
+        "frontier": [
+            score_row(row.score)
+            | {
+                "accuracy_longer": row.accuracy,
+                "accuracy_px": row.pixels,
+                "measured_ms": row.measured_ms,
+                "inside_interval": row.inside,
+                "excess": row.excess,
+                "file": row.file and str(row.file),
+                "told": row.told,
+            }
+            for row in found.rows
+        ],
+    }
+
+
+def verified_told(found: Verification) -> str:
+    """A verified frontier as text: predicted and measured latency, short and longer accuracy, then what that comes to."""
+    rows = [("network", "predicted ms", "90 % interval", "measured ms", "inside", "in budget", "accuracy", f"{found.longer}x",
+             "judged at", "deployed at")]  # fmt: skip
+    for row in found.rows:
+        score = row.score
+        rows.append((
+            score.label,
+            f"{score.latency_ms:.2f}",
+            f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
+            "" if row.measured_ms is None else f"{row.measured_ms:.2f}",
+            _answer(row.inside),
+            _answer(None if row.excess is None else row.excess == 0),
+            f"{score.accuracy:.1%}",
+            "" if row.accuracy is None else f"{row.accuracy:.1%}",
+            f"{row.pixels} px",
+            f"{score.arch.resolution} px",
+        ))  # fmt: skip
+    lines = [text_table(rows), "", *(f"{row.score.label}: {row.told}" for row in found.rows), ""]
+    count = len(found.measured)
+    if found.coverage is None or found.kept is None:
+        return "\n".join([*lines, "latency is predicted only: none of these networks was timed"])
+    lines.append(f"measured within the 90 % interval: {found.coverage:.0%} of {count}")
+    lines.append(f"within the budget as measured: {found.kept:.0%} of {count}")
+    if found.tau is not None:
+        lines.append(f"Kendall's tau of predicted and measured latency: {found.tau:.2f}")
+    return "\n".join(lines)
+
+
+def _answer(held: bool | None) -> str:
+    return "" if held is None else "yes" if held else "no"
+
+
 def summary_json(study: Study) -> dict[str, Any]:
     """The Pareto set and what it came from, as plain data."""
     frontier, setup = study.frontier(), study.setup
     worst = worst_cost(study)
+    ranked = ranking(study)
     return {
         "study": study.place,
         "budget": setup.budget,
@@ -150,6 +256,7 @@ def summary_json(study: Study) -> dict[str, Any]:
         "hypervolume": frontier.hypervolume(worst=worst),
         "hypervolume_worst": worst,
         "knee": frontier.pick("knee").number,
+        "rank": ranked and asdict(ranked),
         "frontier": [score_row(score) for score in frontier.scores],
     }
 

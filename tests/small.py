@@ -27,6 +27,8 @@ stages:
 """
 
 SHORT = Schedule(epochs=0.1)
+ONCE = Protocol(op_openings=1, op_runs=1, op_seconds=0, op_patience=0, network_runs=1, network_seconds=0, network_patience=0,
+                passes=2)  # fmt: skip
 
 
 def make_space(folder: Path) -> Path:
@@ -37,8 +39,7 @@ def make_space(folder: Path) -> Path:
 
 def make_table(folder: Path, space: Path) -> Path:
     """A table of `space` on the arithmetic backend: every one of its kernels, and networks to calibrate on."""
-    short = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=2)
-    measure(Space.load(space), backend("roofline"), folder=folder, ops=1000, networks=12, protocol=short)
+    measure(Space.load(space), backend("roofline"), folder=folder, ops=1000, networks=12, protocol=ONCE)
     return folder
 
 

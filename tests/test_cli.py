@@ -51,6 +51,8 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},
         "plot": {"--out", "--device"},
+        "rank": {"--candidates", "--longer", "--data", "--json"},
+        "verify": {"--longer", "--data", "--device", "--json"},
         "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
                     "--minutes", "--precision", "--setting", "--energy", "--seed", "--import", "--json"},

@@ -24,7 +24,7 @@ LAYERS = {
     1: "arch blocks score space table",
     2: "budget holdout latency nn pareto pretrained regression rungs surrogate transfer",
     3: "backends datasets energy training",
-    4: "clock engines export imported job measure network plot report search strategy study",
+    4: "clock engines export imported job measure network plot rank report retrain search strategy study verify",
     5: "cli",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
