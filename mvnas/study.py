@@ -7,9 +7,10 @@ import os
 import socket
 import sqlite3
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mvnas.arch import FLOAT, Arch
+from mvnas.arch import FLOAT, Arch, kind_of
 from mvnas.errors import StudyError
 from mvnas.latency import Latency
 from mvnas.ops import State
@@ -129,6 +130,7 @@ class Study:
             study.setup.check(setup, place)
         else:
             record.set_user_attr("setup", asdict(setup))
+            _name(record, ("accuracy", COSTS[setup.objective][0]))
         return study
 
     @property
@@ -353,6 +355,40 @@ def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, flo
         estimate = (model.energy if cost == "energy" else model).predict(arch)
         found |= dict(zip(COSTS[cost], (estimate.ms, estimate.low_ms, estimate.high_ms), strict=True))
     return found
+
+
+def _name(record: optuna.Study, values: Sequence[str]) -> None:
+    """Name the values of trials, as Optuna's own tools show them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        record.set_metric_names(list(values))
+
+
+def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
+    """What Optuna's own tools show of a candidate: its network in a line, its sizes, and the costs that `predicted` gave.
+
+    >>> from mvnas.space import Space
+    >>> describe(Space.load("mobilevit_xxs").arch(), {})["network"][:96]
+    '256 px: stem 16, inverted_residual 16 expand 2, inverted_residual 24 stride 2 expand 2, 2x invert'
+    """
+    runs = [(part, len(list(same))) for part, same in groupby(map(_told, arch.blocks))]
+    return {
+        "network": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
+        "precision": arch.precision,
+        "params": arch.params,
+        "macs": arch.macs,
+        "memory_bytes": arch.memory_bytes,
+        **costs,
+    }
+
+
+def _told(part: Any) -> str:
+    """A block in words: its first field, and the others where they are not their default."""
+    first, *rest = fields(part)
+    others = [
+        f"{field.name} {getattr(part, field.name)}" for field in rest if getattr(part, field.name) != field.default
+    ]
+    return " ".join([kind_of(part), str(getattr(part, first.name)), *others])
 
 
 def _storage(place: str) -> RDBStorage:
