@@ -57,6 +57,7 @@ def variants(epochs: float, long: float) -> dict[str, Variant]:
         "no average": Variant(replace(base, ema=0.0)),
         "lr 1e-3": Variant(replace(base, lr=1e-3)),
         "lr 4e-3": Variant(replace(base, lr=4e-3)),
+        "batch 16": Variant(replace(base, batch=16)),
     }
 
 

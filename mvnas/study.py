@@ -365,15 +365,15 @@ def _name(record: optuna.Study, values: Sequence[str]) -> None:
 
 
 def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
-    """What Optuna's own tools show of a candidate: its network in a line, its sizes, and the costs that `predicted` gave.
+    """What Optuna's own tools show of a candidate: its blocks in a line, its sizes, and the costs that `predicted` gave.
 
     >>> from mvnas.space import Space
-    >>> describe(Space.load("mobilevit_xxs").arch(), {})["network"][:96]
+    >>> describe(Space.load("mobilevit_xxs").arch(), {})["architecture"][:96]
     '256 px: stem 16, inverted_residual 16 expand 2, inverted_residual 24 stride 2 expand 2, 2x invert'
     """
     runs = [(part, len(list(same))) for part, same in groupby(map(_told, arch.blocks))]
     return {
-        "network": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
+        "architecture": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
         "precision": arch.precision,
         "params": arch.params,
         "macs": arch.macs,

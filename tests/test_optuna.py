@@ -30,7 +30,7 @@ def test_optuna_reads_a_study(tmp_path: Path) -> None:
 def test_a_candidate_is_described_in_a_line_and_by_its_costs() -> None:
     arch = Space.load("mobilevit_xxs").arch()
     told = describe(arch, {"latency_ms": 3.5})
-    assert told["network"].startswith("256 px: stem 16, inverted_residual 16 expand 2, ")
-    assert "2x inverted_residual 24 expand 2, " in told["network"] and told["network"].endswith(", head 320")
+    assert told["architecture"].startswith("256 px: stem 16, inverted_residual 16 expand 2, ")
+    assert "2x inverted_residual 24 expand 2, " in told["architecture"] and told["architecture"].endswith(", head 320")
     assert (told["params"], told["macs"], told["memory_bytes"]) == (arch.params, arch.macs, arch.memory_bytes)
     assert (told["precision"], told["latency_ms"]) == ("float32", 3.5)
