@@ -1,10 +1,13 @@
 """Which short training orders architectures most like a long one, for the seconds that it takes.
 
     OMP_NUM_THREADS=1 python benchmarks/proxy.py [--data ../shared/data/imagenette128] [--factor 0.125] [--images 2400]
+    python benchmarks/proxy.py --recorded benchmarks/data/trained.csv
 
 A fixed sample of MobileViTs of at most 6 million parameters is trained by each schedule and by a long one, from other seeds. Every
 training is a row of benchmarks/proxy/NAME.csv; a run makes those that are missing, one architecture after the other, for --minutes
 at most, and tells of the architectures that are complete. Seconds are of the processor, so that neighbours count less.
+
+With --recorded, nothing is trained: the rungs of what benchmarks/record_trainings.py recorded are compared with the last.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import csv
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -121,6 +124,23 @@ def told(agreement: Agreement | None) -> str:
     return "" if agreement is None else f"{agreement.tau:.2f} ({agreement.tau_low:.2f} .. {agreement.tau_high:.2f})"
 
 
+def tell_recorded(file: Path) -> None:
+    """Print how the rungs of recorded trainings order their networks."""
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    rungs = {name: [float(row[name]) for row in rows] for name in rows[0] if name.startswith("accuracy")}
+    *shorter, last = rungs
+    print(f"{len(rows)} networks of {file}\n")
+    print("| rung | accuracy | tau to the last (95 %) |\n|---|---|---|")
+    for name, accuracies in rungs.items():
+        agreement = Agreement.of(accuracies, rungs[last]) if name in shorter else None
+        print(f"| {name} | {spread(accuracies)} | {told(agreement)} |")
+
+
+def spread(accuracies: Sequence[float]) -> str:
+    return f"{fmean(accuracies):.1%} ({min(accuracies):.1%} .. {max(accuracies):.1%})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits")
@@ -130,7 +150,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=2.0, help="of a short training")
     parser.add_argument("--long", type=float, default=10.0, help="epochs of the long one")
     parser.add_argument("--minutes", type=float, default=10**6, help="start no training after this long")
+    parser.add_argument("--recorded", type=Path, metavar="CSV")
     args = parser.parse_args()
+    if args.recorded:
+        tell_recorded(args.recorded)
+        return
     if args.data != "digits" and not Path(args.data).exists():
         sys.exit(f"{args.data} is not here; give the folder of the images, or use digits")
     data = load(args.data)
@@ -163,9 +187,8 @@ def main() -> None:
         accuracies, seconds = zip(*(known[key(arch, name)] for arch in done), strict=True)
         found = None if name == "long" else Agreement.of(accuracies, long)
         worth = f"{found.tau / fmean(seconds):.3f}" if found else ""
-        spread = f"{fmean(accuracies):.1%} ({min(accuracies):.1%} .. {max(accuracies):.1%})"
         print(
-            f"| {name}, {variant.schedule.epochs:g} epochs | {spread} | {fmean(seconds):.1f} | {told(found)} | {worth} |"
+            f"| {name}, {variant.schedule.epochs:g} epochs | {spread(accuracies)} | {fmean(seconds):.1f} | {told(found)} | {worth} |"
         )
 
 

@@ -17,10 +17,9 @@ from mvnas.study import Study
 
 CANDIDATES, LONGER = 12, 4  # what is trained where the user says nothing: so many, so many times longer
 FEWEST = 5  # candidates whose order is worth a figure
-ENOUGH = (
-    0.5  # tau that a training length must reach with its interval's lower end: three pairs in four in the same order
-)
+ENOUGH = 0.5  # what the lower end of tau's interval must reach: three pairs in four in the same order
 CONFIDENCE, RESAMPLES = 0.95, 999
+PAIRS = 10**6  # of candidates compared at once, which bounds memory
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -73,7 +72,7 @@ def _estimate(
     def statistic(a: Array, b: Array, axis: int) -> Array:
         return measure(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1))
 
-    low, high = bootstrap((one, other), statistic, paired=True, n_resamples=RESAMPLES, batch=100,
+    low, high = bootstrap((one, other), statistic, paired=True, n_resamples=RESAMPLES, batch=max(1, PAIRS // len(one) ** 2),
                           confidence_level=CONFIDENCE, method="percentile", rng=0).confidence_interval  # fmt: skip
     return float(measure(np.array(one), np.array(other))), float(low), float(high)
 
