@@ -345,10 +345,10 @@ def _rank(args: argparse.Namespace) -> None:
     from mvnas.rank import rank
     from mvnas.report import rank_told
     from mvnas.retrain import images
-    from mvnas.study import Study
+    from mvnas.study import Study, owned
 
     study = Study.load(args.study)
-    with _Bar(args.json) as bar:
+    with owned(study.place), _Bar(args.json) as bar:
         found = rank(study, images(study, args.data), candidates=args.candidates, longer=args.longer, progress=bar.step)
     print(json.dumps(asdict(found), indent=2) if args.json else rank_told(found, study.setup.schedule["epochs"]))
 
@@ -356,12 +356,12 @@ def _rank(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> None:
     from mvnas.report import verified_json, verified_told
     from mvnas.retrain import images
-    from mvnas.study import Study
+    from mvnas.study import Study, owned
     from mvnas.verify import folder, verify
 
     study = Study.load(args.study)
     tables = _tables(args.device or study.setup.device)
-    with _Bar(args.json) as bar:
+    with owned(study.place), _Bar(args.json) as bar:
         found = verify(study, tables, images(study, args.data), longer=args.longer, progress=bar.step)
     for told in found.cautions:
         print(f"mvnas: caution: {told}", file=sys.stderr)

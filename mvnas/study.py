@@ -368,8 +368,8 @@ def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
     """What Optuna's own tools show of a candidate: its blocks in a line, its sizes, and the costs that `predicted` gave.
 
     >>> from mvnas.space import Space
-    >>> describe(Space.load("mobilevit_xxs").arch(), {})["architecture"][:96]
-    '256 px: stem 16, inverted_residual 16 expand 2, inverted_residual 24 stride 2 expand 2, 2x invert'
+    >>> describe(Space.load("mobilevit_xxs").arch(), {})["architecture"][:70]
+    '256 px: stem 16, inverted_residual 16 expand 2, inverted_residual 24 s'
     """
     runs = [(part, len(list(same))) for part, same in groupby(map(_told, arch.blocks))]
     return {

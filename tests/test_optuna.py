@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
-from small import make_space, make_table, make_task
+from small import make_space, make_table, make_task, search
 
-from mvnas.search import search
 from mvnas.space import Space
 from mvnas.study import describe
 

@@ -10,13 +10,12 @@ from shutil import copytree
 import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
-from small import SHORT, make_space, make_table, make_task, write_images
+from small import SHORT, make_space, make_table, make_task, search, write_images
 
 from mvnas.cli import main
 from mvnas.errors import StudyError
 from mvnas.rank import CANDIDATES, Agreement, lengths, rank, ranking, sample
 from mvnas.retrain import KEY, Retrained, images, retrained, weights
-from mvnas.search import search
 from mvnas.study import Study
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import ONCE, make_space, make_table, make_task, write_images
+from small import ONCE, make_space, make_table, make_task, search, write_images
 
 from mvnas.backends import backend
 from mvnas.cli import main
@@ -19,7 +19,6 @@ from mvnas.export import load as load_weights
 from mvnas.measure import measure
 from mvnas.nn import example
 from mvnas.retrain import images, retrained, weights
-from mvnas.search import search
 from mvnas.space import Space
 from mvnas.study import Study
 from mvnas.table import Table
