@@ -1,11 +1,11 @@
 """Which short training orders architectures most like a long one, for the seconds that it takes.
 
     OMP_NUM_THREADS=1 python benchmarks/proxy.py [--data ../shared/data/imagenette128] [--factor 0.125] [--images 2400]
-    python benchmarks/proxy.py --recorded benchmarks/data/trained.csv
+    python benchmarks/proxy.py --recorded benchmarks/proxy/rungs.csv
 
 A fixed sample of MobileViTs of at most 6 million parameters is trained by each schedule and by a long one, from other seeds. Every
 training is a row of benchmarks/proxy/NAME.csv; a run makes those that are missing, one architecture after the other, for --minutes
-at most, and tells of the architectures that are complete. Seconds are of the processor, so that neighbours count less.
+at most, and tells of what there is. Seconds are of the processor, so that neighbours count less.
 
 With --recorded, nothing is trained: the rungs of what benchmarks/record_trainings.py recorded are compared with the last.
 """
@@ -177,19 +177,19 @@ def main() -> None:
             figures = (f"{accuracy:.6g}", f"{seconds:.4g}")
             append(file, COLUMNS, dict(zip(COLUMNS, (*key(arch, name), *figures), strict=True)))
             print(f"{place}/{len(archs)} {name}: {accuracy:.1%} in {seconds:.1f} s", file=sys.stderr, flush=True)
-    done = [arch for arch in archs if all(key(arch, name) in known for name in schedules)]
+    print(f"{args.data}: {images} + {len(data.val.labels)} images, {factor:g} of the deployed size\n")
     print(
-        f"{len(done)} networks, {args.data}: {images} + {len(data.val.labels)} images, {factor:g} of the deployed size\n"
+        "| schedule | networks | accuracy | seconds | tau to the long one (95 %) | tau a second |\n|---|---|---|---|---|---|"
     )
-    print("| schedule | accuracy | seconds | tau to the long one (95 %) | tau a second |\n|---|---|---|---|---|")
-    long = [known[key(arch, "long")][0] for arch in done]
     for name, variant in schedules.items():
+        done = [arch for arch in archs if key(arch, name) in known and key(arch, "long") in known]
+        if not done:
+            continue
         accuracies, seconds = zip(*(known[key(arch, name)] for arch in done), strict=True)
-        found = None if name == "long" else Agreement.of(accuracies, long)
+        found = None if name == "long" else Agreement.of(accuracies, [known[key(arch, "long")][0] for arch in done])
         worth = f"{found.tau / fmean(seconds):.3f}" if found else ""
-        print(
-            f"| {name}, {variant.schedule.epochs:g} epochs | {spread(accuracies)} | {fmean(seconds):.1f} | {told(found)} | {worth} |"
-        )
+        print(f"| {name}, {variant.schedule.epochs:g} epochs | {len(done)} | {spread(accuracies)} | {fmean(seconds):.1f} "
+              f"| {told(found)} | {worth} |")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from mvnas.score import Score
 from mvnas.study import Study
 
 CANDIDATES, LONGER = 12, 4  # what is trained where the user says nothing: so many, so many times longer
-FEWEST = 5  # candidates whose order is worth a figure
+FEWEST = (
+    8  # candidates whose order is worth a figure: fewer may agree wholly by luck, and their intervals would not show it
+)
 ENOUGH = 0.5  # what the lower end of tau's interval must reach: three pairs in four in the same order
 CONFIDENCE, RESAMPLES = 0.95, 999
 PAIRS = 10**6  # of candidates compared at once, which bounds memory
