@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     def longer(to: argparse.ArgumentParser) -> None:
         to.add_argument("--longer", type=_count, default=4, metavar="K", help="times the study's epochs (%(default)s)")
         to.add_argument("--data", metavar="PATH", help="where the study's images are now")
+        to.add_argument(
+            "--skip-broken", action="store_true", help="leave out images that do not decode, as the search did"
+        )
 
     search = verb(
         "search",
@@ -349,7 +352,8 @@ def _rank(args: argparse.Namespace) -> None:
 
     study = Study.load(args.study)
     with owned(study.place), _Bar(args.json) as bar:
-        found = rank(study, images(study, args.data), candidates=args.candidates, longer=args.longer, progress=bar.step)
+        data = images(study, args.data, skip_broken=args.skip_broken)
+        found = rank(study, data, candidates=args.candidates, longer=args.longer, progress=bar.step)
     print(json.dumps(asdict(found), indent=2) if args.json else rank_told(found, study.setup.schedule["epochs"]))
 
 
@@ -362,7 +366,8 @@ def _verify(args: argparse.Namespace) -> None:
     study = Study.load(args.study)
     tables = _tables(args.device or study.setup.device)
     with owned(study.place), _Bar(args.json) as bar:
-        found = verify(study, tables, images(study, args.data), longer=args.longer, progress=bar.step)
+        data = images(study, args.data, skip_broken=args.skip_broken)
+        found = verify(study, tables, data, longer=args.longer, progress=bar.step)
     for told in found.cautions:
         print(f"mvnas: caution: {told}", file=sys.stderr)
     if args.json:

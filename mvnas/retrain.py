@@ -42,15 +42,15 @@ def weights(study: Study, number: int, times: int) -> Path:
     return study.weights(number).parent.with_suffix(".longer") / f"{number}x{times}.safetensors"
 
 
-def images(study: Study, place: str | None = None) -> Data:
-    """The images of a study, at `place` if they have moved since.
+def images(study: Study, place: str | None = None, *, skip_broken: bool = False) -> Data:
+    """The images of a study, at `place` if they have moved since, without broken ones if it was searched so.
 
     Raises:
         DataError: there are none.
         StudyError: they are others.
     """
     source = place or study.setup.data
-    data = load(source)
+    data = load(source, skip_broken=skip_broken)
     if data.fingerprint != study.setup.marks["data"]:
         raise StudyError(
             f"the images must be those that {study.place} was searched with, but {source} holds others; give theirs with --data"
