@@ -95,7 +95,7 @@ def one_scale() -> Iterator[None]:
 def trained(arch: Arch, variant: Variant, data: Data, factor: float, turn: int) -> tuple[float, float]:
     """Accuracy after a training, and the seconds of the processor that it took, judging included."""
     data = replace(data, train=part(data.train, round(variant.share * len(data.train.labels))))
-    job = Job(arch, variant.schedule, factor, seed_of(arch, 0, turn=turn))
+    job = Job(arch, variant.schedule, factor, seed_of(arch, turn))
     begun = time.process_time()
     if variant.scales:
         return train(job, data, device="cpu").accuracy, time.process_time() - begun

@@ -75,7 +75,7 @@ def retrain(study: Study, score: Score, times: int, data: Data, *, keep: bool = 
     setup = study.setup
     schedule = Schedule(**setup.schedule)
     schedule = replace(schedule, epochs=times * schedule.epochs)
-    job = Job(score.arch, schedule, setup.factor, seed_of(score.arch, setup.seed, turn=-times))
+    job = Job(score.arch, schedule, setup.factor, seed_of(score.arch, setup.seed + times))
     try:
         trained = train(job, data)
     except MvnasError as error:
