@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--seed", type=int, default=0)
     search.add_argument(
+        "--verify",
+        action="store_true",
+        help="then train the frontier longer, export it and time it, as `mvnas verify` does",
+    )
+    search.add_argument(
         "--workers", type=_count, default=1, metavar="N", help="candidates to train at a time; they share the cores (1)"
     )
     search.add_argument(
@@ -213,7 +218,8 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.budget import show
     from mvnas.engines import engine
     from mvnas.plot import plot
-    from mvnas.report import frontier_table, rank_line, summary_json, worst_cost, write_csv
+    from mvnas.rank import LONGER
+    from mvnas.report import frontier_table, rank_line, summary_json, verified_json, worst_cost, write_csv
     from mvnas.search import Stop, Task, search
 
     task = Task.prepare(
@@ -261,7 +267,8 @@ def _search(args: argparse.Namespace) -> None:
     write_csv(study.frontier().scores, table)
     plot(study, picture)
     if args.json:
-        print(json.dumps(summary_json(study), indent=2))
+        verified = {"verified": verified_json(_verified(study, args, LONGER))} if args.verify else {}
+        print(json.dumps(summary_json(study) | verified, indent=2))
         return
     worst, knee = worst_cost(study), study.frontier().pick("knee")
     print(f"\n{frontier_table(study)}\n")
@@ -274,6 +281,9 @@ def _search(args: argparse.Namespace) -> None:
     print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
     if stop.asked:
         raise KeyboardInterrupt
+    if args.verify:
+        print()
+        _verified(study, args, LONGER)
 
 
 def _space(args: argparse.Namespace) -> None:
@@ -358,24 +368,33 @@ def _rank(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from mvnas.report import verified_json, verified_told
-    from mvnas.retrain import images
-    from mvnas.study import Study, owned
-    from mvnas.verify import folder, verify
+    from mvnas.report import verified_json
+    from mvnas.study import Study
 
-    study = Study.load(args.study)
-    tables = _tables(args.device or study.setup.device)
-    with owned(study.place), _Bar(args.json) as bar:
-        data = images(study, args.data, skip_broken=args.skip_broken)
-        found = verify(study, tables, data, longer=args.longer, progress=bar.step)
-    for told in found.cautions:
-        print(f"mvnas: caution: {told}", file=sys.stderr)
+    found = _verified(Study.load(args.study), args, args.longer)
     if args.json:
         print(json.dumps(verified_json(found), indent=2))
-        return
-    print(verified_told(found))
-    if any(row.file for row in found.rows):
-        print(f"wrote {folder(study)}")
+
+
+def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
+    """The verified frontier of a study, told unless plain data is asked for."""
+    from mvnas.report import verified_told
+    from mvnas.retrain import images
+    from mvnas.study import owned
+    from mvnas.verify import folder, verify
+
+    tables = _tables(args.device or study.setup.device)
+    with owned(study.place), _Bar(args.json) as bar:
+        found = verify(
+            study, tables, images(study, args.data, skip_broken=args.skip_broken), longer=longer, progress=bar.step
+        )
+    for told in found.cautions:
+        print(f"mvnas: caution: {told}", file=sys.stderr)
+    if not args.json:
+        print(verified_told(found))
+        if any(row.file for row in found.rows):
+            print(f"wrote {folder(study)}")
+    return found
 
 
 def _plot(args: argparse.Namespace) -> None:

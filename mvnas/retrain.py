@@ -9,7 +9,7 @@ from pathlib import Path
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError
 from mvnas.score import Score
-from mvnas.study import Study
+from mvnas.study import Study, save_whole
 
 KEY = "retrained"  # an attribute of the study for each training: retrained TRIAL xTIMES
 
@@ -63,8 +63,6 @@ def retrain(study: Study, score: Score, times: int, data: Data, *, keep: bool = 
 
     With `keep` its weights are kept too, beside the study. A training that fails is noted as such.
     """
-    from safetensors.torch import save_file
-
     from mvnas.job import Job, seed_of, train
     from mvnas.training import Schedule
 
@@ -83,7 +81,5 @@ def retrain(study: Study, score: Score, times: int, data: Data, *, keep: bool = 
     else:
         row = Retrained(score.number, times, trained.accuracy, trained.seconds)
         if keep:
-            path.parent.mkdir(exist_ok=True)
-            save_file(trained.state, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            save_whole(trained.state, path)
     study.record.set_user_attr(f"{KEY} {score.number} x{times}", vars(row))

@@ -31,7 +31,7 @@ from mvnas.latency import Latency, latency
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
 from mvnas.strategy import Proposal, Surrogate
-from mvnas.study import HEARTBEAT, Setup, Study, key_of, owned, predicted, written
+from mvnas.study import HEARTBEAT, Setup, Study, describe, key_of, owned, predicted, written
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
@@ -305,7 +305,7 @@ class _Run:
             "arch": arch.to_json(),
             "infeasible": self.infeasible,
             **({"name": name} if name else {}),
-            **costs,
+            **describe(arch, costs),
         }.items():
             trial.set_user_attr(key, value)
         self.infeasible = 0

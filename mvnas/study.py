@@ -295,13 +295,8 @@ class Study:
         return "://" in self.place
 
     def save_weights(self, number: int, state: State) -> None:
-        """Keep a candidate's weights, whole or not at all."""
-        from safetensors.torch import save_file
-
-        path = self.weights(number)
-        path.parent.mkdir(exist_ok=True)
-        save_file(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        """Keep a candidate's weights."""
+        save_whole(state, self.weights(number))
 
     def keep_weights(self) -> None:
         """Remove the weights of candidates that are no longer on the frontier."""
@@ -336,6 +331,15 @@ def owned(place: str) -> Iterator[None]:
         finally:
             if path.exists() and path.stat().st_size == 0:  # nothing has begun
                 path.unlink()
+
+
+def save_whole(state: State, path: Path) -> None:
+    """Write weights to a file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(exist_ok=True)
+    save_file(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
 
 
 def key_of(picks: Mapping[str, Any]) -> Key:
