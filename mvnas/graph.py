@@ -132,8 +132,8 @@ class Graph:
             if node.inputs:
                 ends[node.block] = values[-1]
         graph, index = self._indexed([ends[block] for block in sorted(ends)])
-        pairs = zip(self.nodes, values, strict=True)
-        made = [(graph.nodes[index[value]], node) for node, value in pairs if node.params]
+        places = {value: i for i, value in reversed(list(enumerate(values)))}  # of the node that made each value
+        made = [(graph.nodes[index[value]], self.nodes[i]) for value, i in places.items() if self.nodes[i].params]
         return graph, {new.name: old.name for new, old in made if new.params}
 
     def __getitem__(self, name: str) -> Node:
@@ -213,7 +213,7 @@ Kernel = tuple[Op, tuple[Shape, ...]]  # a deployed op on shapes: what a latency
 
 @dataclass(eq=False)
 class Summary:
-    """Costs of one block on one input shape, without the nodes: equal to those of its graph, found much faster.
+    """Costs of one deployed block on one input shape, without the nodes: equal to those of its graph, found much faster.
 
     `steps` are what the block does in order; memory is looked at when it is asked for, which most searches do not.
     """
@@ -303,13 +303,12 @@ def _step(op: Op, shapes: tuple[Shape, ...]) -> Step:
         return Step(inner.params, inner.macs, None, inner, tuple(range(len(shapes))), FLOAT_BYTES * prod(inner.shape))
     inputs = [Input(shape)() for shape in shapes]
     value = op.deploy(*inputs)
-    params, macs = op.params(*shapes), op.macs(*shapes)
     if value in inputs:
-        return Step(params, macs, None, None, (inputs.index(value),), 0)
-    kernel = (value.op, tuple([x.shape for x in value.inputs]))
+        return Step(0, 0, None, None, (inputs.index(value),), 0)
+    op, shapes = kernel = value.op, tuple([x.shape for x in value.inputs])
     reads = tuple([inputs.index(x) for x in value.inputs])
-    size, scratch = FLOAT_BYTES * prod(value.shape), FLOAT_BYTES * value.op.scratch(*kernel[1])
-    return Step(params, macs, kernel, None, reads, size, scratch, value.op.pointers(*kernel[1]))
+    size, scratch = FLOAT_BYTES * prod(value.shape), FLOAT_BYTES * op.scratch(*shapes)
+    return Step(op.params(*shapes), op.macs(*shapes), kernel, None, reads, size, scratch, op.pointers(*shapes))
 
 
 def _peaks(inputs: Sequence[Value], steps: Sequence[tuple[Value, Step]]) -> tuple[int, int]:

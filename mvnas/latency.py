@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain
 from math import ceil, exp, hypot, prod
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel, Summary
-from mvnas.ops import Attention, Conv, Linear, Map, Tokens
+from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
 from mvnas.regression import Regression, Workload, fit
 from mvnas.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
 
@@ -37,6 +37,8 @@ SITTING = 0.01  # deviation of log latency from one sitting to the next (docs/la
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
+USUAL = {Concat: Map, Fold: Tokens, LayerNorm: Tokens, Pool: Map}  # what ops are given where their kind does not tell
+FLAGS = ("same", "biased", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
 COLUMNS = {"latency": "min_ms", "energy": ENERGY}  # what is modelled -> column of a table
 
 Key = TypeVar("Key")
@@ -47,13 +49,21 @@ def kind(kernel: Kernel) -> str:
     op, shapes = kernel
     name = type(op).__name__.lower()
     if isinstance(op, Conv):
-        depthwise = op.groups > 1 and op.groups == op.out
-        stride = f".stride{op.stride}" if op.stride > 1 else ""
-        name = f"{'depthwise' if depthwise else 'conv'}{op.kernel}{stride}"
-    elif len({type(shape) for shape in shapes} & {Map, Tokens}) == 1 and name in ("add", "linear"):
+        form = "depthwise" if op.depthwise(cast(Map, shapes[0])) else "grouped" if op.groups > 1 else "conv"
+        name = f"{form}{op.kernel}"
+    elif isinstance(op, Pool) and op.kernel:
+        name = f"{'largest' if op.largest else 'pool'}{op.kernel}"
+    elif len(op.takes) > 1 and type(shapes[0]) is not USUAL.get(type(op), Vector):
         name += f".{type(shapes[0]).__name__.lower()}"
-    act = getattr(op, "act", "")
-    return f"{name}.{act}" if act else name
+    stride = getattr(op, "stride", 1)
+    words = [f"stride{stride}"] if stride > 1 else []
+    words += [word for word in FLAGS if getattr(op, word, False)]
+    words += [word for word in (getattr(op, "form", "softmax"), getattr(op, "act", "")) if word not in ("softmax", "")]
+    if (isinstance(op, Attention) and (shapes[0] != shapes[1] or shapes[0] != shapes[2])) or (
+        isinstance(op, Mul) and shapes[0] != shapes[1]
+    ):
+        words.append("unlike")
+    return ".".join([name, *words])
 
 
 def by_kind(kernels: Iterable[Kernel]) -> dict[str, list[Kernel]]:
@@ -77,25 +87,18 @@ def dimensions(kernel: Kernel) -> dict[str, int]:
     if isinstance(op, Attention):
         sizes["heads"] = op.heads
         sizes["head width"] = output.c // op.heads
+        if shapes[0] != shapes[2]:
+            sizes["keys"], sizes["key channels"] = shapes[1].n, shapes[1].c
     return sizes
 
 
 def workload(kernel: Kernel) -> Workload:
     """What a kernel does, as the regression of its kind sees it."""
     op, shapes = kernel
-    x, y = cast(Any, shapes[0]), op.shape(*shapes)
-    products: tuple[tuple[float, float, float, float], ...] = ()
-    others: tuple[float, ...] = ()
-    if isinstance(op, Attention):
-        heads, width = op.heads, x.c // op.heads
-        products = ((x.p * heads, x.n, width, x.n), (x.p * heads, x.n, x.n, width))
-        others = (x.p * heads * x.n**2,)  # of the softmax
-    elif isinstance(op, Linear) or (isinstance(op, Conv) and op.groups == 1):
-        products = ((1, prod(y) // op.out, op.macs(x) // prod(y), op.out),)
-    elif op.macs(*shapes):
-        others = (op.macs(*shapes),)
+    elements = op.elements(*shapes)
+    moved = sum(map(prod, shapes)) + prod(op.shape(*shapes))
     sizes = tuple(dimensions(kernel).values())
-    return Workload(products, others, sum(map(prod, shapes)) + prod(y), op.params(*shapes), sizes)
+    return Workload(op.products(*shapes), (elements,) if elements else (), moved, op.params(*shapes), sizes)
 
 
 def spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from math import prod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, cat, fx
-from torch.nn import BatchNorm2d, Conv2d, Hardswish, Identity, LayerNorm, Linear, Module, ReLU, SiLU
-from torch.nn.functional import interpolate, linear
+from torch.nn import (
+    GELU,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv2d,
+    Hardsigmoid,
+    Hardswish,
+    Identity,
+    LayerNorm,
+    Linear,
+    Module,
+    ModuleList,
+    Parameter,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+)
+from torch.nn.functional import avg_pool2d, interpolate, layer_norm, linear, max_pool2d, pad
 
 from mvnas.errors import ExportError, SpaceError, unknown
 from mvnas.graph import Graph
-from mvnas.ops import LayerNorm as LayerNormOp
-from mvnas.ops import Op, State
+from mvnas.ops import BatchNorm as BatchNormOp
+from mvnas.ops import Input, Map, Op, Shape, State, Tokens
 
 if TYPE_CHECKING:
-    from mvnas.ops import Conv as ConvOp
-    from mvnas.ops import Linear as LinearOp
+    from mvnas import ops
 
-__all__ = ["LayerNorm", "arbitrary", "build", "deploy", "example", "program", "rank"]
-
-ACTIVATIONS: dict[str, type[Module]] = {"": Identity, "silu": SiLU, "relu": ReLU, "hardswish": Hardswish}
+ACTIVATIONS: dict[str, Callable[[], Module]] = {
+    "": Identity,
+    "silu": SiLU,
+    "relu": ReLU,
+    "relu6": ReLU6,
+    "gelu": GELU,
+    "gelu_tanh": partial(GELU, approximate="tanh"),
+    "hardswish": Hardswish,
+    "hardsigmoid": Hardsigmoid,
+    "sigmoid": Sigmoid,
+}
+EPS = 1e-5  # of sums that a linear attention divides by
 
 
 def build(graph: Graph) -> fx.GraphModule:
@@ -44,7 +70,7 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
     """The deployed graph of `graph` and its weights, folded from `state` in float64.
 
     Raises:
-        ExportError: `state` lacks weights of the graph, or a layer norm is read by what cannot absorb its scale and shift.
+        ExportError: `state` lacks weights of the graph, or a norm is read by what cannot absorb its scale and shift.
     """
     shipped, sources = graph.deployment()
     names = {source: name for name, source in sources.items()}
@@ -55,23 +81,24 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
         if node.params and not weights:
             raise ExportError(f"the weights must hold {node.name}.*, but do not; are they another architecture's?")
         lacks = [pending[i] for i in node.inputs if i in pending]
-        if isinstance(node.op, LayerNormOp) and node.op.affine:
+        owed = node.op.owes(weights)
+        if owed:
             if lacks:
                 node.op.absorb({}, *lacks[0])
-            pending[place] = weights["weight"], weights["bias"]
+            pending[place] = owed
         elif node.op.moves and lacks:
             if node.inputs[0] in pending:  # of another input only the size is read
                 pending[place] = pending[node.inputs[0]]
         elif node.params:
             deployed = shipped[names[node.name]].op
-            weights = node.op.fold(weights)
+            weights = node.op.fold(weights, *node.shapes)
             for scale, shift in lacks:
                 weights = deployed.absorb(weights, scale, shift)
             folded |= {f"{names[node.name]}.{k}": v.float() for k, v in weights.items()}
         elif lacks:
             node.op.absorb({}, *lacks[0])
     if len(graph.nodes) - 1 in pending:
-        raise ExportError("a network must not end in a layer norm, or its scale and shift cannot be folded, but does")
+        raise ExportError("a network must not end in a norm, or its scale and shift cannot be folded, but does")
     return shipped, folded
 
 
@@ -109,51 +136,86 @@ def rank(exported: torch.export.ExportedProgram) -> int:
 
 
 class Function(Module):
-    """An op without parameters as a module."""
+    """An op without parameters as a module, by the function that it computes."""
 
-    def __init__(self, op: Op) -> None:
+    def __init__(self, op: Op, compute: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.op = op
+        self.op, self.compute = op, compute
 
     def forward(self, *xs: Tensor) -> Tensor:
-        return self.op.forward(*xs)
+        return self.compute(*xs)
 
     def extra_repr(self) -> str:
         return repr(self.op)
 
 
-class ConvNormAct(Module):
-    """Convolution, then batch norm if the op has one, then activation: (B, C, H, W) -> (B, out, H', W')."""
+class Scaled(Module):
+    """What comes after a linear op: a fixed gain, a learned factor a channel if it begins as other than 0, an activation."""
 
-    def __init__(self, channels: int, op: ConvOp) -> None:
+    gain: float
+    scale: Parameter | None
+    act: Module
+
+    def take(self, out: int, gain: float, scale: float, act: str) -> None:
+        """Set the parts, for modules with other parents too."""
+        self.gain = gain
+        self.scale = Parameter(torch.full((out,), scale)) if scale else None
+        self.act = activation(act)
+
+    def finish(self, y: Tensor, axis: int) -> Tensor:
+        """`y`, whose channels are on `axis`, multiplied and activated."""
+        if self.scale is not None:
+            y = y * self.scale.view(-1, *[1] * (y.ndim - axis - 1))
+        return self.act(y if self.gain == 1 else y * self.gain)  # type: ignore[no-any-return]
+
+
+class ConvNormAct(Scaled):
+    """Convolution, then batch norm if the op has one, gain, scale and activation: (B, C, H, W) -> (B, out, H', W')."""
+
+    def __init__(self, channels: int, op: ops.Conv) -> None:
         super().__init__()
-        self.conv = Conv2d(
-            channels,
-            op.out,
-            op.kernel,
-            op.stride,
-            op.kernel // 2,
-            groups=op.groups,
-            bias=op.bias and not op.norm,
-        )
-        self.norm = BatchNorm2d(op.out) if op.norm else Identity()
-        self.act = activation(op.act)
+        self.take(op.out, op.gain, op.scale, op.act)
+        self.pads = op.pads if op.same else None
+        reach = 0 if op.same else op.kernel // 2
+        self.conv = Conv2d(channels, op.out, op.kernel, op.stride, reach, groups=op.groups, bias=op.bias)
+        self.norm = BatchNorm2d(op.out, op.eps) if op.norm else Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+        if self.pads:
+            top, bottom, left, right = self.pads(Map(*x.shape[1:]))
+            x = pad(x, (left, right, top, bottom))
+        return self.finish(self.norm(self.conv(x)), 1)
 
 
-class Dense(Linear):
-    """Linear layer whose result is multiplied by a fixed gain, then activation: (..., C) -> (..., out)."""
+class Branches(Scaled):
+    """Sum of branches, then batch norm if the op has one, scale and activation: (B, C, H, W) -> (B, out, H', W')."""
 
-    def __init__(self, channels: int, op: LinearOp) -> None:
-        super().__init__(channels, op.out)
-        self.gain = op.gain
-        self.act = activation(op.act)
+    def __init__(self, x: Map, op: ops.Branched) -> None:
+        super().__init__()
+        out = op.shape(x).c
+        self.take(out, 1.0, op.scale, op.act)
+        self.branches = ModuleList([branch.module(x) if branch else Identity() for branch in op.branches])
+        self.norm = BatchNorm2d(out) if op.norm else Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (self.weight, self.bias) if self.gain == 1 else (self.weight * self.gain, self.bias * self.gain)
-        return self.act(linear(x, weight, bias))  # type: ignore[no-any-return]
+        return self.finish(self.norm(reduce(torch.add, [branch(x) for branch in self.branches])), 1)
+
+
+class Dense(Linear, Scaled):
+    """Linear layer, or the mean of some, then gain, scale and activation: (..., C) -> (..., out)."""
+
+    def __init__(self, channels: int, op: ops.Linear) -> None:
+        super().__init__(channels, op.out, op.bias)
+        self.take(op.out, op.gain, op.scale, op.act)
+        self.others = ModuleList([Linear(channels, op.out, op.bias) for _ in range(op.copies - 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if self.others:
+            layers = [self, *self.others]
+            weight = torch.stack([layer.weight for layer in layers]).mean(0)
+            bias = torch.stack([layer.bias for layer in layers]).mean(0)
+        return self.finish(linear(x, weight, bias), x.ndim - 1)
 
 
 def activation(name: str) -> Module:
@@ -167,33 +229,187 @@ def activation(name: str) -> Module:
     return ACTIVATIONS[name]()
 
 
-def fold_norm(state: Mapping[str, Tensor], eps: float = 1e-5) -> State:
-    """Weights of one convolution with bias that equals convolution then batch norm in evaluation mode."""
-    scale = state["norm.weight"] / (state["norm.running_var"] + eps).sqrt()
-    bias = state["norm.bias"] - state["norm.running_mean"] * scale
-    return {"conv.weight": state["conv.weight"] * scale[:, None, None, None], "conv.bias": bias}
+def batch_norm(x: Shape, op: ops.BatchNorm) -> Module:
+    """Fresh batch norm of maps or vectors."""
+    norm = (BatchNorm2d if isinstance(x, Map) else BatchNorm1d)(x.c, op.eps)
+    torch.nn.init.constant_(norm.weight, op.start)
+    return norm
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Softmax attention without scaling, written out so that every converter sees plain products: (B, P, N, C) each."""
-    b, p, n, c = q.shape
-    q, k, v = (x.reshape(b * p, x.shape[2], heads, c // heads) for x in (q, k, v))
-    queries, values = (x.transpose(1, 2).reshape(b * p * heads, x.shape[1], c // heads) for x in (q, v))
-    keys = k.permute(0, 2, 3, 1).reshape(b * p * heads, c // heads, k.shape[1])
-    mixed = (queries @ keys).softmax(-1) @ values
-    return mixed.reshape(b * p, heads, n, c // heads).transpose(1, 2).reshape(b, p, n, c)
+class Norm(LayerNorm):
+    """Layer norm over the channels of a map, or over all positions and channels of maps or tokens."""
+
+    def __init__(self, x: Map | Tokens, op: ops.LayerNorm) -> None:
+        super().__init__(x.c, op.eps, elementwise_affine=op.affine)
+        self.map, self.whole = isinstance(x, Map), op.whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.permute(0, 2, 3, 1) if self.map else x
+        if self.whole:
+            y = layer_norm(y, y.shape[1:], eps=self.eps)
+            y = y if self.weight is None else y * self.weight + self.bias
+        else:
+            y = super().forward(y)
+        return y.permute(0, 3, 1, 2) if self.map else y
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`x` resized bilinearly (corners not aligned), or `x` itself where it has the size: (B, C, H, W) -> (B, C, *size)."""
-    return x if tuple(x.shape[2:]) == size else interpolate(x, size=size, mode="bilinear", align_corners=False)
+class Affine(Module):
+    """weight * x + bias of every channel: (B, C, ...) of maps and vectors, (..., C) of tokens."""
+
+    def __init__(self, x: Shape, op: ops.Affine) -> None:
+        super().__init__()
+        form = (x.c, 1, 1) if isinstance(x, Map) else (x.c,)
+        self.weight = Parameter(torch.full(form, op.start))
+        self.bias = Parameter(torch.zeros(form)) if op.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight if self.bias is None else x * self.weight + self.bias
 
 
-def concat(xs: tuple[Tensor, ...]) -> Tensor:
-    """Concatenation of maps along channels, in channel-last order so that no converter moves data: (B, Ci, H, W) each."""
-    return cat([x.permute(0, 2, 3, 1) for x in xs], -1).permute(0, 3, 1, 2)
+def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = EPS) -> State:
+    """Weights of one convolution that equals convolution, batch norm in evaluation mode if there is one, gain and scale."""
+    weight, bias = state["conv.weight"], state.get("conv.bias")
+    if "norm.weight" in state:
+        scale = state["norm.weight"] / (state["norm.running_var"] + eps).sqrt()
+        bias = state["norm.bias"] - (state["norm.running_mean"] - (0 if bias is None else bias)) * scale
+        weight = weight * scale[:, None, None, None]
+    factor = gain * state.get("scale", torch.ones(len(weight), dtype=weight.dtype))
+    made = {"conv.weight": weight * factor[:, None, None, None]}
+    return made if bias is None else made | {"conv.bias": bias * factor}
+
+
+def folded_linear(state: Mapping[str, Tensor], op: ops.Linear) -> State:
+    """Weights of one linear layer with bias that equals the mean of some, then gain and scale."""
+    names = ["", *(f"others.{i}." for i in range(op.copies - 1))]
+    weight = torch.stack([state[f"{name}weight"] for name in names]).mean(0)
+    zeros = weight.new_zeros(len(weight))
+    bias = torch.stack([state.get(f"{name}bias", zeros) for name in names]).mean(0)
+    factor = op.gain * state.get("scale", zeros + 1)
+    return {"weight": weight * factor[:, None], "bias": bias * factor}
+
+
+def branch(op: Op | None, state: Mapping[str, Tensor], x: Map, like: ops.Conv) -> State:
+    """Weights of the branch `op` of a sum on `x` as those of the convolution `like`, whose kernel may be larger and groups fewer."""
+    if op is None or isinstance(op, BatchNormOp):
+        scale, shift = op.owes(state) if op else (torch.ones(x.c, dtype=torch.float64), torch.zeros(1))
+        made, groups = {"conv.weight": scale.view(-1, 1, 1, 1), "conv.bias": shift.expand(x.c)}, x.c
+    else:
+        made, groups = op.fold(state, x), op.deploy(Input(x)()).op.groups
+    weight = made["conv.weight"]
+    out, inner, kernel, _ = weight.shape
+    bias = made.get("conv.bias", weight.new_zeros(out))
+    blocks = weight.view(like.groups, groups // like.groups, out // groups, inner, kernel, kernel)
+    whole = weight.new_zeros(like.groups, blocks.shape[1], out // groups, blocks.shape[1], inner, kernel, kernel)
+    for i in range(blocks.shape[1]):
+        whole[:, i, :, i] = blocks[:, i]
+    spread = whole.view(out, -1, kernel, kernel)
+    return {"conv.weight": pad(spread, [(like.kernel - kernel) // 2] * 4), "conv.bias": bias}
+
+
+class Attend(Module):
+    """Attention with learned numbers: `bias` a head and distance, or a head, query and key; `talk` from head to head."""
+
+    def __init__(self, op: ops.Attention, q: Tokens, k: Tokens) -> None:
+        super().__init__()
+        self.op = op
+        if op.grid[0] or op.biased:
+            count = (prod(op.grid),) if op.grid[0] else (q.n, k.n)
+            self.bias = Parameter(torch.zeros(op.heads, *count))
+        if op.talking:
+            self.before, self.after = Linear(op.heads, op.heads), Linear(op.heads, op.heads)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        bias = getattr(self, "bias", None)
+        if bias is not None and self.op.grid[0]:
+            bias = bias[:, self.op.offsets(k.shape[2])]
+        return attention(q, k, v, self.op, bias, (self.before, self.after) if self.op.talking else ())
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, op: ops.Attention, bias: Tensor | None = None, talk: tuple[Linear, ...] = ()
+) -> Tensor:
+    """`op` without scaling, written out so that every converter sees plain products: (B, P, N, C) each.
+
+    `bias` is added to the products of queries and keys, (heads, N, M); `talk` mixes heads before and after the softmax.
+    """
+    b, p, n, _ = q.shape
+    if op.form == "separable":
+        return v * (q.transpose(2, 3).softmax(-1) @ k)
+    heads, width = op.heads, v.shape[3] // op.heads
+    q, k, v = (x.reshape(b * p, x.shape[2], heads, x.shape[3] // heads) for x in (q, k, v))
+    queries, values = (x.transpose(1, 2).reshape(b * p * heads, x.shape[1], x.shape[3]) for x in (q, v))
+    keys = k.permute(0, 2, 3, 1).reshape(b * p * heads, k.shape[3], k.shape[1])
+    if op.form == "scaled":
+        mixed = queries @ (keys @ values / keys.shape[2])
+    elif op.form == "relu_linear":
+        queries, keys = queries.relu(), keys.relu()
+        mixed = queries @ (keys @ values) / (queries @ keys.sum(2, keepdim=True) + EPS)
+    else:
+        scores = queries @ keys
+        if bias is not None:
+            scores = (scores.view(-1, *bias.shape) + bias).view_as(scores)
+        if talk:
+            scores = mix(scores, talk[0])
+        if op.form == "relu_softmax":
+            shares = scores.relu() / (scores.relu().sum(-1, keepdim=True) + EPS)
+        else:
+            shares = scores.softmax(-1)
+        mixed = (mix(shares, talk[1]) if talk else shares) @ values
+    return mixed.reshape(b * p, heads, n, width).transpose(1, 2).reshape(b, p, n, heads * width)
+
+
+def mix(scores: Tensor, talk: Linear) -> Tensor:
+    """Scores of heads, each a mixture of all heads': (B * heads, N, M)."""
+    heads, n, m = talk.in_features, *scores.shape[1:]
+    mixed = talk.weight @ scores.reshape(-1, heads, n * m) + talk.bias[:, None]
+    return mixed.reshape(-1, n, m)
+
+
+def offsets(sides: tuple[int, int], stride: int, grid: tuple[int, int]) -> Tensor:
+    """For queries at every `stride`-th pixel of a map and keys at each, the place of |dy|, |dx| in a table of `grid`: (N, M)."""
+    far = [
+        (torch.arange(0, side, stride)[:, None] - torch.arange(side)).abs().clamp(max=most - 1)
+        for side, most in zip(sides, grid, strict=True)
+    ]
+    places = far[0][:, None, :, None] * grid[1] + far[1][None, :, None]
+    return places.flatten(2).flatten(0, 1)
+
+
+def resize(x: Tensor, size: tuple[int, int], *, nearest: bool = False) -> Tensor:
+    """`x` resized, bilinearly (corners not aligned) or not, or `x` itself where it has the size: (B, C, H, W) -> (B, C, *size)."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return interpolate(x, size=size) if nearest else interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def concat(*xs: Tensor, axis: int) -> Tensor:
+    """Concatenation along an axis; of maps in channel-last order, so that no converter moves data."""
+    return cat([x.permute(0, 2, 3, 1) for x in xs], -1).permute(0, 3, 1, 2) if axis == 1 else cat(xs, axis)
+
+
+def cut(x: Tensor, *, axis: int, first: int, size: int) -> Tensor:
+    """Some of an axis."""
+    return x.narrow(axis, first, size)
 
 
 def pool(x: Tensor) -> Tensor:
     """Mean over the map: (B, C, H, W) -> (B, C)."""
     return x.permute(0, 2, 3, 1).mean((1, 2))
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean over tokens: (B, P, N, C) -> (B, C)."""
+    return x.mean((1, 2))
+
+
+def windows(x: Tensor, *, op: ops.Pool) -> Tensor:
+    """Mean or maximum of the pixels in each window: (B, C, H, W) -> (B, C, H', W')."""
+    if op.kernel == 1:
+        return x[:, :, :: op.stride, :: op.stride]
+    top, bottom, left, right = op.pads(Map(*x.shape[1:]))
+    edges = (left, right, top, bottom)
+    if op.largest:
+        return max_pool2d(pad(x, edges, value=float("-inf")), op.kernel, op.stride)
+    total = avg_pool2d(pad(x, edges), op.kernel, op.stride)
+    inside = pad(torch.ones_like(x[:1, :1]), edges)
+    return total / avg_pool2d(inside, op.kernel, op.stride) if any(edges) else total

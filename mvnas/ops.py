@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from functools import partial
+from math import gcd, isqrt, prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from mvnas.errors import ExportError, SpaceError
@@ -45,6 +46,7 @@ class Vector(NamedTuple):
 
 
 Shape = Map | Tokens | Vector
+Products = tuple[tuple[float, float, float, float], ...]
 State = dict[str, "Tensor"]
 
 
@@ -74,7 +76,11 @@ class Op:
     """One kernel. Subclasses give `shape`, the counts that are not zero, and `forward` or `module`."""
 
     takes: ClassVar[tuple[type, ...]] = (Map, Tokens, Vector)  # kinds of shapes that it is defined on
-    moves: ClassVar[bool] = False  # whether it only moves or blends positions, so that channels may be scaled after it
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only moves or averages positions, so that channels may be scaled and shifted after it."""
+        return False
 
     def __call__(self, *xs: Value) -> Value:
         return Value(self, xs)
@@ -95,6 +101,14 @@ class Op:
         """Multiply-accumulates of one forward pass at batch 1, in matrix products and convolutions."""
         return 0
 
+    def products(self, *xs: Any, **_: Any) -> Products:
+        """Matrix products that a runtime computes the deployed op by, as (how many, rows, inner size, columns) each."""
+        return ()
+
+    def elements(self, *xs: Any, **_: Any) -> int:
+        """Multiply-accumulates or numbers that the deployed op computes outside of `products`."""
+        return self.macs(*xs)
+
     def scratch(self, *xs: Any, **_: Any) -> int:
         """Numbers that the deployed op makes and drops again, alive beside its output once its inputs have been read."""
         return 0
@@ -107,7 +121,7 @@ class Op:
         """Fresh torch module. Ops without parameters define `forward` on tensors instead."""
         from mvnas.nn import Function
 
-        return Function(self)
+        return Function(self, self.forward)
 
     def forward(self, *xs: Any, **_: Any) -> Tensor:
         """What an op without parameters computes, on tensors with a batch axis."""
@@ -117,9 +131,13 @@ class Op:
         """The same function at fixed shapes, with whatever folds folded away; `fold` gives its weights."""
         return self(*xs)
 
-    def fold(self, state: Mapping[str, Tensor]) -> State:
-        """Weights of the deployed op that make it compute what this op computes with `state`."""
+    def fold(self, state: Mapping[str, Tensor], *xs: Any) -> State:
+        """Weights of the deployed op on inputs of shapes `xs` that make it compute what this op computes with `state`."""
         return dict(state)
+
+    def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of channels that the deployed op leaves to what reads it (`absorb`); None if it owes nothing."""
+        return None
 
     def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
         """Weights with which this deployed op computes on x what it computes with `state` on scale * x + shift.
@@ -127,7 +145,7 @@ class Op:
         Raises:
             ExportError: it has none.
         """
-        raise ExportError(f"a layer norm must be read by linear layers or 1 x 1 convolutions, but {self} reads it")
+        raise ExportError(f"a norm must be read by linear layers or 1 x 1 convolutions with bias, but {self} reads it")
 
 
 @dataclass(frozen=True)
@@ -156,7 +174,9 @@ class Layer(Op):
 class Conv(Op):
     """Convolution, batch norm and activation: (C, H, W) -> (out, ceil(H / stride), ceil(W / stride)).
 
-    The convolution has a bias exactly where no batch norm follows and `bias` asks for one. Batch norm folds on deployment.
+    Its result after the norm is multiplied by the fixed `gain` and, where `scale` is not 0, by a learned number a channel that
+    begins as `scale` (layer scale, arXiv:2103.17239). Norm, gain and scale fold on deployment. A map is padded by half the
+    kernel on every side; with `same`, which even kernels need, by as little as it takes and more at the far end, as TensorFlow does.
     """
 
     takes: ClassVar = (Map,)
@@ -168,17 +188,44 @@ class Conv(Op):
     norm: bool = True
     act: str = "silu"
     bias: bool = False
+    same: bool = False
+    gain: float = 1.0
+    scale: float = 0.0
+    eps: float = 1e-5
 
     def shape(self, x: Map) -> Map:
         if x[0] % self.groups or self.out % self.groups:
             raise SpaceError(f"groups must divide the channels, but got {self.groups} groups for {x[0]} -> {self.out}")
+        if not self.kernel % 2 and not self.same:
+            raise SpaceError(
+                f"an even kernel must be padded as TensorFlow does (same), but kernel {self.kernel} is not"
+            )
         return Map(self.out, -(-x[1] // self.stride), -(-x[2] // self.stride))
 
+    def pads(self, x: Map) -> tuple[int, int, int, int]:
+        """Rows and columns of zeros around a map: (top, bottom, left, right)."""
+        if self.same:
+            return same_pads(x, self.kernel, self.stride)
+        return (self.kernel // 2,) * 4
+
+    def depthwise(self, x: Map) -> bool:
+        """Whether every channel has filters of its own."""
+        return self.groups == x.c > 1
+
     def params(self, x: Map) -> int:
-        return self.out * (x.c // self.groups * self.kernel**2 + (2 if self.norm else self.bias))
+        return self.out * (x.c // self.groups * self.kernel**2 + 2 * self.norm + self.bias + bool(self.scale))
 
     def macs(self, x: Map) -> int:
         return prod(self.shape(x)) * (x.c // self.groups) * self.kernel**2
+
+    def products(self, x: Map) -> Products:
+        if self.depthwise(x):
+            return ()
+        _, h, w = self.shape(x)
+        return ((self.groups, h * w, x.c // self.groups * self.kernel**2, self.out // self.groups),)
+
+    def elements(self, x: Map) -> int:
+        return self.macs(x) if self.depthwise(x) else 0
 
     def scratch(self, x: Map) -> int:
         return prod(self.shape(x)) if self.act == "silu" else 0  # a sigmoid and what it multiplies
@@ -187,7 +234,7 @@ class Conv(Op):
         _, h, w = self.shape(x)
         if self.kernel == 1:
             return 0
-        shared = self.groups == x.c > 1  # a depthwise window keeps the columns that it shares with the one before
+        shared = self.depthwise(x)  # a depthwise window keeps the columns that it shares with the one before
         return h * self.kernel * (self.kernel + (w - 1) * (min(self.stride, self.kernel) if shared else self.kernel))
 
     def module(self, x: Map) -> Module:
@@ -196,12 +243,14 @@ class Conv(Op):
         return nn.ConvNormAct(x.c, self)
 
     def deploy(self, x: Value) -> Value:
-        return (replace(self, norm=False, bias=True) if self.norm else self)(x)
+        if not self.norm and self.gain == 1 and not self.scale:
+            return self(x)
+        return replace(self, norm=False, bias=self.norm or self.bias, gain=1.0, scale=0.0, eps=Conv.eps)(x)
 
-    def fold(self, state: Mapping[str, Tensor]) -> State:
+    def fold(self, state: Mapping[str, Tensor], *xs: Map) -> State:
         from mvnas import nn
 
-        return nn.fold_norm(state) if self.norm else dict(state)
+        return nn.folded(state, self.gain, self.eps)
 
     def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
         if self.kernel > 1 or self.groups > 1 or not self.bias:
@@ -211,11 +260,78 @@ class Conv(Op):
         return {"conv.weight": weight * scale[:, None, None], "conv.bias": bias}
 
 
+def same_pads(x: Map, kernel: int, stride: int) -> tuple[int, int, int, int]:
+    """TensorFlow's padding of a map, so that windows start at every `stride`-th pixel: (top, bottom, left, right)."""
+    tall, wide = (max(-(-side // stride) * stride - stride + kernel - side, 0) for side in x[1:])
+    return tall // 2, tall - tall // 2, wide // 2, wide - wide // 2
+
+
+@dataclass(frozen=True)
+class Branched(Op):
+    """A sum of linear branches on one map, norm and activation, which is one convolution when deployed.
+
+    A branch is a convolution without activation, a batch norm, a sum of such, or None for the map itself (RepVGG,
+    arXiv:2101.03697, sec. 3; MobileOne, arXiv:2206.04040, fig. 3). `norm` and `scale` are those of `Conv`.
+    """
+
+    takes: ClassVar = (Map,)
+
+    branches: tuple[Conv | BatchNorm | Branched | None, ...]
+    norm: bool = False
+    act: str = ""
+    scale: float = 0.0
+
+    def shape(self, x: Map) -> Map:
+        shapes = {branch.shape(x) if branch else x for branch in self.branches}
+        if len(shapes) > 1:
+            raise SpaceError(f"branches must yield one shape, but yield {', '.join(map(str, shapes))}")
+        return shapes.pop()
+
+    def params(self, x: Map) -> int:
+        own = self.shape(x).c * (2 * self.norm + bool(self.scale))
+        return own + sum([branch.params(x) for branch in self.branches if branch])
+
+    def macs(self, x: Map) -> int:
+        return sum([branch.macs(x) for branch in self.branches if branch])
+
+    def module(self, x: Map) -> Module:
+        from mvnas import nn
+
+        return nn.Branches(x, self)
+
+    def merged(self, x: Map) -> Conv:
+        """The convolution that it deploys to."""
+        convs = [branch.merged(x) if isinstance(branch, Branched) else branch for branch in self.branches]
+        known = [conv for conv in convs if isinstance(conv, Conv)]
+        groups = (
+            gcd(*(conv.groups for conv in known)) if len(known) == len(convs) else gcd(x.c, *(c.groups for c in known))
+        )
+        kernel, stride = max((conv.kernel, conv.stride) for conv in known)
+        return Conv(self.shape(x).c, kernel, stride, groups, norm=False, bias=True, act=self.act)
+
+    def deploy(self, x: Value) -> Value:
+        return self.merged(x.shape)(x)
+
+    def fold(self, state: Mapping[str, Tensor], *xs: Map) -> State:
+        from mvnas import nn
+
+        (x,) = xs
+        like = self.merged(x)
+        total: State = {}
+        for i, branch in enumerate(self.branches):
+            start = f"branches.{i}."
+            own = {key.removeprefix(start): weight for key, weight in state.items() if key.startswith(start)}
+            for key, weight in nn.branch(branch, own, x, like).items():
+                total[key] = total[key] + weight if key in total else weight
+        return nn.folded(total | {key: weight for key, weight in state.items() if not key.startswith("branches.")})
+
+
 @dataclass(frozen=True)
 class Linear(Op):
-    """Dense layer with bias on the channels of tokens or a vector, C -> out: `gain * (W x + b)`, then activation.
+    """Dense layer on the channels of tokens or a vector, C -> out: `gain * (W x + b)`, then activation.
 
-    A query projection carries the 1 / sqrt(head dimension) of attention as its gain, which folds on deployment.
+    A query projection carries the 1 / sqrt(head dimension) of attention as its gain. `scale` is that of `Conv`. With `copies`
+    it is the mean of so many layers, such as two classifiers of which one was distilled. All of it folds on deployment.
     """
 
     takes: ClassVar = (Tokens, Vector)
@@ -223,6 +339,9 @@ class Linear(Op):
     out: int
     act: str = ""
     gain: float = 1.0
+    bias: bool = True
+    scale: float = 0.0
+    copies: int = 1
 
     def shape(self, x: Tokens | Vector) -> Tokens | Vector:
         if self.out < 1:
@@ -230,10 +349,16 @@ class Linear(Op):
         return Vector(self.out) if len(x) == 1 else Tokens(x[0], x[1], self.out)
 
     def params(self, x: Tokens | Vector) -> int:
-        return (x.c + 1) * self.out
+        return self.out * (self.copies * (x.c + self.bias) + bool(self.scale))
 
     def macs(self, x: Tokens | Vector) -> int:
         return prod(x) * self.out
+
+    def products(self, x: Tokens | Vector) -> Products:
+        return ((1, prod(x) // x.c, x.c, self.out),)
+
+    def elements(self, x: Tokens | Vector) -> int:
+        return 0
 
     def scratch(self, x: Tokens | Vector) -> int:
         return prod(self.shape(x)) if self.act == "silu" else 0
@@ -244,10 +369,12 @@ class Linear(Op):
         return nn.Dense(x.c, self)
 
     def deploy(self, x: Value) -> Value:
-        return (replace(self, gain=1.0) if self.gain != 1 else self)(x)
+        return Linear(self.out, self.act)(x)
 
-    def fold(self, state: Mapping[str, Tensor]) -> State:
-        return {name: self.gain * weight for name, weight in state.items()}
+    def fold(self, state: Mapping[str, Tensor], *xs: Tokens | Vector) -> State:
+        from mvnas import nn
+
+        return nn.folded_linear(state, self)
 
     def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
         return {"weight": state["weight"] * scale, "bias": state["bias"] + state["weight"] @ shift}
@@ -255,83 +382,252 @@ class Linear(Op):
 
 @dataclass(frozen=True)
 class LayerNorm(Op):
-    """Layer norm over the channels of tokens (P, N, C), with scale and shift if `affine`.
+    """Layer norm over the channels of every position, or with `whole` over all of an image's positions and channels together.
 
-    On deployment scale and shift fold into the linear layers and 1 x 1 convolutions that read it; nothing else may.
+    With `affine` it has a scale and shift a channel, which on deployment fold into the linear layers and 1 x 1 convolutions
+    that read it; nothing else may, and what is read by others has an `Affine` of its own.
     """
 
-    takes: ClassVar = (Tokens,)
+    takes: ClassVar = (Tokens, Map, Vector)
 
     affine: bool = True
+    whole: bool = False
+    eps: float = 1e-5
 
-    def shape(self, x: Tokens) -> Tokens:
+    def shape(self, x: Shape) -> Shape:
         return x
 
-    def params(self, x: Tokens) -> int:
+    def params(self, x: Shape) -> int:
         return 2 * x.c * self.affine
 
-    def scratch(self, x: Tokens) -> int:
+    def scratch(self, x: Shape) -> int:
         return prod(x)  # the squares
 
-    def module(self, x: Tokens) -> Module:
+    def module(self, x: Shape) -> Module:
         from mvnas import nn
 
-        return nn.LayerNorm(x.c, elementwise_affine=self.affine)
+        if isinstance(x, Map) or self.whole:
+            return nn.Norm(x, self)
+        return nn.LayerNorm(x.c, self.eps, elementwise_affine=self.affine)
 
     def deploy(self, x: Value) -> Value:
-        return LayerNorm(affine=False)(x)
+        return replace(self, affine=False)(x)
+
+    def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        return (state["weight"], state["bias"]) if self.affine else None
+
+
+@dataclass(frozen=True)
+class BatchNorm(Op):
+    """Batch norm on its own, whose scale begins as `start`; gone when deployed, folded as that of a `LayerNorm` is."""
+
+    takes: ClassVar = (Map, Vector)
+
+    start: float = 1.0
+    eps: float = 1e-5
+
+    def shape(self, x: Shape) -> Shape:
+        return x
+
+    def params(self, x: Shape) -> int:
+        return 2 * x.c
+
+    def module(self, x: Shape) -> Module:
+        from mvnas import nn
+
+        return nn.batch_norm(x, self)
+
+    def deploy(self, x: Value) -> Value:
+        return x
+
+    def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        scale = state["weight"] / (state["running_var"] + self.eps).sqrt()
+        return scale, state["bias"] - state["running_mean"] * scale
+
+
+@dataclass(frozen=True)
+class Affine(Op):
+    """A learned factor a channel, which begins as `start`, and with `bias` a learned shift: weight * x + bias.
+
+    For what cannot fold: a layer scale after no linear op, or the scale and shift of a norm before a padded convolution.
+    """
+
+    start: float = 1.0
+    bias: bool = True
+
+    def shape(self, x: Shape) -> Shape:
+        return x
+
+    def params(self, x: Shape) -> int:
+        return x.c * (1 + self.bias)
+
+    def module(self, x: Shape) -> Module:
+        from mvnas import nn
+
+        return nn.Affine(x, self)
+
+    def deploy(self, x: Value) -> Value:
+        return Affine(bias=self.bias)(x)
+
+
+@dataclass(frozen=True)
+class Act(Op):
+    """An activation on its own, for example after a sum."""
+
+    act: str
+
+    def shape(self, x: Shape) -> Shape:
+        return x
+
+    def scratch(self, x: Shape) -> int:
+        return prod(x) if self.act == "silu" else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        from mvnas import nn
+
+        return nn.activation(self.act)(x)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Attention(Op):
-    """Multi-head softmax attention among the N patches: queries, keys, values (P, N, C) -> (P, N, C).
+    """Multi-head attention among the patches: queries (P, N, C), keys (P, M, C), values (P, M, V) -> (P, N, V).
 
     Each of the P pixel positions is a sequence of its own (arXiv:2110.02178, sec. 3.1). The product of queries and keys
-    is not scaled here: see `Linear.gain`.
+    is not scaled here: see `Linear.gain`. What `form` does with the product A of queries and keys, before the values:
+
+    - softmax: exp(A) / sum over keys; relu_softmax: relu(A) / (sum over keys + 1e-5) (MPCViT, arXiv:2211.13955, sec. 3);
+    - scaled: A / M (the same); relu_linear: of relu(q) and relu(k), A / (sum over keys + 1e-5) (EfficientViT,
+      arXiv:2205.14756, eq. 2). Both multiply keys and values first, so that no N x M numbers are made;
+    - separable: the queries are one number a patch; a softmax of them weighs the keys, and their sum multiplies every value
+      (MobileViTv2, arXiv:2206.02680, eq. 3).
+
+    With `grid`, height and width of the keys' map, a learned number a head is added for every distance |dy|, |dx| of a query
+    from a key, the queries being at every `stride`-th key (LeViT, arXiv:2104.01136, sec. 4.2). On square maps of another
+    size the farthest known distance stands for farther ones. Deployed it is `biased`: a number a head, query and key.
+    `talking` mixes heads before and after the softmax (arXiv:2003.02436).
     """
 
     takes: ClassVar = (Tokens,)
 
     heads: int
+    form: str = "softmax"
+    grid: tuple[int, int] = (0, 0)
+    stride: int = 1
+    biased: bool = False
+    talking: bool = False
 
     def shape(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
-        if q[2] % self.heads:
-            raise SpaceError(f"heads must divide the width, but got {self.heads} heads for width {q[2]}")
-        return q
+        if q[2] % self.heads or v[2] % self.heads:
+            wrong = q[2] if q[2] % self.heads else v[2]
+            raise SpaceError(f"heads must divide the width, but got {self.heads} heads for width {wrong}")
+        if k[2] != (v[2] if self.form == "separable" else q[2]) or k[:2] != v[:2] or q[0] != k[0]:
+            raise SpaceError(f"queries, keys and values must agree, but are {q}, {k} and {v}")
+        if self.grid[0] and q[1] != prod(-(-side // self.stride) for side in self._sides(k[1])):
+            raise SpaceError(f"queries must be every {self.stride}. of the keys each way, but are {q[1]} of {k[1]}")
+        return Tokens(q[0], q[1], v[2])
+
+    def _sides(self, keys: int) -> tuple[int, int]:
+        """Height and width of the keys' map: those of `grid`, or of a square."""
+        if keys == prod(self.grid):
+            return self.grid
+        if isqrt(keys) ** 2 != keys:
+            raise SpaceError(f"keys must be on a map of {self.grid[0]} x {self.grid[1]} or a square, but are {keys}")
+        return isqrt(keys), isqrt(keys)
+
+    def params(self, q: Tokens, k: Tokens, v: Tokens) -> int:
+        bias = q.n * k.n if self.biased else prod(self.grid)
+        return self.heads * bias + 2 * self.talking * self.heads * (self.heads + 1)
 
     def macs(self, q: Tokens, k: Tokens, v: Tokens) -> int:
-        return 2 * prod(q) * k.n
+        if self.form == "separable":
+            return prod(k)
+        return int(sum(map(prod, self.products(q, k, v))))
+
+    def products(self, q: Tokens, k: Tokens, v: Tokens) -> Products:
+        count, width, values = q.p * self.heads, q.c // self.heads, v.c // self.heads
+        if self.form == "separable":
+            return ()
+        if self.form == "scaled":
+            return (count, width, k.n, values), (count, q.n, width, values)
+        if self.form == "relu_linear":
+            return (count, width, k.n, values), (count, q.n, width, values), (count, q.n, width, 1)
+        talk = ((q.p, self.heads, self.heads, q.n * k.n),) * (2 * self.talking)
+        return (count, q.n, width, k.n), (count, q.n, k.n, values), *talk
+
+    def elements(self, q: Tokens, k: Tokens, v: Tokens) -> int:
+        if self.form == "separable":
+            return 2 * prod(k)
+        if self.form in LINEAR_FORMS:
+            return prod(q) + prod(k)
+        return q.p * self.heads * q.n * k.n
 
     def scratch(self, q: Tokens, k: Tokens, v: Tokens) -> int:
+        if self.form == "separable":
+            return q.p * q.n
+        if self.form in LINEAR_FORMS:
+            return prod(q) + prod(k) + prod(v)
         return q.p * self.heads * q.n * k.n + prod(k) + prod(v)  # scores, and inputs with the heads first
+
+    def module(self, q: Tokens, k: Tokens, v: Tokens) -> Module:
+        from mvnas import nn
+
+        return nn.Attend(self, q, k) if self.params(q, k, v) else nn.Function(self, self.forward)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from mvnas import nn
 
-        return nn.attention(q, k, v, self.heads)
+        return nn.attention(q, k, v, self)
+
+    def deploy(self, q: Value, k: Value, v: Value) -> Value:
+        return (replace(self, grid=(0, 0), stride=1, biased=True) if self.grid[0] else self)(q, k, v)
+
+    def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
+        if not self.grid[0]:
+            return dict(state)
+        return dict(state) | {"bias": state["bias"][:, self.offsets(xs[1].n)]}
+
+    def offsets(self, keys: int) -> Tensor:
+        """Which number of a head is added for each query and key: (N, M)."""
+        from mvnas import nn
+
+        return nn.offsets(self._sides(keys), self.stride, self.grid)
+
+
+LINEAR_FORMS = ("scaled", "relu_linear")  # of attention
 
 
 @dataclass(frozen=True)
 class Unfold(Op):
-    """Map to tokens: (C, H, W) -> (P, N, C) with P = patch ** 2, N = H * W / P; H and W must be multiples of `patch`."""
+    """Map to tokens: (C, H, W) -> (P, N, C) with P = patch ** 2, N = H * W / P; H and W must be multiples of `patch`.
+
+    With `windows` it is (N, P, C): each patch is a sequence of its pixels. A patch of 1 takes the pixels in reading order.
+    """
 
     takes: ClassVar = (Map,)
-    moves: ClassVar[bool] = True
     patch: int
+    windows: bool = False
+
+    @property
+    def moves(self) -> bool:
+        return True
 
     def shape(self, x: Map) -> Tokens:
         if x[1] % self.patch or x[2] % self.patch:
             raise SpaceError(f"the patch must divide the map, but got patch {self.patch} on a map of {x.h} x {x.w}")
-        pixels = self.patch * self.patch
-        return Tokens(pixels, x[1] * x[2] // pixels, x[0])
+        pixels, patches = self.patch * self.patch, x[1] * x[2] // (self.patch * self.patch)
+        return Tokens(patches, pixels, x[0]) if self.windows else Tokens(pixels, patches, x[0])
 
     def scratch(self, x: Map) -> int:
-        return prod(x)  # it moves twice
+        return prod(x) if self.patch > 1 and not self.windows else 0  # it moves twice
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         p = self.patch
-        rows = x.permute(0, 2, 3, 1).reshape(b, h // p, p, w * c).transpose(1, 2)  # two swaps of rank 4, not one of 6
+        rows = x.permute(0, 2, 3, 1)
+        if self.windows:
+            rows = rows.reshape(b * h // p, p, w // p, p * c).transpose(1, 2)
+            return rows.reshape(b, h * w // p**2, p**2, c)
+        rows = rows.reshape(b, h // p, p, w * c).transpose(1, 2)  # two swaps of rank 4, not one of 6
         return rows.reshape(b * p, h * w // p**2, p, c).transpose(1, 2).reshape(b, p**2, h * w // p**2, c)
 
 
@@ -343,54 +639,69 @@ class Fold(Op):
     """
 
     takes: ClassVar = (Tokens, Map)
-    moves: ClassVar[bool] = True
     patch: int
     size: tuple[int, int] = (0, 0)
+    windows: bool = False
+
+    @property
+    def moves(self) -> bool:
+        return True
 
     def shape(self, x: Tokens, like: Map | None = None) -> Map:
         return Map(x[2], like[1], like[2]) if like else Map(x[2], *self.size)
 
     def scratch(self, x: Tokens, like: Map | None = None) -> int:
-        return prod(x)
+        return prod(x) if self.patch > 1 and not self.windows else 0
 
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
-        b, _, n, c = x.shape
-        p = self.patch
+        b, c, p = x.shape[0], x.shape[3], self.patch
         h, w = self.size if like is None else like.shape[2:]
-        rows = x.reshape(b * p, p, n, c).transpose(1, 2).reshape(b, p, h // p, w * c).transpose(1, 2)
+        if self.windows:
+            rows = x.reshape(b * h // p, w // p, p, p * c).transpose(1, 2)
+        else:
+            rows = x.reshape(b * p, p, h * w // p**2, c).transpose(1, 2)
+            rows = rows.reshape(b, p, h // p, w * c).transpose(1, 2)
         return rows.reshape(b, h, w, c).permute(0, 3, 1, 2)
 
     def deploy(self, x: Value, *like: Value) -> Value:
-        return Fold(self.patch, like[0].shape[1:])(x) if like else self(x)
+        return Fold(self.patch, like[0].shape[1:], self.windows)(x) if like else self(x)
 
 
 @dataclass(frozen=True)
 class Resize(Op):
     """Bilinear resize of a map to the next multiple of `multiple`, to the size of `like`, or to the fixed `size`.
 
-    Where the size is right already it does nothing, and vanishes on deployment.
+    Where the size is right already it does nothing, and vanishes on deployment. With `nearest` each pixel
+    becomes 2 x 2, 4 x 4, ... equal ones.
     """
 
     takes: ClassVar = (Map,)
-    moves: ClassVar[bool] = True
     multiple: int = 1
     size: tuple[int, int] = (0, 0)
+    nearest: bool = False
+
+    @property
+    def moves(self) -> bool:
+        return True
 
     def shape(self, x: Map, like: Map | None = None) -> Map:
-        if like:
-            return Map(x[0], like[1], like[2])
         m = self.multiple
-        return Map(x[0], *self.size) if self.size[0] else Map(x[0], -(-x[1] // m) * m, -(-x[2] // m) * m)
+        size = like[1:] if like else self.size if self.size[0] else (-(-x[1] // m) * m, -(-x[2] // m) * m)
+        if self.nearest and (times := size[0] // x[1]) & (times - 1) | (x[1] * times - size[0]) | (
+            x[2] * times - size[1]
+        ):
+            raise SpaceError(f"pixels must be repeated 2, 4, ... times each way, but got {x[1]} x {x[2]} -> {size}")
+        return Map(x[0], *size)
 
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
         from mvnas import nn
 
         _, h, w = self.shape(Map(*x.shape[1:]), None if like is None else Map(*like.shape[1:]))
-        return nn.resize(x, (h, w))
+        return nn.resize(x, (h, w), nearest=self.nearest)
 
     def deploy(self, x: Value, *like: Value) -> Value:
         target = self.shape(x.shape, *(y.shape for y in like))
-        return x if target == x.shape else Resize(size=target[1:])(x)
+        return x if target == x.shape else Resize(size=target[1:], nearest=self.nearest)(x)
 
 
 @dataclass(frozen=True)
@@ -407,32 +718,125 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Sub(Op):
+    """Elementwise difference of two equal shapes."""
+
+    def shape(self, a: Shape, b: Shape) -> Shape:
+        if a != b or type(a) is not type(b):
+            raise SpaceError(f"the terms of a difference must have one shape, but got {a} and {b}")
+        return a
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a - b
+
+
+@dataclass(frozen=True)
+class Mul(Op):
+    """Elementwise product of two equal shapes, or of a map (C, H, W) and a gate (C,), as of squeeze and excitation."""
+
+    def shape(self, a: Shape, b: Shape) -> Shape:
+        if a != b and not (isinstance(a, Map) and isinstance(b, Vector) and a.c == b.c):
+            raise SpaceError(
+                f"factors must have one shape, or be a map and a gate of its channels, but got {a} and {b}"
+            )
+        return a
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * (b if a.ndim == b.ndim else b[:, :, None, None])
+
+
+@dataclass(frozen=True)
 class Concat(Op):
-    """Concatenation of maps along channels: (C1, H, W), (C2, H, W), ... -> (C1 + C2 + ..., H, W)."""
+    """Concatenation along channels: (C1, H, W), (C2, H, W), ... -> (C1 + C2 + ..., H, W); with `patches` along those of tokens."""
 
-    takes: ClassVar = (Map,)
+    takes: ClassVar = (Map, Tokens)
 
-    def shape(self, *xs: Map) -> Map:
-        if len({x[1:] for x in xs}) > 1:
-            raise SpaceError(f"maps to concatenate must have one size, but got {xs}")
-        return Map(sum(x.c for x in xs), xs[0].h, xs[0].w)
+    patches: bool = False
 
-    def forward(self, *xs: Tensor) -> Tensor:
+    def shape(self, *xs: Any) -> Map | Tokens:
+        first = xs[0]
+        if isinstance(first, Map):
+            if len({x[1:] for x in xs}) > 1 or self.patches:
+                raise SpaceError(f"maps to concatenate must have one size, but got {xs}")
+            return Map(sum(x.c for x in xs), first.h, first.w)
+        if len({(x.p, x.c if self.patches else x.n) for x in xs}) > 1:
+            raise SpaceError(f"tokens to concatenate must agree, but got {xs}")
+        return first._replace(n=sum(x.n for x in xs)) if self.patches else first._replace(c=sum(x.c for x in xs))
+
+    def module(self, *xs: Any) -> Module:
         from mvnas import nn
 
-        return nn.concat(xs)
+        return nn.Function(self, partial(nn.concat, axis=axis(xs[0], self.patches)))
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """`size` channels of a map or of tokens from `first` on; with `patches`, patches of tokens."""
+
+    takes: ClassVar = (Map, Tokens)
+
+    size: int
+    first: int = 0
+    patches: bool = False
+
+    def shape(self, x: Map | Tokens) -> Map | Tokens:
+        whole = x[1] if self.patches else x.c
+        if not 0 <= self.first < self.first + self.size <= whole:
+            raise SpaceError(f"a slice must lie in 0..{whole}, but got {self.size} from {self.first} on")
+        if not self.patches:
+            return x._replace(c=self.size)
+        if isinstance(x, Map):
+            raise SpaceError(f"patches must be those of tokens, but got {x}")
+        return x._replace(n=self.size)
+
+    def module(self, x: Map | Tokens) -> Module:
+        from mvnas import nn
+
+        return nn.Function(self, partial(nn.cut, axis=axis(x, self.patches), first=self.first, size=self.size))
+
+
+def axis(x: Map | Tokens, patches: bool) -> int:
+    """The axis of channels, or of patches, of a tensor with a batch axis."""
+    return 1 if isinstance(x, Map) else 2 if patches else 3
 
 
 @dataclass(frozen=True)
 class Pool(Op):
-    """Global average pool: (C, H, W) -> (C,)."""
+    """Average over all positions, (C, H, W) or (P, N, C) -> (C,), or with a `kernel` over windows of a map.
 
-    takes: ClassVar = (Map,)
+    Windows are at every `stride`-th pixel, (C, H, W) -> (C, ceil(H / stride), ceil(W / stride)), and average the pixels of the
+    map that are in them; without `pad`, windows that reach over its end are left out. With `largest` it is the maximum.
+    """
 
-    def shape(self, x: Map) -> Vector:
-        return Vector(x.c)
+    takes: ClassVar = (Map, Tokens)
 
-    def forward(self, x: Tensor) -> Tensor:
+    kernel: int = 0
+    stride: int = 1
+    pad: bool = True
+    largest: bool = False
+
+    @property
+    def moves(self) -> bool:
+        return not self.largest
+
+    def shape(self, x: Map | Tokens) -> Vector | Map:
+        if not self.kernel:
+            return Vector(x.c)
+        if not isinstance(x, Map) or (not self.pad and min(x[1:]) < self.kernel):
+            raise SpaceError(f"windows must be those of a map that holds one, but got kernel {self.kernel} on {x}")
+        spare = 0 if self.pad else self.kernel - 1
+        return Map(x[0], -(-(x[1] - spare) // self.stride), -(-(x[2] - spare) // self.stride))
+
+    def pads(self, x: Map) -> tuple[int, int, int, int]:
+        """Rows and columns around a map that windows reach into: (top, bottom, left, right)."""
+        return same_pads(x, self.kernel, self.stride) if self.pad else (0, 0, 0, 0)
+
+    def elements(self, x: Map | Tokens) -> int:
+        return prod(self.shape(x)) * self.kernel**2
+
+    def module(self, x: Map | Tokens) -> Module:
         from mvnas import nn
 
-        return nn.pool(x)
+        if self.kernel:
+            return nn.Function(self, partial(nn.windows, op=self))
+        return nn.Function(self, nn.pool if isinstance(x, Map) else nn.mean)

@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 import torch
 from phone import Phone
-from torch.nn.functional import conv2d, interpolate, layer_norm, linear, silu
+from torch.nn.functional import avg_pool2d, conv2d, gelu, interpolate, layer_norm, linear, max_pool2d, pad, silu
+from vocabulary import EXAMPLES
 
 from mvnas import nn
 from mvnas.arch import Arch
@@ -31,7 +32,7 @@ from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel
 from mvnas.latency import kind
-from mvnas.ops import Attention, Conv, Map, Op, State, Tokens
+from mvnas.ops import Attention, Conv, Map, Op, Shape, State, Tokens
 from mvnas.space import Space
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
@@ -40,7 +41,7 @@ KERNELS: list[Kernel] = [
     (Attention(2), (Tokens(4, 9, 16),) * 3),
 ]
 
-WRITTEN = ("onnx", "tflite")  # backends that write files op by op
+WRITTEN = ("coreml", "onnx", "tflite")  # backends that write files op by op
 
 Files = Callable[[str], Path]
 
@@ -400,6 +401,21 @@ class TestWrittenOpByOp:
             feed = [x.numpy() for x in nn.example(single)]
             assert_close(name, execute(name, path, single, feed), compute(single, state, feed))
 
+    @pytest.mark.parametrize(("op", "shapes", "out"), EXAMPLES, ids=[str(row[0]) for row in EXAMPLES])
+    def test_every_op_computes_what_torch_computes(
+        self, name: str, op: Op, shapes: tuple[Shape, ...], out: Shape, tmp_path: Path
+    ) -> None:
+        single = Graph.single(op, shapes).deployed()
+        if not single.work:
+            return  # nothing of it is deployed
+        state, path = nn.arbitrary(single), tmp_path / f"op{backend(name).suffix}"
+        backend(name).export(single, path, state)
+        feed = [x.numpy() for x in nn.example(single)]
+        got = evaluate(path, feed) if name == "coreml" else execute(name, path, single, feed)
+        assert_close(name, got, compute(single, state, feed))
+        most = {"coreml": "ranks", "tflite": "tensor_ranks"}.get(name)
+        assert most is None or max(getattr(import_module(f"mvnas.backends.{name}"), most)(path)) <= 4
+
     def test_an_op_without_a_form_is_named(self, name: str, tmp_path: Path) -> None:
         @dataclass(frozen=True)
         class Odd(Op):
@@ -534,30 +550,57 @@ def evaluate(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
     return values[main.outputs[0].name].numpy()
 
 
+def padded(x: Any, edges: Any, value: float = 0.0) -> Any:
+    top, bottom, left, right = map(int, edges)
+    return pad(x, (left, right, top, bottom), value=value)
+
+
 def mil_conv(op: Any, x: Any, weight: Any, strides: Any, pad: Any, groups: Any, bias: Any = None, **_: Any) -> Any:
-    top, bottom, left, right = pad
-    assert (top, left) == (bottom, right)
-    return conv2d(x, weight, bias, tuple(strides), (int(top), int(left)), groups=int(groups))
+    return conv2d(padded(x, pad), weight, bias, tuple(strides), groups=int(groups))
+
+
+def mil_layer_norm(op: Any, x: Any, axes: Any, epsilon: Any, gamma: Any = None, beta: Any = None) -> Any:
+    assert gamma is None and beta is None
+    moved = x.movedim(tuple(int(axis) for axis in axes), tuple(range(-len(axes), 0)))
+    normed = layer_norm(moved, moved.shape[-len(axes) :], eps=float(epsilon))
+    return normed.movedim(tuple(range(-len(axes), 0)), tuple(int(axis) for axis in axes))
+
+
+def mil_avg_pool(op: Any, x: Any, kernel_sizes: Any, strides: Any, pad: Any, **_: Any) -> Any:
+    assert op.inputs["exclude_padding_from_average"].val
+    total, inside = (avg_pool2d(padded(y, pad), tuple(kernel_sizes), tuple(strides)) for y in (x, torch.ones_like(x)))
+    return total / inside
 
 
 MIL: dict[str, Callable[..., Any]] = {
     "add": lambda op, x, y: x + y,
+    "avg_pool": mil_avg_pool,
     "concat": lambda op, values, axis, interleave: torch.cat(values, int(axis)),
     "conv": mil_conv,
-    "layer_norm": lambda op, x, axes, epsilon, gamma=None, beta=None: layer_norm(
-        x, [x.shape[axis] for axis in axes], gamma, beta, float(epsilon)
-    ),
+    "gelu": lambda op, x, mode: gelu(x, approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode]),
+    "layer_norm": mil_layer_norm,
     "linear": lambda op, x, weight, bias: linear(x, weight, bias),
     "matmul": lambda op, x, y, transpose_x, transpose_y: x @ y,
+    "max_pool": lambda op, x, kernel_sizes, strides, pad, **_: max_pool2d(
+        padded(x, pad, float("-inf")), tuple(kernel_sizes), tuple(strides)
+    ),
     "mul": lambda op, x, y: x * y,
+    "real_div": lambda op, x, y: x / y,
     "reduce_mean": lambda op, x, axes, keep_dims: x.mean(tuple(axes)),
+    "reduce_sum": lambda op, x, axes, keep_dims: x.sum(tuple(axes), keepdim=bool(keep_dims)),
     "relu": lambda op, x: x.relu(),
+    "relu6": lambda op, x: x.clamp(0, 6),
     "reshape": lambda op, x, shape: x.reshape(tuple(shape)),
     "sigmoid_hard": lambda op, x, alpha, beta: (float(alpha) * x + float(beta)).clamp(0, 1),
+    "sigmoid": lambda op, x: x.sigmoid(),
     "silu": lambda op, x: silu(x),
+    "slice_by_index": lambda op, x, begin, end, stride, **_: x[tuple(map(slice, begin, end, stride))],
+    "slice_by_size": lambda op, x, begin, size: x[tuple(slice(a, a + n) for a, n in zip(begin, size, strict=True))],
     "softmax": lambda op, x, axis: x.softmax(int(axis)),
+    "sub": lambda op, x, y: x - y,
     "transpose": lambda op, x, perm: x.permute(tuple(perm)),
     "upsample_bilinear": lambda op, x, **_: interpolate(x, size=op.outputs[0].shape[2:], mode="bilinear"),
+    "upsample_nearest_neighbor": lambda op, x, **_: interpolate(x, size=op.outputs[0].shape[2:]),
 }
 
 

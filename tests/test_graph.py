@@ -47,7 +47,7 @@ each_arch = pytest.mark.parametrize("arch", ARCHS.values(), ids=ARCHS)
 
 
 def test_published_networks_have_their_published_costs() -> None:
-    assert {name: (arch.params, arch.macs) for name, arch in NETWORKS.items()} == PUBLISHED
+    assert {name: (forms(arch)[0].params, arch.macs) for name, arch in NETWORKS.items()} == PUBLISHED
 
 
 @pytest.mark.parametrize(("name", "size"), [("mobilevit_xxs", (160, 288)), ("mobilevit_xs", 224), ("mobilevit_s", 256)])
@@ -68,10 +68,10 @@ def test_summaries_equal_the_flat_graph(arch: Arch) -> None:
     for block in arch.summaries:
         kernels += Counter(dict(block.kernels))
     assert kernels == Counter(node.key for node in shipped.work)
-    assert (arch.params, arch.macs) == (graph.params, graph.macs)
+    assert (arch.params, arch.macs) == (shipped.params, shipped.macs)
     assert arch.peak_bytes == shipped.peak_bytes
     pointers = sum(node.op.pointers(*node.shapes) for node in shipped.work)
-    assert arch.memory_bytes == FLOAT_BYTES * graph.params + shipped.peak_bytes + POINTER_BYTES * pointers
+    assert arch.memory_bytes == FLOAT_BYTES * shipped.params + shipped.peak_bytes + POINTER_BYTES * pointers
     assert arch.summaries[-1].shape == graph.output.shape == shipped.output.shape
 
 
@@ -143,7 +143,7 @@ def test_summaries_equal_the_flat_graph_of_any_block(seed: int) -> None:
     block, size = Tangle(seed), Map(3, 4, 4)
     graph = Graph.of(block(Input(size)()))
     shipped, found = graph.deployed(), summary(block, (size,))
-    assert (found.params, found.macs, found.shape) == (graph.params, graph.macs, graph.output.shape)
+    assert (found.params, found.macs, found.shape) == (shipped.params, shipped.macs, graph.output.shape)
     assert Counter(dict(found.kernels)) == Counter(node.key for node in shipped.work)
     assert found.peaks[1] == shipped.peak_bytes == longest_way_to_peak(shipped)
 

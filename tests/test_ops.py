@@ -11,6 +11,7 @@ from conftest import randomise
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
+from vocabulary import EXAMPLES
 
 from mvnas import ops
 from mvnas.errors import ExportError, SpaceError
@@ -19,6 +20,8 @@ from mvnas.nn import build, deploy, example
 from mvnas.ops import (
     Add,
     Attention,
+    BatchNorm,
+    Branched,
     Concat,
     Conv,
     Fold,
@@ -26,10 +29,12 @@ from mvnas.ops import (
     LayerNorm,
     Linear,
     Map,
+    Mul,
     Op,
     Pool,
     Resize,
     Shape,
+    Slice,
     Tokens,
     Unfold,
     Value,
@@ -37,34 +42,10 @@ from mvnas.ops import (
 )
 
 NOT_KERNELS = {ops.Op, ops.Input, ops.Layer}  # the root, what a network is fed, and what graphs hold only the ops of
-FOLDED = {"norm": False, "gain": 1.0, "affine": False, "multiple": 1}  # fields that deployed ops do not use
-
-EXAMPLES: list[tuple[Op, tuple[Shape, ...], Shape]] = [  # op, input shapes, output shape
-    (Conv(8), (Map(4, 6, 5),), Map(8, 6, 5)),
-    (Conv(8, kernel=3, stride=2), (Map(4, 7, 10),), Map(8, 4, 5)),
-    (Conv(6, kernel=3, groups=6, act="relu"), (Map(6, 5, 5),), Map(6, 5, 5)),
-    (Conv(8, kernel=5, stride=2, groups=2, act="hardswish"), (Map(4, 9, 9),), Map(8, 5, 5)),
-    (Conv(8, norm=False, act=""), (Map(4, 3, 3),), Map(8, 3, 3)),
-    (Conv(8, kernel=3, norm=False, bias=True), (Map(4, 3, 3),), Map(8, 3, 3)),
-    (Conv(8, bias=True), (Map(4, 3, 3),), Map(8, 3, 3)),
-    (Linear(5), (Vector(7),), Vector(5)),
-    (Linear(12, act="silu"), (Tokens(4, 6, 8),), Tokens(4, 6, 12)),
-    (Linear(8, gain=0.3), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
-    (LayerNorm(), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
-    (Attention(heads=2), (Tokens(4, 6, 8),) * 3, Tokens(4, 6, 8)),
-    (Attention(heads=4), (Tokens(4, 6, 8), Tokens(4, 9, 8), Tokens(4, 9, 8)), Tokens(4, 6, 8)),
-    (Unfold(2), (Map(3, 4, 6),), Tokens(4, 6, 3)),
-    (Fold(2), (Tokens(4, 6, 3), Map(5, 4, 6)), Map(3, 4, 6)),
-    (Fold(2, size=(4, 6)), (Tokens(4, 6, 3),), Map(3, 4, 6)),
-    (Resize(4), (Map(3, 5, 8),), Map(3, 8, 8)),
-    (Resize(4), (Map(3, 4, 8),), Map(3, 4, 8)),
-    (Resize(), (Map(3, 4, 6), Map(5, 7, 5)), Map(3, 7, 5)),
-    (Resize(size=(3, 5)), (Map(3, 4, 4),), Map(3, 3, 5)),
-    (Add(), (Map(3, 4, 5),) * 2, Map(3, 4, 5)),
-    (Add(), (Tokens(4, 6, 8),) * 2, Tokens(4, 6, 8)),
-    (Concat(), (Map(3, 4, 5), Map(2, 4, 5), Map(1, 4, 5)), Map(6, 4, 5)),
-    (Pool(), (Map(3, 4, 5),), Vector(3)),
-]  # fmt: skip
+FOLDED = {  # fields that deployed ops do not use
+    "norm": False, "gain": 1.0, "scale": 0.0, "copies": 1, "affine": False, "multiple": 1, "start": 1.0, "grid": (0, 0),
+}  # fmt: skip
+NORMS = (BatchNorm, LayerNorm)
 
 each_example = pytest.mark.parametrize(("op", "shapes", "out"), EXAMPLES, ids=[str(row[0]) for row in EXAMPLES])
 
@@ -115,7 +96,8 @@ def assert_deploys(graph: Graph) -> None:
 @each_example
 def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
     value = op(*(Input(shape)() for shape in shapes))
-    assert_deploys(Graph.of(Linear(5)(value) if isinstance(op, LayerNorm) else value))
+    reader = Conv(5) if isinstance(out, Map) else Linear(5)
+    assert_deploys(Graph.of(reader(value) if isinstance(op, NORMS) else value))
 
 
 READERS: dict[str, Callable[[Value], Value]] = {  # of a layer norm of tokens (4, 6, 8), unfolded from a map of 4 x 6
@@ -124,6 +106,7 @@ READERS: dict[str, Callable[[Value], Value]] = {  # of a layer norm of tokens (4
     "convolution": lambda y: Conv(5)(Fold(2, size=(4, 6))(y)),
     "convolution with bias": lambda y: Conv(5, norm=False, bias=True)(Fold(2, size=(4, 6))(y)),
     "resized convolution": lambda y: Conv(5)(Resize(size=(3, 5))(Fold(2, size=(4, 6))(y))),
+    "pooled linear": lambda y: Linear(5)(Pool()(y)),
     "two": lambda y: Concat()(Conv(5)(Fold(2, size=(4, 6))(y)), Fold(2, size=(4, 6))(Linear(3)(y))),
 }
 OTHER_READERS: dict[str, Callable[[Value], Value]] = {
@@ -134,7 +117,7 @@ OTHER_READERS: dict[str, Callable[[Value], Value]] = {
     "a grouped convolution": lambda y: Conv(8, groups=2)(Fold(2, size=(4, 6))(y)),
     "a convolution without bias": lambda y: Conv(5, norm=False)(Fold(2, size=(4, 6))(y)),
     "a layer norm": lambda y: Linear(5)(LayerNorm()(y)),
-    "a pool": lambda y: Pool()(Fold(2, size=(4, 6))(y)),
+    "a maximum": lambda y: Linear(5)(Pool()(Pool(2, stride=2, largest=True)(Fold(2, size=(4, 6))(y)))),
 }
 
 
@@ -146,7 +129,7 @@ def test_scale_and_shift_of_a_layer_norm_fold_into_its_readers(read: Callable[[V
 @pytest.mark.parametrize("read", OTHER_READERS.values(), ids=OTHER_READERS)
 def test_a_layer_norm_that_does_not_fold_is_an_error(read: Callable[[Value], Value]) -> None:
     graph = Graph.of(read(LayerNorm()(Input(Tokens(4, 6, 8))())))
-    with pytest.raises(ExportError, match="layer norm"):
+    with pytest.raises(ExportError, match="a norm must be read by|must not end in a norm"):
         deploy(graph, build(graph).state_dict())
 
 
@@ -206,7 +189,15 @@ def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
         (Conv(8), (Tokens(4, 6, 8),), "Conv must be given Map, but got Tokens"),
         (Conv(8), (Vector(8),), "Conv must be given Map, but got Vector"),
         (Linear(8), (Map(8, 4, 4),), "Linear must be given Tokens or Vector, but got Map"),
-        (Pool(), (Tokens(4, 6, 8),), "Pool must be given Map, but got Tokens"),
+        (Pool(), (Vector(8),), "Pool must be given Map or Tokens, but got Vector"),
+        (Pool(3), (Tokens(4, 6, 8),), "windows must be those of a map that holds one, but got kernel 3 on Tokens"),
+        (Conv(8, kernel=2), (Map(4, 4, 4),), "even kernel must be padded as TensorFlow does"),
+        (Attention(2), (Tokens(1, 6, 8), Tokens(1, 9, 6), Tokens(1, 9, 6)), "queries, keys and values must agree"),
+        (Attention(2, grid=(3, 3), stride=2), (Tokens(1, 9, 8),) * 3, "queries must be every 2. of the keys each way"),
+        (Attention(2, grid=(2, 2)), (Tokens(1, 6, 8),) * 3, "keys must be on a map of 2 x 2 or a square, but are 6"),
+        (Branched((Conv(8), Conv(6))), (Map(4, 4, 4),), "branches must yield one shape"),
+        (Mul(), (Map(3, 4, 4), Vector(4)), "factors must have one shape, or be a map and a gate"),
+        (Slice(3, first=2), (Map(4, 4, 4),), "a slice must lie in 0..4, but got 3 from 2 on"),
     ],
 )
 def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[Shape, ...], told: str) -> None:
