@@ -96,8 +96,8 @@ class Arch:
 
     >>> from mvnas.space import Space
     >>> arch = Space.load("mobilevit_xxs").arch()
-    >>> arch.params, arch.macs, Arch.from_json(arch.to_json()) == arch
-    (1272024, 407364096, True)
+    >>> arch.graph().params, arch.params, arch.macs, Arch.from_json(arch.to_json()) == arch
+    (1272024, 1266544, 407364096, True)
     """
 
     blocks: tuple[Block, ...]
@@ -131,6 +131,7 @@ class Arch:
 
     @property
     def params(self) -> int:
+        """Numbers that the deployed network holds; `graph().params` are those that are trained."""
         return sum([row.params for row in self.summaries])
 
     @property

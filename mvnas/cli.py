@@ -327,7 +327,7 @@ def _predict(args: argparse.Namespace) -> None:
     print(f"{network.name} at {network.arch.resolution} px on {told['device']} (predicted, with a 90 % interval)\n")
     print(network_table(told))
     print(
-        f"\n{told['params']:,} parameters, {told['macs']:,} MACs, {show('memory', told['memory_bytes'])} of memory "
+        f"\n{told['params']:,} parameters ({told['trained_params']:,} in training), {told['macs']:,} MACs, {show('memory', told['memory_bytes'])} of memory "
         f"({show('memory', told['peak_bytes'])} of activations), "
         f"{told['latency_ms']:.2f} ms ({told['latency_low_ms']:.2f} .. {told['latency_high_ms']:.2f}); "
         f"{told['measured_share']:.0%} of the time is in ops that were timed themselves, the rest is modelled"

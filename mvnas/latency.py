@@ -88,7 +88,8 @@ def dimensions(kernel: Kernel) -> dict[str, int]:
         sizes["heads"] = op.heads
         sizes["head width"] = output.c // op.heads
         if shapes[0] != shapes[2]:
-            sizes["keys"], sizes["key channels"] = shapes[1].n, shapes[1].c
+            keys = cast(Tokens, shapes[1])
+            sizes["keys"], sizes["key channels"] = keys.n, keys.c
     return sizes
 
 

@@ -32,7 +32,8 @@ from torch.nn.functional import avg_pool2d, interpolate, layer_norm, linear, max
 from mvnas.errors import ExportError, SpaceError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import BatchNorm as BatchNormOp
-from mvnas.ops import Input, Map, Op, Shape, State, Tokens
+from mvnas.ops import Branched as BranchedOp
+from mvnas.ops import Map, Op, Shape, State, Tokens
 
 if TYPE_CHECKING:
     from mvnas import ops
@@ -210,7 +211,8 @@ class Dense(Linear, Scaled):
         self.others = ModuleList([Linear(channels, op.out, op.bias) for _ in range(op.copies - 1)])
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         if self.others:
             layers = [self, *self.others]
             weight = torch.stack([layer.weight for layer in layers]).mean(0)
@@ -237,9 +239,9 @@ def batch_norm(x: Shape, op: ops.BatchNorm) -> Module:
 
 
 class Norm(LayerNorm):
-    """Layer norm over the channels of a map, or over all positions and channels of maps or tokens."""
+    """Layer norm over the channels of maps, tokens or vectors, or over all positions and channels of maps or tokens."""
 
-    def __init__(self, x: Map | Tokens, op: ops.LayerNorm) -> None:
+    def __init__(self, x: Shape, op: ops.LayerNorm) -> None:
         super().__init__(x.c, op.eps, elementwise_affine=op.affine)
         self.map, self.whole = isinstance(x, Map), op.whole
 
@@ -288,13 +290,15 @@ def folded_linear(state: Mapping[str, Tensor], op: ops.Linear) -> State:
     return {"weight": weight * factor[:, None], "bias": bias * factor}
 
 
-def branch(op: Op | None, state: Mapping[str, Tensor], x: Map, like: ops.Conv) -> State:
+def branch(
+    op: ops.Conv | ops.Branched | BatchNormOp | None, state: Mapping[str, Tensor], x: Map, like: ops.Conv
+) -> State:
     """Weights of the branch `op` of a sum on `x` as those of the convolution `like`, whose kernel may be larger and groups fewer."""
     if op is None or isinstance(op, BatchNormOp):
         scale, shift = op.owes(state) if op else (torch.ones(x.c, dtype=torch.float64), torch.zeros(1))
         made, groups = {"conv.weight": scale.view(-1, 1, 1, 1), "conv.bias": shift.expand(x.c)}, x.c
     else:
-        made, groups = op.fold(state, x), op.deploy(Input(x)()).op.groups
+        made, groups = op.fold(state, x), (op.merged(x) if isinstance(op, BranchedOp) else op).groups
     weight = made["conv.weight"]
     out, inner, kernel, _ = weight.shape
     bias = made.get("conv.bias", weight.new_zeros(out))

@@ -282,10 +282,10 @@ class Branched(Op):
     scale: float = 0.0
 
     def shape(self, x: Map) -> Map:
-        shapes = {branch.shape(x) if branch else x for branch in self.branches}
+        shapes: set[Any] = {branch.shape(x) if branch else x for branch in self.branches}
         if len(shapes) > 1:
             raise SpaceError(f"branches must yield one shape, but yield {', '.join(map(str, shapes))}")
-        return shapes.pop()
+        return shapes.pop()  # type: ignore[no-any-return]
 
     def params(self, x: Map) -> int:
         own = self.shape(x).c * (2 * self.norm + bool(self.scale))
@@ -406,9 +406,7 @@ class LayerNorm(Op):
     def module(self, x: Shape) -> Module:
         from mvnas import nn
 
-        if isinstance(x, Map) or self.whole:
-            return nn.Norm(x, self)
-        return nn.LayerNorm(x.c, self.eps, elementwise_affine=self.affine)
+        return nn.Norm(x, self)
 
     def deploy(self, x: Value) -> Value:
         return replace(self, affine=False)(x)
@@ -761,7 +759,11 @@ class Concat(Op):
             return Map(sum(x.c for x in xs), first.h, first.w)
         if len({(x.p, x.c if self.patches else x.n) for x in xs}) > 1:
             raise SpaceError(f"tokens to concatenate must agree, but got {xs}")
-        return first._replace(n=sum(x.n for x in xs)) if self.patches else first._replace(c=sum(x.c for x in xs))
+        return (
+            Tokens(*first)._replace(n=sum(x.n for x in xs))
+            if self.patches
+            else Tokens(*first)._replace(c=sum(x.c for x in xs))
+        )
 
     def module(self, *xs: Any) -> Module:
         from mvnas import nn
@@ -795,7 +797,7 @@ class Slice(Op):
         return nn.Function(self, partial(nn.cut, axis=axis(x, self.patches), first=self.first, size=self.size))
 
 
-def axis(x: Map | Tokens, patches: bool) -> int:
+def axis(x: Shape, patches: bool) -> int:
     """The axis of channels, or of patches, of a tensor with a batch axis."""
     return 1 if isinstance(x, Map) else 2 if patches else 3
 

@@ -273,6 +273,7 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
     shipped = graph.deployed().block_costs()
     return {
         "params": arch.params,
+        "trained_params": graph.params,
         "macs": arch.macs,
         "memory_bytes": arch.memory_bytes,
         "peak_bytes": arch.peak_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations, product
 from math import prod
 from pathlib import Path
@@ -37,10 +37,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in data_folder("search_spaces").glob("*.yaml"))
 
 
-def published() -> list[str]:
+@cache
+def published() -> tuple[str, ...]:
     """Names of the shipped networks: the spaces without a choice."""
     folder = data_folder("search_spaces")
-    return [name for name in names() if not _holds_list(_read(folder / f"{name}.yaml"))]
+    return tuple([name for name in names() if not _holds_list(_read(folder / f"{name}.yaml"))])
 
 
 def _holds_list(data: Any) -> bool:

@@ -48,8 +48,8 @@ def randomise(module: Module, seed: int = 0) -> Module:
     generator = torch.Generator().manual_seed(seed)
     for name, value in module.state_dict().items():
         leaf = name.rpartition(".")[2]
-        if leaf == "running_var" or (leaf == "weight" and value.ndim == 1):
+        if leaf in ("running_var", "scale", "gamma") or (leaf == "weight" and value.ndim == 1):
             value.uniform_(0.5, 1.5, generator=generator)
-        elif leaf in ("running_mean", "bias"):
+        elif leaf in ("running_mean", "bias", "attention_biases"):
             value.normal_(0, 0.1, generator=generator)
     return module.eval()

@@ -19,7 +19,7 @@ from mvnas.errors import SpaceError
 from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Kernel, summary
 from mvnas.nn import build
 from mvnas.ops import Add, Concat, Conv, Input, Layer, LayerNorm, Map, Resize, Value
-from mvnas.space import Space, published
+from mvnas.space import Space
 
 PUBLISHED = {  # parameters of apple/ml-cvnets, multiply-accumulates of timm at 256 x 256 (test_pretrained.py)
     "mobilevit_xxs": (1_272_024, 407_364_096),
@@ -33,7 +33,7 @@ def sampled(seed: int) -> Arch:
     return Space.load("mobilevit").sample(lambda _, options: generator.choice(options))
 
 
-NETWORKS = {name: Space.load(name).arch() for name in published()}
+NETWORKS = {name: Space.load(name).arch() for name in PUBLISHED}
 ARCHS = NETWORKS | {f"sample {seed}": sampled(seed) for seed in range(50)}
 
 

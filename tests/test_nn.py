@@ -28,10 +28,11 @@ def trained() -> nn.Module:
 
 @pytest.mark.parametrize("name", published())
 def test_published_networks_build_and_run(name: str) -> None:
-    graph = Space.load(name).arch().graph()
+    arch = Space.load(name).arch()
+    graph, side = arch.graph(), arch.resolution
     with torch.device("meta"):
         module = build(graph)
-        assert module(torch.empty(2, 3, 256, 256)).shape == (2, 1000)
+        assert module(torch.empty(2, 3, side, side)).shape == (2, 1000)
     owners = [".".join(key.split(".")[:2]) for key in module.state_dict()]
     assert list(dict.fromkeys(owners)) == [node.name for node in graph.nodes if node.params]
 

@@ -100,6 +100,20 @@ def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Sh
     assert_deploys(Graph.of(reader(value) if isinstance(op, NORMS) else value))
 
 
+@pytest.mark.parametrize(("op", "shapes", "out"), [row for row in EXAMPLES if not isinstance(row[0], NORMS)], ids=str)
+@torch.no_grad()
+def test_folding_is_exact(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
+    """In float64, in which weights fold."""
+    graph = Graph.single(op, shapes)
+    shipped, start = graph.deployed(), f"{graph.output.name}."
+    trained, folded = randomise(build(graph)).double(), build(shipped).eval().double()
+    weights = op.fold({key.removeprefix(start): value for key, value in trained.state_dict().items()}, *shapes)
+    if shipped.work:
+        folded.load_state_dict({f"{shipped.output.name}.{key}": value for key, value in weights.items()})
+    inputs = [x.double() for x in example(graph, batch=2)]
+    torch.testing.assert_close(folded(*inputs[: len(shipped.inputs)]), trained(*inputs), rtol=0, atol=1e-10)
+
+
 READERS: dict[str, Callable[[Value], Value]] = {  # of a layer norm of tokens (4, 6, 8), unfolded from a map of 4 x 6
     "linear": lambda y: Linear(5, act="silu", gain=0.5)(y),
     "attention": lambda y: Attention(2)(Linear(8, gain=0.5)(y), Linear(8)(y), Linear(8)(y)),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mvnas.blocks._parts import divisible
 from mvnas.ops import Conv, Value
 
 
@@ -22,9 +23,3 @@ class Block:
         y = Conv(y.channels, kernel=3, stride=self.stride, groups=y.channels)(y)
         y = Conv(self.channels, act="")(y)
         return x + y if y.shape == x.shape else y
-
-
-def divisible(width: float) -> int:
-    """`width` rounded to the nearest multiple of 8, at least 8, and never more than 10 % below `width`."""
-    near = max(8, int(width + 4) // 8 * 8)
-    return near if near >= 0.9 * width else near + 8

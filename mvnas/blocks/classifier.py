@@ -1,0 +1,35 @@
+"""Pool and classifier: (C, H, W) or (P, N, C) -> (classes,)."""
+
+from dataclasses import dataclass
+
+from mvnas.errors import SpaceError, unknown
+from mvnas.ops import BatchNorm, LayerNorm, Linear, Pool, Value
+
+NORMS = ("", "batch", "layer", "pooled")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Global average pool, a linear layer to `hidden` features with `act` if there are any, linear classifier.
+
+    `norm` is a batch norm or a layer norm before the pool, or a batch norm of what was pooled. Of several `copies` of the
+    classifier, such as one for labels and one for a teacher's, the mean counts (DeiT, arXiv:2012.12877, sec. 4).
+    """
+
+    norm: str = ""
+    hidden: int = 0
+    act: str = "hardswish"
+    copies: int = 1
+    classes: int = 1000
+
+    def __call__(self, x: Value) -> Value:
+        if self.norm not in NORMS:
+            raise SpaceError(unknown("norm", self.norm, NORMS))
+        if self.norm in ("batch", "layer"):
+            x = (BatchNorm() if self.norm == "batch" else LayerNorm())(x)
+        y = Pool()(x)
+        if self.norm == "pooled":
+            y = BatchNorm()(y)
+        if self.hidden:
+            y = Linear(self.hidden, act=self.act)(y)
+        return Linear(self.classes, copies=self.copies)(y)

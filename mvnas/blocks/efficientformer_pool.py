@@ -1,0 +1,32 @@
+"""EfficientFormer's block on maps, MB4D (arXiv:2206.01191, eq. 3): (C, H, W) -> (channels, H / stride, W / stride)."""
+
+from dataclasses import dataclass
+
+from mvnas.errors import SpaceError
+from mvnas.ops import Affine, Conv, Pool, Sub, Value
+
+START = 1e-5  # of layer scales
+
+
+@dataclass(frozen=True)
+class Block:
+    """x + scale * (mean of 3 x 3 pixels - x), then a feed-forward layer; of stride 2, after a convolution.
+
+    A hidden width is `expand` times the channels.
+
+    Raises:
+        SpaceError: the block keeps the size and does not keep the channels.
+    """
+
+    channels: int
+    stride: int = 1
+    expand: float = 4.0
+
+    def __call__(self, x: Value) -> Value:
+        if self.stride > 1:
+            x = Conv(self.channels, 3, self.stride, act="", bias=True)(x)
+        elif x.channels != self.channels:
+            raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {self.channels}")
+        x = x + Affine(START, bias=False)(Sub()(Pool(3)(x), x))
+        hidden = Conv(int(self.expand * self.channels), act="gelu", bias=True)(x)
+        return x + Conv(self.channels, act="", bias=True, scale=START)(hidden)

@@ -1,0 +1,132 @@
+"""Trained weights from files: those that mvnas wrote, and timm's checkpoints of the published networks.
+
+A file of this package says how timm names the layers of a family: of those networks whose names begin with the file's. Its
+`layers(arch)` yields, for each node of the graph that has weights, in order, timm's name of each of its parts
+(`mvnas.pretrained._names`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mvnas.arch import Arch
+from mvnas.errors import ExportError, unknown
+from mvnas.nn import build
+from mvnas.ops import State
+from mvnas.pretrained._names import Part
+from mvnas.space import Space, published
+
+Source = Callable[[str], Part]  # our key -> where it lies in a file
+
+OURS = re.compile(r"block\d+\.")  # how keys of a file of ours begin
+INDEX = re.compile(r"attention_bias_idxs$")  # what timm keeps beside weights
+
+
+def read_weights(arch: Arch, path: str | Path) -> tuple[Arch, State]:
+    """`arch` with as many classes as the weights in a safetensors file, and these weights as its state.
+
+    They are weights that mvnas wrote for `arch`, or timm's of the published network that `arch` is.
+
+    Raises:
+        ExportError: the file cannot be read, or its weights are of another network.
+    """
+    weights = _tensors(path)
+    try:
+        if all(OURS.match(key) for key in weights):
+            return _fill(arch, weights, Part)
+        for name in (
+            published()
+        ):  # heads and patches leave no trace in weights: they would load elsewhere, and compute something else
+            if Space.load(name).arch().blocks[:-1] == arch.blocks[:-1]:
+                return _fill(arch, weights, _timm(name, arch))
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from None
+    raise ExportError(f"{path} holds timm's weights, which must go into one of {', '.join(published())}")
+
+
+def _tensors(path: str | Path) -> State:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ExportError: it is not there or is no safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(
+            f"weights must be a safetensors file, but {path} cannot be read as one ({error}); convert a .bin "
+            "or .pth with safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)"
+        ) from None
+
+
+def from_timm(name: str, weights: Mapping[str, Tensor]) -> State:
+    """State of the published network `name`, with as many classes as timm's `weights` of it.
+
+    `build(Space.load(name).arch().with_classes(classes).graph())` loads it.
+
+    Raises:
+        ExportError: there is no such network, or the weights are of another one.
+    """
+    if name not in published():
+        raise ExportError(unknown("network", name, published()))
+    arch = Space.load(name).arch()
+    return _fill(arch, weights, _timm(name, arch))[1]
+
+
+def _fill(arch: Arch, weights: Mapping[str, Tensor], source: Source) -> tuple[Arch, State]:
+    """`arch` with as many classes as `weights` have, and its state taken from them."""
+    head = weights.get(source(f"{arch.graph().output.name}.weight").key)
+    if head is not None and head.ndim == 2:
+        arch = arch.with_classes(len(head))
+    with torch.device("meta"):
+        wanted = build(arch.graph()).state_dict()
+    state: State = {}
+    for ours, like in wanted.items():
+        part = source(ours)
+        if not like.ndim:  # the count of training steps of a batch norm, which older checkpoints lack
+            state[ours] = weights.get(part.key, torch.tensor(0))
+            continue
+        shape = part.whole(tuple(like.shape))
+        got = tuple(weights[part.key].shape) if part.key in weights else None
+        if got is None or _sides(got) != _sides(shape):
+            told = "missing" if got is None else got
+            raise ExportError(f"{part.key} must be of shape {shape}, but is {told}; the weights are of another network")
+        state[ours] = part.take(weights[part.key]).reshape(like.shape).clone()
+    extra = sorted(weights.keys() - {source(ours).key for ours in wanted})
+    extra = [key for key in extra if not INDEX.search(key)]
+    if extra:
+        raise ExportError(f"weights must all belong to the network, but {extra[0]} does not; they are of another one")
+    return arch, state
+
+
+def _sides(shape: tuple[int, ...]) -> list[int]:
+    """A shape without sides of 1, since a linear layer may be a 1 x 1 convolution there."""
+    return [side for side in shape if side > 1]
+
+
+def _timm(name: str, arch: Arch) -> Source:
+    """Where timm keeps each of our weights of the published network `name`."""
+    families = [module.name for module in iter_modules(__path__) if name.startswith(module.name)]
+    layers = import_module(f"mvnas.pretrained.{max(families, key=len)}").layers(arch)
+    nodes = [node.name for node in arch.graph().nodes if node.params]
+    places = dict(zip(nodes, layers, strict=True))
+
+    def source(key: str) -> Part:
+        block, op, weight = key.split(".", 2)
+        names = places[f"{block}.{op}"]
+        if weight in names:
+            return Part.of(names[weight])
+        module, _, leaf = weight.rpartition(".")
+        part = Part.of(names[module])
+        return part._replace(key=f"{part.key}.{leaf}")
+
+    return source

@@ -1,0 +1,73 @@
+"""How timm names weights: parts of the tensors of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Part(NamedTuple):
+    """A tensor of a file, or one of the `parts` that its rows hold, for each of `heads` again; negated with `sign` -1.
+
+    `parts` are relative numbers of rows: (1, 1, 4) are queries, keys and values that are four times as wide.
+    """
+
+    key: str
+    index: int = 0
+    parts: tuple[int, ...] = (1,)
+    heads: int = 1
+    sign: int = 1
+
+    @classmethod
+    def of(cls, name: str | Part) -> Part:
+        return cls(name) if isinstance(name, str) else name
+
+    def whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the tensor of which this part has `shape`."""
+        return (shape[0] * sum(self.parts) // self.parts[self.index], *shape[1:])
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """The part of `tensor`."""
+        rows = tensor.unflatten(0, (self.heads, -1))
+        unit = rows.shape[1] // sum(self.parts)
+        start = unit * sum(self.parts[: self.index])
+        return self.sign * rows[:, start : start + unit * self.parts[self.index]].flatten(0, 1)
+
+
+Names = Mapping[str, str | Part]  # our module within a node, or our weight -> timm's
+
+
+def conv(name: str, norm: str = "") -> Names:
+    """A convolution and the batch norm after it."""
+    return {"conv": name, "norm": norm}
+
+
+def conv_bn(name: str) -> Names:
+    """A convolution and a batch norm that timm keeps as `conv` and `bn` of one module."""
+    return conv(f"{name}.conv", f"{name}.bn")
+
+
+def dense(name: str) -> Names:
+    """A linear layer or a norm."""
+    return {"": name}
+
+
+def squeeze_excite(name: str, reduce: str = "fc1", expand: str = "fc2") -> list[Names]:
+    """The two layers of a gate."""
+    return [dense(f"{name}.{reduce}"), dense(f"{name}.{expand}")]
+
+
+def packed(name: str, parts: tuple[int, ...] = (1, 1, 1), heads: int = 1) -> list[Names]:
+    """Queries, keys and values that timm keeps in one linear layer."""
+    return [{"": Part(name, index, parts, heads)} for index in range(len(parts))]
+
+
+def branches(name: str, count: int, *, scale: bool = True, skip: bool = True, at: str = "") -> Names:
+    """MobileOne's branches: equal convolutions, a 1 x 1, a batch norm of the input; `at` is where they are in our op."""
+    convs = [f"{name}.conv_kxk.{i}" for i in range(count)] + [f"{name}.conv_scale"] * scale
+    names = {
+        f"{at}branches.{i}.{part}": theirs for i, conv in enumerate(convs) for part, theirs in conv_bn(conv).items()
+    }
+    return names | ({f"{at}branches.{len(convs)}": f"{name}.identity"} if skip else {})

@@ -1,0 +1,15 @@
+"""timm's names of MobileNetV3's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mvnas.arch import Arch
+from mvnas.pretrained._efficientnet import stages
+from mvnas.pretrained._names import Names, conv, dense
+
+
+def layers(arch: Arch) -> Iterator[Names]:
+    yield conv("conv_stem", "bn1")
+    yield from stages(arch.blocks[1:-1], (1, 2, 3, 4, 2, 3, 1))
+    yield from (dense("conv_head"), dense("classifier"))

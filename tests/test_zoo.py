@@ -1,0 +1,132 @@
+"""Laws of the zoo: networks have their published counts and timm's logits, and files of their blocks compute what torch does."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomise
+
+from mvnas.backends import backend
+from mvnas.errors import SpaceError
+from mvnas.nn import build, deploy, example
+from mvnas.pretrained import from_timm
+from mvnas.space import Space
+from mvnas.training.weights import calibrate
+
+
+class Published(NamedTuple):
+    """A network: parameters in training, MACs deployed, timm's name and settings of it, and a side to compare logits at."""
+
+    params: int
+    macs: float  # in millions
+    timm: str = ""
+    side: int = 64
+    settings: dict[str, Any] = {}  # noqa: RUF012
+
+
+NETWORKS = {
+    "mobilenetv2_100": Published(3_504_872, 300.8),
+    "mobilenetv3_large_100": Published(5_483_032, 216.6),
+    "efficientnetv2_b0": Published(7_139_704, 718.1, "tf_efficientnetv2_b0"),
+    "efficientnetv2_b1": Published(8_141_052, 1196.8, "tf_efficientnetv2_b1"),
+    "efficientnetv2_b2": Published(10_096_086, 1697.5, "tf_efficientnetv2_b2", 70),
+    "efficientnetv2_b3": Published(14_358_406, 3011.5, "tf_efficientnetv2_b3"),
+    "efficientnetv2_s": Published(21_458_488, 8365.6, "tf_efficientnetv2_s"),
+    "mobileone_s0": Published(5_293_272, 275.1),
+    "repvit_m0_9": Published(5_103_560, 815.6, settings={"distillation": False}),
+    "repvit_m1_0": Published(6_852_900, 1106.1, settings={"distillation": False}),
+    "repvit_m1_1": Published(8_288_888, 1337.1, settings={"distillation": False}),
+    "fastvit_t8": Published(4_026_232, 685.2),
+}
+DEPLOYED = {"mobileone_s0": 2_078_504, "repvit_m0_9": 5_067_056, "repvit_m1_0": 6_810_312, "repvit_m1_1": 8_244_312}
+
+BLOCKS: dict[str, str] = {  # small stages of each block, behind a convolution to 16 channels at half the size
+    "mbconv": "mbconv channels=16 kernel=5 se=hidden act=hardswish, mbconv channels=24 stride=2 se=input same=1 eps=0.001",
+    "fused_mbconv": "fused_mbconv channels=16 expand=1 act=relu6, fused_mbconv channels=24 stride=2 same=1",
+    "mobileone": "mobileone channels=16 branches=2, mobileone channels=24 stride=2",
+    "mobileone_stem": "mobileone_stem channels=16",
+    "repvit": "repvit_stem channels=16, repvit channels=16, repvit channels=24 stride=2",
+    "fastvit": "fastvit_stem channels=16, fastvit channels=16, fastvit channels=32 stride=2",
+}
+
+
+def small(stages: str, side: int) -> Any:
+    """A network of a few blocks, each written as `kind key=value key=value`."""
+    rows: list[dict[str, Any]] = [{"block": "conv", "channels": 16, "stride": 2}]
+    for stage in stages.split(", "):
+        kind, *settings = stage.split()
+        fields = dict(item.split("=") for item in settings)
+        rows.append({"block": kind} | {key: _value(key, text) for key, text in fields.items()})
+    if "classes" not in stages:
+        rows.append({"block": "classifier", "classes": 5})
+    return Space.from_data({"resolution": side, "stages": rows}, source="test").arch()
+
+
+def _value(key: str, text: str) -> Any:
+    if key == "same":
+        return text == "1"
+    return text if not text.replace(".", "").isdigit() else float(text) if "." in text else int(text)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counts_are_the_published_ones(name: str) -> None:
+    arch = Space.load(name).arch()
+    assert arch.graph().params == NETWORKS[name].params
+    assert arch.macs / 1e6 == pytest.approx(NETWORKS[name].macs, abs=0.06)
+    assert arch.params == DEPLOYED.get(name, arch.params)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_logits_are_those_of_timm(timm: ModuleType, name: str) -> None:
+    known, arch = NETWORKS[name], Space.load(name).arch()
+    torch.manual_seed(0)
+    theirs = randomise(timm.create_model(known.timm or name, **known.settings))
+    x = torch.randn(4, 3, known.side, known.side, generator=torch.Generator().manual_seed(0))
+    calibrate(theirs, [x])  # or random weights would make numbers beyond all bounds
+    ours = build(arch.graph()).eval()
+    ours.load_state_dict(from_timm(name, theirs.state_dict()))
+    expected = theirs.double()(x.double())  # orders of sums do not matter then
+    assert expected.std() > 0.05
+    torch.testing.assert_close(ours.double()(x.double()), expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("side", [64, 96])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_files_compute_what_torch_does(kind: str, side: int, tmp_path: Path) -> None:
+    graph = small(BLOCKS[kind], side).graph()
+    trained = randomise(build(graph))
+    shipped, weights = deploy(graph, trained.state_dict())
+    inputs = example(graph)
+    with torch.no_grad():
+        truth = trained(*inputs).numpy()
+    for name, ranks in (("tflite", "tensor_ranks"), ("onnx", ""), ("coreml", "ranks")):
+        runtime = backend(name)
+        path = tmp_path / f"network{runtime.suffix}"
+        runtime.export(shipped, path, weights)
+        if ranks:
+            assert max(getattr(import_module(f"mvnas.backends.{name}"), ranks)(path)) <= 4
+        if name != "coreml":
+            (y,) = runtime.run(path, [x.numpy() for x in inputs])
+            assert np.abs(y - truth).max() <= 1e-4 * max(1, np.abs(truth).max())
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        ("mbconv channels=16 se=hiden", "unknown se 'hiden'; did you mean 'hidden'"),
+        ("classifier norm=bach classes=5", "unknown norm 'bach'; did you mean 'batch'"),
+        ("repvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
+        ("fastvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
+        ("fastvit channels=24 stride=2", "channels must become a multiple of 16, but become 24"),
+    ],
+)
+def test_what_a_block_cannot_do_is_told(stages: str, told: str) -> None:
+    with pytest.raises(SpaceError, match=told):
+        small(stages, 64)
