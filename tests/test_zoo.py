@@ -43,6 +43,11 @@ NETWORKS = {
     "repvit_m1_0": Published(6_852_900, 1106.1, settings={"distillation": False}),
     "repvit_m1_1": Published(8_288_888, 1337.1, settings={"distillation": False}),
     "fastvit_t8": Published(4_026_232, 685.2),
+    "efficientformer_l1": Published(12_289_928, 1290.8, side=224),
+    "efficientformer_l3": Published(31_406_000, 3906.1, side=224),
+    "efficientformerv2_s0": Published(3_600_256, 395.7, side=224),
+    "efficientformerv2_s1": Published(6_185_560, 651.7, side=224),
+    "efficientformerv2_s2": Published(12_710_112, 1246.6, side=224),
 }
 DEPLOYED = {"mobileone_s0": 2_078_504, "repvit_m0_9": 5_067_056, "repvit_m1_0": 6_810_312, "repvit_m1_1": 8_244_312}
 
@@ -53,6 +58,10 @@ BLOCKS: dict[str, str] = {  # small stages of each block, behind a convolution t
     "mobileone_stem": "mobileone_stem channels=16",
     "repvit": "repvit_stem channels=16, repvit channels=16, repvit channels=24 stride=2",
     "fastvit": "fastvit_stem channels=16, fastvit channels=16, fastvit channels=32 stride=2",
+    "efficientformer": "efficientformer_stem channels=16, efficientformer_pool channels=16 expand=2, "
+    "efficientformer_pool channels=24 stride=2, efficientformer_attention heads=2 key=8 side=4, classifier norm=layer copies=2 classes=5",
+    "efficientformerv2": "efficientformerv2 heads=2 key=8 half=1 side=8, efficientformerv2_down channels=24 heads=2 side=16, "
+    "efficientformerv2 heads=2 key=8 side=8, classifier norm=batch copies=2 classes=5",
 }
 
 
@@ -69,7 +78,7 @@ def small(stages: str, side: int) -> Any:
 
 
 def _value(key: str, text: str) -> Any:
-    if key == "same":
+    if key in ("same", "half"):
         return text == "1"
     return text if not text.replace(".", "").isdigit() else float(text) if "." in text else int(text)
 
@@ -88,7 +97,7 @@ def test_logits_are_those_of_timm(timm: ModuleType, name: str) -> None:
     known, arch = NETWORKS[name], Space.load(name).arch()
     torch.manual_seed(0)
     theirs = randomise(timm.create_model(known.timm or name, **known.settings))
-    x = torch.randn(4, 3, known.side, known.side, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, known.side, known.side, generator=torch.Generator().manual_seed(0))
     calibrate(theirs, [x])  # or random weights would make numbers beyond all bounds
     ours = build(arch.graph()).eval()
     ours.load_state_dict(from_timm(name, theirs.state_dict()))

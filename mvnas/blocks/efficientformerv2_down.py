@@ -28,4 +28,4 @@ class Block:
         local = Conv(4 * width, 3, 2, groups=4 * width, act="", bias=True)(value)
         attention = Attention(self.heads, grid=(self.side, self.side), stride=2)
         mixed = attention(*(Unfold(1)(z) for z in (query, Conv(width, act="", bias=True)(x), value)))
-        return Conv(self.channels, act="", bias=True)(Act("gelu")(Fold(1)(mixed, local) + local)) + down
+        return down + Conv(self.channels, act="", bias=True)(Act("gelu")(Fold(1)(mixed, local) + local))

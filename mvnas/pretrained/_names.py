@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,7 +14,7 @@ class Part(NamedTuple):
     """
 
     key: str
-    index: int = 0
+    place: int = 0
     parts: tuple[int, ...] = (1,)
     heads: int = 1
     sign: int = 1
@@ -26,17 +25,17 @@ class Part(NamedTuple):
 
     def whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the tensor of which this part has `shape`."""
-        return (shape[0] * sum(self.parts) // self.parts[self.index], *shape[1:])
+        return shape[0] * sum(self.parts) // self.parts[self.place], *shape[1:]
 
     def take(self, tensor: Tensor) -> Tensor:
         """The part of `tensor`."""
-        rows = tensor.unflatten(0, (self.heads, -1))
-        unit = rows.shape[1] // sum(self.parts)
-        start = unit * sum(self.parts[: self.index])
-        return self.sign * rows[:, start : start + unit * self.parts[self.index]].flatten(0, 1)
+        unit = len(tensor) // (self.heads * sum(self.parts))
+        start = unit * sum(self.parts[: self.place])
+        rows = tensor.view(self.heads, -1, *tensor.shape[1:])[:, start : start + unit * self.parts[self.place]]
+        return self.sign * rows.flatten(0, 1)
 
 
-Names = Mapping[str, str | Part]  # our module within a node, or our weight -> timm's
+Names = dict[str, str | Part]  # our module within a node, or our weight -> timm's
 
 
 def conv(name: str, norm: str = "") -> Names:
@@ -70,4 +69,6 @@ def branches(name: str, count: int, *, scale: bool = True, skip: bool = True, at
     names = {
         f"{at}branches.{i}.{part}": theirs for i, conv in enumerate(convs) for part, theirs in conv_bn(conv).items()
     }
-    return names | ({f"{at}branches.{len(convs)}": f"{name}.identity"} if skip else {})
+    if skip:
+        names[f"{at}branches.{len(convs)}"] = f"{name}.identity"
+    return names

@@ -20,7 +20,7 @@ def layers(arch: Arch) -> Iterator[Names]:
             yield branches(f"stages.{stage}.downsample.proj.1", 1, scale=False)
         name = f"stages.{stage}.blocks.{place}"
         mixer = branches(f"{name}.token_mixer.mixer", 1, at="branches.0.")
-        norm: dict[str, str | Part] = {"branches.0.branches.3": f"{name}.token_mixer.norm.identity"}
+        norm: Names = {"branches.0.branches.3": f"{name}.token_mixer.norm.identity"}
         for leaf in ("weight", "bias"):  # it is subtracted there
             norm[f"branches.0.branches.3.{leaf}"] = Part(f"{name}.token_mixer.norm.identity.{leaf}", sign=-1)
         yield mixer | norm | {"branches.0.scale": f"{name}.token_mixer.layer_scale.gamma"}
