@@ -20,7 +20,7 @@ from mvnas.holdout import Quality, held_out
 from mvnas.latency import LatencyModel, dimensions, kind
 from mvnas.measure import CORNERS, Protocol, coverage, measure, plan, refine, suspects
 from mvnas.ops import Conv, Map
-from mvnas.space import Space, published
+from mvnas.space import Space
 from mvnas.table import Table, shipped
 
 FAST = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=2)
@@ -228,11 +228,14 @@ def test_quality_of_known_errors() -> None:
 def test_shipped_table_covers_the_space_and_beats_the_baselines(name: str, space: Space) -> None:
     table = Table.load(name)
     model = LatencyModel.fit(table)
-    for arch in [*sample(space, 100), *(Space.load(n).arch() for n in published())]:
+    for arch in [
+        *sample(space, 100),
+        *(Space.load(n).arch() for n in ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")),
+    ]:
         for classes in (2, 10, 1000):
             assert model.predict(arch.with_classes(classes)).ms > 0
     assert len(table.networks) >= 40
-    assert all(Space.load(n).arch() in table.networks for n in published())
+    assert all(Space.load(n).arch() in table.networks for n in ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s"))
     rows = {row.name: row for row in held_out(table)}
     ours = rows["sum of ops, calibrated (mvnas)"]
     assert ours.mape <= 0.02

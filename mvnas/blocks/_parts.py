@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mvnas.errors import SpaceError
 from mvnas.ops import BatchNorm, Branched, Conv, Linear, Mul, Pool, Value
 
 
@@ -9,6 +10,17 @@ def divisible(width: float, *, guard: float = 0.9) -> int:
     """`width` rounded to the nearest multiple of 8, at least 8, and never less than `guard` of `width`."""
     near = max(8, int(width + 4) // 8 * 8)
     return near if near >= guard * width else near + 8
+
+
+def kept(x: Value, channels: int) -> int:
+    """The channels of `x`, which a block that keeps its size keeps too; `channels` may say so or be 0.
+
+    Raises:
+        SpaceError: it says otherwise.
+    """
+    if channels not in (0, x.channels):
+        raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {channels}")
+    return x.channels
 
 
 @dataclass(frozen=True)

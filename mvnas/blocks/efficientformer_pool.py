@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.errors import SpaceError
+from mvnas.blocks._parts import kept
 from mvnas.ops import Affine, Conv, Pool, Sub, Value
 
 START = 1e-5  # of layer scales
@@ -12,21 +12,17 @@ START = 1e-5  # of layer scales
 class Block:
     """x + scale * (mean of 3 x 3 pixels - x), then a feed-forward layer; of stride 2, after a convolution.
 
-    A hidden width is `expand` times the channels.
-
-    Raises:
-        SpaceError: the block keeps the size and does not keep the channels.
+    A hidden width is `expand` times the channels; `channels` 0 are those of the input, which stride 1 keeps.
     """
 
-    channels: int
+    channels: int = 0
     stride: int = 1
     expand: float = 4.0
 
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
-            x = Conv(self.channels, 3, self.stride, act="", bias=True)(x)
-        elif x.channels != self.channels:
-            raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {self.channels}")
+            x = Conv(self.channels or x.channels, 3, self.stride, act="", bias=True)(x)
+        c = kept(x, self.channels)
         x = x + Affine(START, bias=False)(Sub()(Pool(3)(x), x))
-        hidden = Conv(int(self.expand * self.channels), act="gelu", bias=True)(x)
-        return x + Conv(self.channels, act="", bias=True, scale=START)(hidden)
+        hidden = Conv(int(self.expand * c), act="gelu", bias=True)(x)
+        return x + Conv(c, act="", bias=True, scale=START)(hidden)

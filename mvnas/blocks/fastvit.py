@@ -1,9 +1,9 @@
 """FastViT's block of RepMixer (arXiv:2303.14189, eq. 2-4, fig. 2): (C, H, W) -> (channels, H / stride, W / stride)."""
 
 from dataclasses import dataclass
+from math import gcd
 
-from mvnas.blocks._parts import branched
-from mvnas.errors import SpaceError
+from mvnas.blocks._parts import branched, kept
 from mvnas.ops import BatchNorm, Branched, Conv, Value
 
 START = 1e-5  # of layer scales
@@ -14,26 +14,21 @@ class Block:
     """RepMixer, then a feed-forward layer behind a depthwise 7 x 7; of stride 2, after a large depthwise kernel and a 1 x 1.
 
     RepMixer is x + scale * (mixed(x) - norm(x)), and one depthwise 3 x 3 convolution when deployed. A hidden width is `expand`
-    times the channels.
-
-    Raises:
-        SpaceError: the block keeps the size and does not keep the channels.
+    times the channels; `channels` 0 are those of the input, which stride 1 keeps.
     """
 
-    channels: int
+    channels: int = 0
     stride: int = 1
     expand: float = 3.0
 
     def __call__(self, x: Value) -> Value:
-        c = self.channels
         if self.stride > 1:
-            if c % x.channels:
-                raise SpaceError(f"channels must become a multiple of {x.channels}, but become {c}")
-            large, small = (Conv(c, kernel, self.stride, groups=x.channels, act="") for kernel in (7, 3))
+            c = self.channels or x.channels
+            groups = gcd(c, x.channels)
+            large, small = (Conv(c, kernel, self.stride, groups, act="") for kernel in (7, 3))
             y = Branched((large, small))(x)
             x = branched(y, c, act="gelu")(y)
-        elif x.channels != c:
-            raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {c}")
+        c = kept(x, self.channels)
         mixed = branched(x, c, 3, 1, c)
         difference = Branched((*mixed.branches, BatchNorm(start=-1.0)), scale=START)
         x = Branched((difference, None))(x)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import SqueezeExcite, divisible
-from mvnas.errors import SpaceError
+from mvnas.blocks._parts import SqueezeExcite, divisible, kept
 from mvnas.ops import Branched, Conv, Layer, Value
 
 
@@ -12,23 +11,20 @@ class Block:
     """Two blocks that keep the shape, the first with squeeze and excitation; or of stride 2, one before a down-sampling.
 
     The gate is in every other block ("cross-block"), so blocks come in pairs. A hidden width is `expand` times the channels.
-
-    Raises:
-        SpaceError: the block keeps the size and does not keep the channels.
+    `channels` 0 are those of the input, which stride 1 keeps.
     """
 
-    channels: int
+    channels: int = 0
     stride: int = 1
     expand: float = 2.0
 
     def __call__(self, x: Value) -> Value:
         mix = Layer(Mixers(self.expand))
         if self.stride == 1:
-            if x.channels != self.channels:
-                raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {self.channels}")
+            kept(x, self.channels)
             return mix(Layer(Mixers(self.expand, gated=True))(x))
         y = Conv(x.channels, 3, self.stride, groups=x.channels, act="")(mix(x))
-        return feed_forward(Conv(self.channels, act="")(y), self.expand)
+        return feed_forward(Conv(self.channels or x.channels, act="")(y), self.expand)
 
 
 @dataclass(frozen=True)
