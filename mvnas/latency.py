@@ -55,14 +55,11 @@ def kind(kernel: Kernel) -> str:
         name = f"{'largest' if op.largest else 'pool'}{op.kernel}"
     elif len(op.takes) > 1 and type(shapes[0]) is not USUAL.get(type(op), Vector):
         name += f".{type(shapes[0]).__name__.lower()}"
-    stride = getattr(op, "stride", 1)
-    words = [f"stride{stride}"] if stride > 1 else []
+    words = [f"stride{op.stride}"] if getattr(op, "stride", 1) > 1 else []  # type: ignore[attr-defined]
     words += [word for word in FLAGS if getattr(op, word, False)]
-    words += [word for word in (getattr(op, "form", "softmax"), getattr(op, "act", "")) if word not in ("softmax", "")]
-    if (isinstance(op, Attention) and (shapes[0] != shapes[1] or shapes[0] != shapes[2])) or (
-        isinstance(op, Mul) and shapes[0] != shapes[1]
-    ):
-        words.append("unlike")
+    words += [word for word in (getattr(op, "form", ""), getattr(op, "act", "")) if word not in ("", "softmax")]
+    if isinstance(op, Attention | Mul) and len(set(shapes)) > 1:
+        words.append("unlike")  # a gate and a map, or queries, keys and values of several shapes
     return ".".join([name, *words])
 
 
@@ -87,7 +84,7 @@ def dimensions(kernel: Kernel) -> dict[str, int]:
     if isinstance(op, Attention):
         sizes["heads"] = op.heads
         sizes["head width"] = output.c // op.heads
-        if shapes[0] != shapes[2]:
+        if len(set(shapes)) > 1:
             keys = cast(Tokens, shapes[1])
             sizes["keys"], sizes["key channels"] = keys.n, keys.c
     return sizes

@@ -243,9 +243,11 @@ class Conv(Op):
         return nn.ConvNormAct(x.c, self)
 
     def deploy(self, x: Value) -> Value:
-        if not self.norm and self.gain == 1 and not self.scale:
+        same = self.same and self.pads(x.shape) != (self.kernel // 2,) * 4
+        if not self.norm and self.gain == 1 and not self.scale and same == self.same:
             return self(x)
-        return replace(self, norm=False, bias=self.norm or self.bias, gain=1.0, scale=0.0, eps=Conv.eps)(x)
+        bias = self.norm or self.bias
+        return replace(self, norm=False, bias=bias, same=same, gain=1.0, scale=0.0, eps=Conv.eps)(x)
 
     def fold(self, state: Mapping[str, Tensor], *xs: Map) -> State:
         from mvnas import nn
@@ -303,9 +305,7 @@ class Branched(Op):
         """The convolution that it deploys to."""
         convs = [branch.merged(x) if isinstance(branch, Branched) else branch for branch in self.branches]
         known = [conv for conv in convs if isinstance(conv, Conv)]
-        groups = (
-            gcd(*(conv.groups for conv in known)) if len(known) == len(convs) else gcd(x.c, *(c.groups for c in known))
-        )
+        groups = gcd(*(conv.groups if isinstance(conv, Conv) else x.c for conv in convs))
         kernel, stride = max((conv.kernel, conv.stride) for conv in known)
         return Conv(self.shape(x).c, kernel, stride, groups, norm=False, bias=True, act=self.act)
 

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomise
+from vocabulary import EXAMPLES
 
 from mvnas.backends import backend
 from mvnas.errors import SpaceError
+from mvnas.graph import Graph
+from mvnas.latency import kind, workload
 from mvnas.nn import build, deploy, example
 from mvnas.pretrained import from_timm
 from mvnas.space import Space
+from mvnas.table import read_kernel, write_op, write_shapes
 from mvnas.training.weights import calibrate
 
 
@@ -107,6 +111,21 @@ def test_counts_are_the_published_ones(name: str) -> None:
 def test_published_networks_are_points_of_the_space_of_their_system(space: str, points: list[str]) -> None:
     found = Space.load(space)
     assert [name for name in points if found.locate(Space.load(name).arch()) is None] == []
+
+
+def test_kernels_are_priced_by_their_kind_and_kept_in_tables() -> None:
+    """Those of a kind have sizes and work of one form, as a regression needs; every kernel is what its text says."""
+    single = [Graph.single(op, shapes).deployed().output for op, shapes, _ in EXAMPLES]
+    kernels = [node.key for node in single if node.inputs]
+    for name in NETWORKS:
+        kernels += [kernel for row in Space.load(name).arch().summaries for kernel, _ in row.kernels]
+    forms: dict[str, tuple[int, ...]] = {}
+    for kernel in kernels:
+        assert read_kernel(write_op(kernel[0]), write_shapes(kernel[1])) == kernel
+        load = workload(kernel)
+        form = (len(load.sizes), len(load.products), len(load.others))
+        assert forms.setdefault(kind(kernel), form) == form
+        assert min(load.sizes) > 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
