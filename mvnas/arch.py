@@ -51,7 +51,8 @@ def block_class(kind: str) -> type:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        known = [module.name for module in iter_modules(import_module("mvnas.blocks").__path__)]
+        modules = iter_modules(import_module("mvnas.blocks").__path__)
+        known = [module.name for module in modules if not module.name.startswith("_")]
         raise SpaceError(unknown("block", kind, known)) from None
     except AttributeError:
         raise SpaceError(f"a block's module must define the class Block, but {name} does not") from None
@@ -61,7 +62,7 @@ def check_field(kind: str, key: str, value: object) -> None:
     """Check that blocks of `kind` have the field `key`, and that it may hold `value`.
 
     Raises:
-        SpaceError: there is no such field, or the value has the wrong type or is not positive.
+        SpaceError: there is no such field, or the value has the wrong type, or is neither positive nor the default.
     """
     types = get_type_hints(block_class(kind))
     if key not in types:
@@ -70,7 +71,8 @@ def check_field(kind: str, key: str, value: object) -> None:
     fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or isinstance(value, bool) != (wanted is bool):
         raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {value!r}")
-    if wanted in (int, float) and not 0 < cast(float, value) < inf:
+    defaults = [field.default for field in fields(block_class(kind)) if field.name == key]
+    if wanted in (int, float) and not 0 < cast(float, value) < inf and value not in defaults:
         raise SpaceError(f"{key} must be positive and finite, but got {value!r}")
 
 

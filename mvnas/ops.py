@@ -691,6 +691,9 @@ class Resize(Op):
             raise SpaceError(f"pixels must be repeated 2, 4, ... times each way, but got {x[1]} x {x[2]} -> {size}")
         return Map(x[0], *size)
 
+    def scratch(self, x: Map, like: Map | None = None) -> int:
+        return prod(self.shape(x, like)) if self.nearest else 0  # copies beside one another
+
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
         from mvnas import nn
 

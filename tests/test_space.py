@@ -146,7 +146,7 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (top(stages=[]), ": stages must be a list of blocks, but got []"),
     (lambda data: data["stages"].append("head"), ", stage 4 must be a mapping with the key block, but got 'head'"),
     (row(2, block=["mobilevit"]), ", stage 2 must be a mapping with the key block, but got"),
-    (row(2, block="mobilvit"), ", stage 2: unknown block 'mobilvit'; did you mean 'mobilevit'? known: head,"),
+    (row(2, block="mobilvit"), ", stage 2: unknown block 'mobilvit'; did you mean 'mobilevit'? known: classifier,"),
     (row(2, block="../mobilevit"), ", stage 2: unknown block '../mobilevit'; did you mean 'mobilevit'?"),
     (row(2, block=".mobilevit"), ", stage 2: unknown block '.mobilevit'"),
     (row(2, block="mvnas.no.such"), ", stage 2: unknown block 'mvnas.no.such'"),
@@ -216,7 +216,7 @@ def test_a_file_that_is_no_mapping_is_told(tmp_path: Path, text: bytes | None, t
 
 @pytest.mark.parametrize("name", ["mobilvit", "mobilevit.yml/x", "", "folder/mobilevit"])
 def test_an_unknown_space_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(SpaceError, match=rf"unknown space '{name}'.*known: mobilevit, .*must end in .yaml"):
+    with pytest.raises(SpaceError, match=rf"unknown space '{name}'.*known: .*, mobilevit, .*must end in .yaml"):
         Space.load(name)
 
 

@@ -13,6 +13,7 @@ import torch
 from conftest import randomise
 from vocabulary import EXAMPLES
 
+from mvnas.arch import Arch
 from mvnas.backends import backend
 from mvnas.errors import SpaceError
 from mvnas.graph import Graph
@@ -93,6 +94,7 @@ def test_counts_are_the_published_ones(name: str) -> None:
     assert arch.graph().params == NETWORKS[name].params
     assert arch.macs / 1e6 == pytest.approx(NETWORKS[name].macs, abs=0.06)
     assert arch.params == DEPLOYED.get(name, arch.params)
+    assert Arch.from_json(arch.to_json()) == arch
 
 
 @pytest.mark.parametrize(
