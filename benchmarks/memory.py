@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=40)
     args = parser.parse_args()
     space, generator = Space.load(args.space), random.Random("memory")
-    archs = [Space.load(name).arch() for name in published()]
+    archs = [arch for arch in (Space.load(name).arch() for name in published()) if space.locate(arch) is not None]
     archs += [space.sample(lambda name, options: generator.choice(options)) for _ in range(args.networks)]
     model = LatencyModel("none", {}, {}, factor=1.0, spread=0.0)
     costs = [price(arch, model) for arch in archs]

@@ -148,6 +148,8 @@ def compute(graph: Graph, weights: State, inputs: list[np.ndarray]) -> np.ndarra
 
 def execute(name: str, path: Path, graph: Graph, inputs: list[np.ndarray]) -> np.ndarray:
     """Output of the file of an op; tokens, which TFLite's `run` does not take, go in and out as they are."""
+    if name == "coreml":
+        return evaluate(path, inputs)
     if name != "tflite":
         return backend(name).run(path, inputs)[0]
     interpreter = backend("tflite")._open(path)  # type: ignore[attr-defined]
@@ -331,7 +333,8 @@ class TestTFLite:
         graph = arch.graph().deployed()
         backend("tflite").export(graph, tmp_path / "n.tflite", nn.arbitrary(graph))
         assert alive_bytes(tmp_path / "n.tflite") == pytest.approx(arch.peak_bytes, rel=0.01)
-        assert (tmp_path / "n.tflite").stat().st_size == pytest.approx(FLOAT_BYTES * arch.params, rel=0.01)
+        written = (tmp_path / "n.tflite").stat().st_size
+        assert FLOAT_BYTES * arch.params < written < FLOAT_BYTES * arch.params + 2e5  # names, shapes and how ops are joined
 
     def test_no_tensor_has_more_than_four_axes(self, exported: Files, kernels: list[Any]) -> None:
         from mvnas.backends.tflite import tensor_ranks
@@ -411,8 +414,7 @@ class TestWrittenOpByOp:
         state, path = nn.arbitrary(single), tmp_path / f"op{backend(name).suffix}"
         backend(name).export(single, path, state)
         feed = [x.numpy() for x in nn.example(single)]
-        got = evaluate(path, feed) if name == "coreml" else execute(name, path, single, feed)
-        assert_close(name, got, compute(single, state, feed))
+        assert_close(name, execute(name, path, single, feed), compute(single, state, feed))
         most = {"coreml": "ranks", "tflite": "tensor_ranks"}.get(name)
         assert most is None or max(getattr(import_module(f"mvnas.backends.{name}"), most)(path)) <= 4
 
@@ -435,7 +437,7 @@ class TestWrittenOpByOp:
     ) -> None:
         op = Conv(8, kernel=3, stride=stride, groups=groups, norm=False, bias=groups != 2, act=act)
         graph = Graph.single(op, (Map(8, *size),))
-        state, path = nn.arbitrary(graph), tmp_path / "conv"
+        state, path = nn.arbitrary(graph), tmp_path / f"conv{backend(name).suffix}"
         backend(name).export(graph, path, state)
         feed = [x.numpy() for x in nn.example(graph)]
         assert_close(name, execute(name, path, graph, feed), compute(graph, state, feed))
