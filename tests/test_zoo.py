@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import zoo_windows
 from conftest import randomise
 from vocabulary import EXAMPLES
 
@@ -68,6 +69,9 @@ BLOCKS: dict[str, str] = {  # small stages of each block, behind a convolution t
     "efficientformerv2": "efficientformerv2 heads=2 key=8 half=1 side=8, efficientformerv2_down channels=24 heads=2 side=16, "
     "efficientformerv2 heads=2 key=8 side=8, classifier norm=batch copies=2 classes=5",
 }
+NETWORKS |= {name: Published(*row) for name, row in zoo_windows.NETWORKS.items()}
+DEPLOYED |= zoo_windows.DEPLOYED
+BLOCKS |= zoo_windows.BLOCKS
 
 
 def small(stages: str, side: int) -> Any:
@@ -172,6 +176,7 @@ def test_files_compute_what_torch_does(kind: str, side: int, tmp_path: Path) -> 
         ("classifier norm=bach classes=5", "unknown norm 'bach'; did you mean 'batch'"),
         ("repvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
         ("fastvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
+        *zoo_windows.TOLD,
     ],
 )
 def test_what_a_block_cannot_do_is_told(stages: str, told: str) -> None:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from mvnas.errors import SpaceError, unknown
 from mvnas.ops import BatchNorm, LayerNorm, Linear, Pool, Value
 
-NORMS = ("", "batch", "layer", "pooled")
+NORMS = ("", "batch", "layer", "pooled", "pooled_layer")
 
 
 @dataclass(frozen=True)
 class Block:
     """Global average pool, a linear layer to `hidden` features with `act` if there are any, linear classifier.
 
-    `norm` is a batch norm or a layer norm before the pool, or a batch norm of what was pooled. Of several `copies` of the
+    `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled. Of several `copies` of the
     classifier, such as one for labels and one for a teacher's, the mean counts (DeiT, arXiv:2012.12877, sec. 4).
     """
 
@@ -28,8 +28,8 @@ class Block:
         if self.norm in ("batch", "layer"):
             x = (BatchNorm() if self.norm == "batch" else LayerNorm())(x)
         y = Pool()(x)
-        if self.norm == "pooled":
-            y = BatchNorm()(y)
+        if self.norm.startswith("pooled"):
+            y = (BatchNorm() if self.norm == "pooled" else LayerNorm())(y)
         if self.hidden:
             y = Linear(self.hidden, act=self.act)(y)
         return Linear(self.classes, copies=self.copies)(y)

@@ -1,0 +1,30 @@
+"""TinyViT's transformer block (arXiv:2207.10666, fig. 2): (C, H, W) -> (C, H, W)."""
+
+from dataclasses import dataclass
+
+from mvnas.blocks._attention import attend
+from mvnas.ops import Conv, Fold, LayerNorm, Unfold, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Attention within windows of `window` x `window`, a depthwise 3 x 3 convolution, a feed-forward layer.
+
+    A head has `head_width` channels, and its scores a learned number for every distance added. The hidden width is `mlp` times
+    the channels. Attention and the feed-forward layer have a layer norm before and the input added after them.
+
+    Raises:
+        SpaceError: the window does not divide the map, or the head's width not the channels.
+    """
+
+    window: int = 7
+    head_width: int = 32
+    mlp: float = 4.0
+
+    def __call__(self, x: Value) -> Value:
+        c = x.channels
+        y = attend(LayerNorm()(Unfold(self.window, windows=True)(x)), self.head_width, grid=(self.window, self.window))
+        x = x + Fold(self.window, windows=True)(y, x)
+        x = Conv(c, 3, groups=c, act="")(x)
+        y = Conv(int(self.mlp * c), norm=False, bias=True, act="gelu")(LayerNorm()(x))
+        return x + Conv(c, norm=False, bias=True, act="")(y)

@@ -1,0 +1,32 @@
+"""TinyViT's convolutions of the first stage and between stages (arXiv:2207.10666, sec. 3.2)."""
+
+from dataclasses import dataclass
+
+from mvnas.errors import SpaceError
+from mvnas.ops import Act, Conv, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """(C, H, W) -> (channels, H / stride, W / stride): 1 x 1, depthwise 3 x 3 and 1 x 1 convolution, GELU between them.
+
+    At stride 1 the channels stay, the hidden width is `expand` times theirs, the input is added, and GELU follows the sum. At
+    stride 2 the hidden width is that of the output (patch merging). With `channels` 0 they stay as well.
+
+    Raises:
+        SpaceError: the block keeps the size and does not keep the channels.
+    """
+
+    channels: int = 0
+    stride: int = 1
+    expand: float = 4.0
+
+    def __call__(self, x: Value) -> Value:
+        out = self.channels or x.channels
+        if self.stride == 1 and x.channels != out:
+            raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {out}")
+        hidden = int(self.expand * out) if self.stride == 1 else out
+        y = Conv(hidden, act="gelu")(x)
+        y = Conv(hidden, 3, self.stride, groups=hidden, act="gelu")(y)
+        y = Conv(out, act="")(y)
+        return Act("gelu")(x + y) if self.stride == 1 else y

@@ -1,0 +1,19 @@
+"""Rows of test_zoo.py for networks of windows and of several resolutions of tokens."""
+
+from typing import Any
+
+NETWORKS: dict[str, tuple[Any, ...]] = {
+    "tiny_vit_5m_224": (5_392_764, 1255.2, "", 224, {"num_classes": 1000}),
+    "tiny_vit_11m_224": (10_996_972, 2016.0, "", 224, {"num_classes": 1000}),
+    "tiny_vit_21m_224": (21_198_568, 4250.3, "", 224, {"num_classes": 1000}),
+}
+DEPLOYED = {"tiny_vit_5m_224": 6_592_228, "tiny_vit_11m_224": 12_898_124, "tiny_vit_21m_224": 24_037_624}
+BLOCKS = {
+    "tiny_vit": "tiny_vit_mbconv channels=16, tiny_vit window=4 head_width=8, tiny_vit_mbconv channels=24 stride=2, "
+    "tiny_vit window=8 head_width=8 mlp=2, classifier norm=pooled_layer classes=5",
+}
+TOLD = [
+    ("tiny_vit_mbconv channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
+    ("tiny_vit window=7 head_width=8", "the patch must divide the map, but got patch 7 on a map of 32 x 32"),
+    ("tiny_vit window=8 head_width=6", "the width of a head must divide the channels, but got 6 of 16"),
+]
