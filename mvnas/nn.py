@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
-from math import prod
+from math import isqrt, prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -316,17 +316,66 @@ class Attend(Module):
     def __init__(self, op: ops.Attention, q: Tokens, k: Tokens) -> None:
         super().__init__()
         self.op = op
-        if op.grid[0] or op.biased:
-            count = (prod(op.grid),) if op.grid[0] else (q.n, k.n)
+        if op.hidden:
+            self.distances = Small(op.hidden, op.heads)
+        elif op.grid[0] or op.biased:
+            count = (op.distances,) if op.grid[0] else (q.n, k.n)
             self.bias = Parameter(torch.zeros(op.heads, *count))
         if op.talking:
             self.before, self.after = Linear(op.heads, op.heads), Linear(op.heads, op.heads)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         bias = getattr(self, "bias", None)
-        if bias is not None and self.op.grid[0]:
-            bias = bias[:, self.op.offsets(k.shape[2])]
+        if self.op.grid[0]:
+            bias = biases(self.op, dict(self.named_parameters()), k.shape[2])
         return attention(q, k, v, self.op, bias, (self.before, self.after) if self.op.talking else ())
+
+
+class Small(Module):
+    """Weights of a network from two numbers, through ReLU units, to some."""
+
+    def __init__(self, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first, self.second = Linear(2, hidden), Linear(hidden, out, bias=False)
+
+
+class Position(Module):
+    """A learned vector a patch, or what a small network makes of its place, is added: (B, P, N, C) -> (B, P, N, C)."""
+
+    def __init__(self, x: Tokens, op: ops.Position) -> None:
+        super().__init__()
+        if op.hidden:
+            self.places = Small(op.hidden, x.c)
+        else:
+            self.weight = Parameter(torch.empty(x.n, x.c).normal_(std=0.02))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = dict(self.named_parameters())
+        return x + (state["weight"] if "weight" in state else positions(state, x.shape[2]))
+
+
+def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
+    """What the small network of a `Position` makes of each patch of a square: (N, C)."""
+    side = isqrt(patches)
+    places = (torch.arange(side) - side // 2) / (side // 2)
+    return made(state, "places", torch.cartesian_prod(places, places))
+
+
+def biases(op: ops.Attention, state: Mapping[str, Tensor], keys: int) -> Tensor:
+    """The number that `op` adds for each head, query and key: (heads, N, M)."""
+    if op.hidden:
+        far = [torch.arange(1 - side, side) * 8 / max(side - 1, 1) for side in op.grid]
+        places = torch.cartesian_prod(*far)
+        table = 16 * made(state, "distances", places.sign() * (places.abs() + 1).log2() / 3).sigmoid().T
+    else:
+        table = state["bias"]
+    return pad(table[:, op.offsets(keys)], (op.extra, 0, op.extra, 0))
+
+
+def made(state: Mapping[str, Tensor], name: str, places: Tensor) -> Tensor:
+    """What the `Small` network `name` makes of pairs of numbers: (N, 2) -> (N, out)."""
+    first, bias, second = (state[f"{name}.{part}"] for part in ("first.weight", "first.bias", "second.weight"))
+    return linear(linear(places.to(first), first, bias).relu(), second)
 
 
 def attention(
@@ -369,13 +418,17 @@ def mix(scores: Tensor, talk: Linear) -> Tensor:
     return mixed.reshape(-1, n, m)
 
 
-def offsets(sides: tuple[int, int], stride: int, grid: tuple[int, int]) -> Tensor:
-    """For queries at every `stride`-th pixel of a map and keys at each, the place of |dy|, |dx| in a table of `grid`: (N, M)."""
-    far = [
-        (torch.arange(0, side, stride)[:, None] - torch.arange(side)).abs().clamp(max=most - 1)
-        for side, most in zip(sides, grid, strict=True)
-    ]
-    places = far[0][:, None, :, None] * grid[1] + far[1][None, :, None]
+def offsets(sides: tuple[int, int], stride: int, grid: tuple[int, int], *, signed: bool = False) -> Tensor:
+    """For queries at every `stride`-th pixel of a map and keys at each, the place of their distance in a table: (N, M).
+
+    The table has a number for every |dy|, |dx| of `grid`, or `signed` for every dy, dx.
+    """
+    far = []
+    for side, most in zip(sides, grid, strict=True):
+        distance = torch.arange(0, side, stride)[:, None] - torch.arange(side)
+        far.append(distance.clamp(1 - most, most - 1) + most - 1 if signed else distance.abs().clamp(max=most - 1))
+    columns = 2 * grid[1] - 1 if signed else grid[1]
+    places = far[0][:, None, :, None] * columns + far[1][None, :, None]
     return places.flatten(2).flatten(0, 1)
 
 

@@ -501,8 +501,10 @@ class Attention(Op):
 
     With `grid`, height and width of the keys' map, a learned number a head is added for every distance |dy|, |dx| of a query
     from a key, the queries being at every `stride`-th key (LeViT, arXiv:2104.01136, sec. 4.2). On square maps of another
-    size the farthest known distance stands for farther ones. Deployed it is `biased`: a number a head, query and key.
-    `talking` mixes heads before and after the softmax (arXiv:2003.02436).
+    size the farthest known distance stands for farther ones. With `signed` it is a number for every dy, dx; with `hidden` these
+    are 16 sigmoid of what a network of so many ReLU units makes of them (Swin V2, arXiv:2111.09883, eq. 3 and 4). The first
+    `extra` patches have no place on the map, and nothing is added to their scores. Deployed all this is `biased`: a number a
+    head, query and key. `talking` mixes heads before and after the softmax (arXiv:2003.02436).
     """
 
     takes: ClassVar = (Tokens,)
@@ -513,6 +515,9 @@ class Attention(Op):
     stride: int = 1
     biased: bool = False
     talking: bool = False
+    signed: bool = False
+    hidden: int = 0
+    extra: int = 0
 
     def shape(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
         if q[2] % self.heads or v[2] % self.heads:
@@ -520,26 +525,34 @@ class Attention(Op):
             raise SpaceError(f"heads must divide the width, but got {self.heads} heads for width {wrong}")
         if k[2] != (v[2] if self.form == "separable" else q[2]) or k[:2] != v[:2] or q[0] != k[0]:
             raise SpaceError(f"queries, keys and values must agree, but are {q}, {k} and {v}")
-        if self.grid[0] and q[1] != prod(-(-side // self.stride) for side in self._sides(k[1])):
+        if self.grid[0] and q[1] - self.extra != prod(-(-side // self.stride) for side in self._sides(k[1])):
             raise SpaceError(f"queries must be every {self.stride}. of the keys each way, but are {q[1]} of {k[1]}")
         return Tokens(q[0], q[1], v[2])
 
     def _sides(self, keys: int) -> tuple[int, int]:
         """Height and width of the keys' map: those of `grid`, or of a square."""
+        keys -= self.extra
         if keys == prod(self.grid):
             return self.grid
         if isqrt(keys) ** 2 != keys:
             raise SpaceError(f"keys must be on a map of {self.grid[0]} x {self.grid[1]} or a square, but are {keys}")
         return isqrt(keys), isqrt(keys)
 
+    @property
+    def distances(self) -> int:
+        """How many distances there are numbers for."""
+        return prod(2 * side - 1 for side in self.grid) if self.signed and self.grid[0] else prod(self.grid)
+
     def params(self, q: Tokens, k: Tokens, v: Tokens) -> int:
-        bias = q.n * k.n if self.biased else prod(self.grid)
-        return self.heads * bias + 2 * self.talking * self.heads * (self.heads + 1)
+        bias = self.heads * (q.n * k.n if self.biased else self.distances)
+        learned = self.hidden * (2 + 1 + self.heads) if self.hidden else bias
+        return learned + 2 * self.talking * self.heads * (self.heads + 1)
 
     def macs(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         if self.form == "separable":
             return prod(k)
-        return int(sum(map(prod, self.products(q, k, v))))
+        biases = self.distances * self.hidden * (2 + self.heads)
+        return biases + int(sum(map(prod, self.products(q, k, v))))
 
     def products(self, q: Tokens, k: Tokens, v: Tokens) -> Products:
         count, width, values = q.p * self.heads, q.c // self.heads, v.c // self.heads
@@ -577,21 +590,63 @@ class Attention(Op):
         return nn.attention(q, k, v, self)
 
     def deploy(self, q: Value, k: Value, v: Value) -> Value:
-        return (replace(self, grid=(0, 0), stride=1, biased=True) if self.grid[0] else self)(q, k, v)
+        if not self.grid[0]:
+            return self(q, k, v)
+        return Attention(self.heads, self.form, biased=True, talking=self.talking)(q, k, v)
 
     def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
         if not self.grid[0]:
             return dict(state)
-        return dict(state) | {"bias": state["bias"][:, self.offsets(xs[1].n)]}
-
-    def offsets(self, keys: int) -> Tensor:
-        """Which number of a head is added for each query and key: (N, M)."""
         from mvnas import nn
 
-        return nn.offsets(self._sides(keys), self.stride, self.grid)
+        kept = {key: weight for key, weight in state.items() if key.startswith(("before.", "after."))}
+        return kept | {"bias": nn.biases(self, state, xs[1].n)}
+
+    def offsets(self, keys: int) -> Tensor:
+        """Which number of a head is added for each query and key on the map: (N, M)."""
+        from mvnas import nn
+
+        return nn.offsets(self._sides(keys), self.stride, self.grid, signed=self.signed)
 
 
 LINEAR_FORMS = ("scaled", "relu_linear")  # of attention
+
+
+@dataclass(frozen=True)
+class Position(Op):
+    """A learned vector a patch is added to it, the same for every pixel position: (P, N, C) -> (P, N, C).
+
+    With `hidden` the patches are on a square, and their vectors are what a network of so many ReLU units makes of their rows and
+    columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, eq. 6).
+    """
+
+    takes: ClassVar = (Tokens,)
+
+    hidden: int = 0
+
+    def shape(self, x: Tokens) -> Tokens:
+        if self.hidden and (isqrt(x[1]) ** 2 != x[1] or x[1] < 4):
+            raise SpaceError(f"patches must be on a square of 2 x 2 or more, but are {x[1]}")
+        return x
+
+    def params(self, x: Tokens) -> int:
+        return self.hidden * (2 + 1 + x.c) if self.hidden else x.n * x.c
+
+    def macs(self, x: Tokens) -> int:
+        return x.n * self.hidden * (2 + x.c)
+
+    def module(self, x: Tokens) -> Module:
+        from mvnas import nn
+
+        return nn.Position(x, self)
+
+    def deploy(self, x: Value) -> Value:
+        return Position()(x)
+
+    def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
+        from mvnas import nn
+
+        return {"weight": nn.positions(state, xs[0].n)} if self.hidden else dict(state)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ from mvnas.ops import (
 
 NOT_KERNELS = {ops.Op, ops.Input, ops.Layer}  # the root, what a network is fed, and what graphs hold only the ops of
 FOLDED = {  # fields that deployed ops do not use
-    "norm": False, "gain": 1.0, "scale": 0.0, "copies": 1, "affine": False, "multiple": 1, "start": 1.0, "grid": (0, 0),
+    "norm": False, "gain": 1.0, "scale": 0.0, "copies": 1, "affine": False, "multiple": 1, "start": 1.0, "grid": (0, 0), "hidden": 0,
+    "signed": False, "extra": 0,
 }  # fmt: skip
 NORMS = (BatchNorm, LayerNorm)
 

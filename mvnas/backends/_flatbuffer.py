@@ -289,6 +289,10 @@ def _affine(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
     return file.binary("ADD", y, file.constant(weights["bias"].reshape(-1))) if "bias" in weights else y
 
 
+def _position(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
+    return file.binary("ADD", xs[0], file.constant(weights["weight"]))
+
+
 def _attention(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
     op = node.op
     assert isinstance(op, ops.Attention)
@@ -436,6 +440,7 @@ LOWERED: Mapping[type, Callable[[_File, Node, list[int], Weights], int]] = {
     ops.Add: _add,
     ops.Affine: _affine,
     ops.Attention: _attention,
+    ops.Position: _position,
     ops.Concat: _concat,
     ops.Conv: _conv,
     ops.Fold: _fold,

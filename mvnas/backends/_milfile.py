@@ -130,6 +130,10 @@ def _affine(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -
     return place.op("add", x=y, y=_half(weights["bias"])) if "bias" in weights else y
 
 
+def _position(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
+    return place.op("add", x=xs[0], y=_half(weights["weight"]))
+
+
 def _attention(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
     op = node.op
     assert isinstance(op, ops.Attention)
@@ -263,6 +267,7 @@ LOWERED: Mapping[type, Callable[[_Place, Node, Sequence[Tensor], Weights], Tenso
     ops.Add: _add,
     ops.Affine: _affine,
     ops.Attention: _attention,
+    ops.Position: _position,
     ops.Concat: _concat,
     ops.Conv: _conv,
     ops.Fold: _fold,

@@ -185,6 +185,10 @@ def _affine(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
     return file.binary("Add", y, file.constant("bias", weights["bias"])) if "bias" in weights else y
 
 
+def _position(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
+    return file.binary("Add", xs[0], file.constant("weight", weights["weight"]))
+
+
 def _attention(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
     op = node.op
     assert isinstance(op, ops.Attention)
@@ -333,6 +337,7 @@ LOWERED: Mapping[type, Callable[[_File, Node, list[str], Weights], str]] = {
     ops.Add: _add,
     ops.Affine: _affine,
     ops.Attention: _attention,
+    ops.Position: _position,
     ops.Concat: _concat,
     ops.Conv: _conv,
     ops.Fold: _fold,
