@@ -1,13 +1,15 @@
 """Self-attention, as blocks of windows and tokens use it."""
 
+from typing import Any
+
 from mvnas.errors import SpaceError
 from mvnas.ops import Attention, Linear, Value
 
 
-def attend(x: Value, head_width: int, *, grid: tuple[int, int] = (0, 0)) -> Value:
+def attend(x: Value, head_width: int, **options: Any) -> Value:
     """Self-attention among the patches of `x` with heads of `head_width` channels, between linear layers: (P, N, C) -> (P, N, C).
 
-    `grid` is that of `Attention`.
+    `options` are fields of `Attention`.
 
     Raises:
         SpaceError: the width of a head does not divide the channels.
@@ -16,4 +18,4 @@ def attend(x: Value, head_width: int, *, grid: tuple[int, int] = (0, 0)) -> Valu
     if c % head_width:
         raise SpaceError(f"the width of a head must divide the channels, but got {head_width} of {c}")
     query = Linear(c, gain=head_width**-0.5)(x)
-    return Linear(c)(Attention(c // head_width, grid=grid)(query, Linear(c)(x), Linear(c)(x)))
+    return Linear(c)(Attention(c // head_width, **options)(query, Linear(c)(x), Linear(c)(x)))

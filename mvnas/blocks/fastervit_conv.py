@@ -1,0 +1,16 @@
+"""FasterViT's convolutional block (arXiv:2306.06189, eq. 1): (C, H, W) -> (C, H, W)."""
+
+from dataclasses import dataclass
+
+from mvnas.ops import Conv, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Two convolutions of `kernel` x `kernel`, GELU between them; the input is added."""
+
+    kernel: int = 3
+
+    def __call__(self, x: Value) -> Value:
+        y = Conv(x.channels, self.kernel, bias=True, act="gelu")(x)
+        return x + Conv(x.channels, self.kernel, bias=True, act="")(y)
