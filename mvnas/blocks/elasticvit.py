@@ -1,0 +1,36 @@
+"""ElasticViT's transformer block (arXiv:2303.09730, table 2; microsoft/Moonlit): (C, H, W) -> (C, H, W)."""
+
+from dataclasses import dataclass
+
+from mvnas.errors import SpaceError
+from mvnas.ops import Act, Attention, Conv, Fold, LayerNorm, Linear, Unfold, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Attention among all pixels with values `values` times as wide, through a depthwise 3 x 3 convolution; feed-forward layer.
+
+    A head has `head_width` channels of queries and keys, and its scores a learned number for every distance added. What it
+    yields goes through a hard swish, as in the feed-forward layer, whose hidden width is `mlp` times the channels.
+
+    Raises:
+        SpaceError: the width of a head does not divide the channels.
+    """
+
+    values: int = 2
+    mlp: float = 2.0
+    head_width: int = 16
+
+    def __call__(self, x: Value) -> Value:
+        c, h, w = x.shape
+        if c % self.head_width:
+            raise SpaceError(f"the width of a head must divide the channels, but got {self.head_width} of {c}")
+        tokens = Unfold(1)(x)
+        y = LayerNorm()(tokens)
+        wide = Fold(1)(Linear(self.values * c, bias=False)(y), x)
+        value = Unfold(1)(Conv(self.values * c, 3, groups=self.values * c, norm=False, act="")(wide))
+        query, key = Linear(c, gain=self.head_width**-0.5, bias=False)(y), Linear(c, bias=False)(y)
+        mixed = Attention(c // self.head_width, grid=(h, w), signed=True)(query, key, value)
+        tokens = tokens + Linear(c)(Act("hardswish")(mixed))
+        tokens = tokens + Linear(c)(Linear(int(self.mlp * c), act="hardswish")(LayerNorm()(tokens)))
+        return Fold(1)(tokens, x)
