@@ -340,7 +340,10 @@ class Small(Module):
 
 
 class Position(Module):
-    """A learned vector a patch, or what a small network makes of its place, is added: (B, P, N, C) -> (B, P, N, C)."""
+    """A learned vector a patch, or what a small network makes of its place, is added: (B, P, N, C) -> (B, P, N, C).
+
+    Learned vectors of a square are resized for squares of other sizes, as in training.
+    """
 
     def __init__(self, x: Tokens, op: ops.Position) -> None:
         super().__init__()
@@ -350,8 +353,13 @@ class Position(Module):
             self.weight = Parameter(torch.empty(x.n, x.c).normal_(std=0.02))
 
     def forward(self, x: Tensor) -> Tensor:
-        state = dict(self.named_parameters())
-        return x + (state["weight"] if "weight" in state else positions(state, x.shape[2]))
+        n = x.shape[2]
+        if hasattr(self, "places"):
+            return x + positions(dict(self.named_parameters()), n)
+        if n == len(self.weight):
+            return x + self.weight
+        table = self.weight.T.reshape(1, -1, *[isqrt(len(self.weight))] * 2)
+        return x + resize(table, (isqrt(n), isqrt(n))).flatten(2).transpose(1, 2)
 
 
 def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mvnas.blocks._attention import attend
 from mvnas.errors import SpaceError
-from mvnas.ops import Concat, Conv, Fold, Layer, LayerNorm, Linear, Pool, Position, Slice, Unfold, Value
+from mvnas.ops import Concat, Conv, Fold, Layer, LayerNorm, Linear, Pool, Position, Resize, Slice, Unfold, Value
 
 HIDDEN = 512  # units of the networks that make positions and biases
 
@@ -15,7 +15,8 @@ class Block:
 
     Carrier tokens are averages of the map. In every layer they attend to one another, and then, with the pixels of their
     window, to these. A map of one window needs none. Heads have `head_width` channels; a hidden width is `mlp` times C.
-    Carriers are not added to the map at the end, which only larger FasterViTs do.
+    Carriers are not added to the map at the end, which only larger FasterViTs do. Maps of other sizes, as in training, are
+    resized.
 
     Raises:
         SpaceError: the map is not square, or the window does not divide it, or the carriers are more than its pixels.
@@ -32,6 +33,7 @@ class Block:
         if h != w or h % self.window or self.carriers > self.window:
             told = f"window {self.window} with {self.carriers} x {self.carriers} carriers on {h} x {w}"
             raise SpaceError(f"the window must divide a square map and hold its carriers, but got {told}")
+        x = Resize(size=(h, w))(x)
         tokens = Unfold(self.window, windows=True)(x)
         if h == self.window:
             for _ in range(self.layers):

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._attention import attend
-from mvnas.ops import Conv, Fold, LayerNorm, Unfold, Value
+from mvnas.errors import SpaceError
+from mvnas.ops import Conv, Fold, LayerNorm, Resize, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,8 @@ class Block:
     """Attention within windows of `window` x `window`, a depthwise 3 x 3 convolution, a feed-forward layer.
 
     A head has `head_width` channels, and its scores a learned number for every distance added. The hidden width is `mlp` times
-    the channels. Attention and the feed-forward layer have a layer norm before and the input added after them.
+    the channels. Attention and the feed-forward layer have a layer norm before and the input added after them. Maps of other
+    sizes, as in training, are resized to whole windows.
 
     Raises:
         SpaceError: the window does not divide the map, or the head's width not the channels.
@@ -22,7 +24,10 @@ class Block:
     mlp: float = 4.0
 
     def __call__(self, x: Value) -> Value:
-        c = x.channels
+        c, h, w = x.shape
+        if h % self.window or w % self.window:
+            raise SpaceError(f"the window must divide the map, but got window {self.window} on {h} x {w}")
+        x = Resize(self.window)(x)
         y = attend(LayerNorm()(Unfold(self.window, windows=True)(x)), self.head_width, grid=(self.window, self.window))
         x = x + Fold(self.window, windows=True)(y, x)
         x = Conv(c, 3, groups=c, act="")(x)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.errors import SpaceError
+from mvnas.blocks._parts import kept
 from mvnas.ops import Act, Conv, Value
 
 
@@ -22,9 +22,7 @@ class Block:
     expand: float = 4.0
 
     def __call__(self, x: Value) -> Value:
-        out = self.channels or x.channels
-        if self.stride == 1 and x.channels != out:
-            raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {out}")
+        out = kept(x, self.channels) if self.stride == 1 else self.channels or x.channels
         hidden = int(self.expand * out) if self.stride == 1 else out
         y = Conv(hidden, act="gelu")(x)
         y = Conv(hidden, 3, self.stride, groups=hidden, act="gelu")(y)
