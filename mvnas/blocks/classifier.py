@@ -12,7 +12,7 @@ NORMS = ("", "batch", "layer", "pooled", "pooled_layer")
 class Block:
     """Global average pool, a linear layer to `hidden` features with `act` if there are any, linear classifier.
 
-    `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled. Of
+    `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled; `eps` is its. Of
     several `copies` of the classifier, such as one for labels and one for a teacher's, the mean counts (DeiT, arXiv:2012.12877,
     sec. 4).
     """
@@ -21,16 +21,17 @@ class Block:
     hidden: int = 0
     act: str = "hardswish"
     copies: int = 1
+    eps: float = 1e-5
     classes: int = 1000
 
     def __call__(self, x: Value) -> Value:
         if self.norm not in NORMS:
             raise SpaceError(unknown("norm", self.norm, NORMS))
         if self.norm in ("batch", "layer"):
-            x = (BatchNorm() if self.norm == "batch" else LayerNorm())(x)
+            x = (BatchNorm if self.norm == "batch" else LayerNorm)(eps=self.eps)(x)
         y = Pool()(x)
         if self.norm.startswith("pooled"):
-            y = (BatchNorm() if self.norm == "pooled" else LayerNorm())(y)
+            y = (BatchNorm if self.norm == "pooled" else LayerNorm)(eps=self.eps)(y)
         if self.hidden:
             y = Linear(self.hidden, act=self.act)(y)
         return Linear(self.classes, copies=self.copies)(y)
