@@ -1,12 +1,17 @@
-"""Laws of ElasticViT's released networks beyond those of test_zoo.py."""
+"""Laws of networks of windows beyond those of test_zoo.py."""
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any, cast
 
 import pytest
+import torch
+from test_zoo import small
+from zoo_windows import BLOCKS
 
 from mvnas.arch import Arch, kind_of
+from mvnas.nn import build
 from mvnas.ops import Attention, Conv, Linear
 from mvnas.space import Space
 
@@ -43,3 +48,19 @@ def counted(arch: Arch) -> float:
 @pytest.mark.parametrize("name", MILLIONS)
 def test_elasticvit_has_the_flops_that_its_authors_count(name: str) -> None:
     assert counted(Space.load(f"elasticvit_{name}").arch()) == pytest.approx(MILLIONS[name], abs=0.051)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@torch.no_grad()
+def test_a_network_of_windows_runs_at_sizes_that_its_windows_do_not_divide(kind: str) -> None:
+    """Training goes through several sizes, whatever the deployed one."""
+    module = build(small(BLOCKS[kind], 64).graph()).eval()
+    for side in (32, 52, 96):
+        assert module(torch.zeros(2, 3, side, side)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["tiny_vit", "fastervit", "elasticvit", "fmvit", "turbovit"])
+def test_every_point_of_a_space_of_windows_is_legal(name: str) -> None:
+    space, generator = Space.load(name), Random(0)
+    for _ in range(200):
+        assert space.sample(lambda _, options: generator.choice(options)).params > 0
