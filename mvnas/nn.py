@@ -365,14 +365,14 @@ class Position(Module):
 def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
     """What the small network of a `Position` makes of each patch of a square: (N, C)."""
     side = isqrt(patches)
-    places = (torch.arange(side) - side // 2) / (side // 2)
+    places = (torch.arange(side, dtype=torch.float64) - side // 2) / (side // 2)
     return made(state, "places", torch.cartesian_prod(places, places))
 
 
 def biases(op: ops.Attention, state: Mapping[str, Tensor], keys: int) -> Tensor:
     """The number that `op` adds for each head, query and key: (heads, N, M)."""
     if op.hidden:
-        far = [torch.arange(1 - side, side) * 8 / max(side - 1, 1) for side in op.grid]
+        far = [torch.arange(1 - side, side, dtype=torch.float64) * 8 / max(side - 1, 1) for side in op.grid]
         places = torch.cartesian_prod(*far)
         table = 16 * made(state, "distances", places.sign() * (places.abs() + 1).log2() / 3).sigmoid().T
     else:
