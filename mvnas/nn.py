@@ -372,7 +372,10 @@ def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
 def biases(op: ops.Attention, state: Mapping[str, Tensor], keys: int) -> Tensor:
     """The number that `op` adds for each head, query and key: (heads, N, M)."""
     if op.hidden:
-        far = [torch.arange(1 - side, side, dtype=torch.float64) * 8 / max(side - 1, 1) for side in op.grid]
+        far = [
+            torch.arange(1 - side if op.signed else 0, side, dtype=torch.float64) * 8 / max(side - 1, 1)
+            for side in op.grid
+        ]
         places = torch.cartesian_prod(*far)
         table = 16 * made(state, "distances", places.sign() * (places.abs() + 1).log2() / 3).sigmoid().T
     else:

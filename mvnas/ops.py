@@ -502,7 +502,7 @@ class Attention(Op):
     With `grid`, height and width of the keys' map, a learned number a head is added for every distance |dy|, |dx| of a query
     from a key, the queries being at every `stride`-th key (LeViT, arXiv:2104.01136, sec. 4.2). On square maps of another
     size the farthest known distance stands for farther ones. With `signed` it is a number for every dy, dx; with `hidden` these
-    are 16 sigmoid of what a network of so many ReLU units makes of them (Swin V2, arXiv:2111.09883, eq. 3 and 4). The first
+    are 16 sigmoid of what a network of so many ReLU units makes of them (Swin V2, arXiv:2111.09883, sec. 3.3). The first
     `extra` patches have no place on the map, and nothing is added to their scores. Deployed all this is `biased`: a number a
     head, query and key. `talking` mixes heads before and after the softmax (arXiv:2003.02436).
     """
@@ -617,7 +617,7 @@ class Position(Op):
     """A learned vector a patch is added to it, the same for every pixel position: (P, N, C) -> (P, N, C).
 
     With `hidden` the patches are on a square, and their vectors are what a network of so many ReLU units makes of their rows and
-    columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, eq. 6).
+    columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, sec. 3.3).
     """
 
     takes: ClassVar = (Tokens,)

@@ -109,7 +109,7 @@ def encoder(weights: Weights, first: int, tokens: Tensor, places: list[Place], s
 
 @torch.no_grad()
 def test_fastervit_is_its_definition_token_by_token() -> None:
-    """A layer with 2 x 2 windows of 3 x 3 pixels, each with 2 x 2 carrier tokens (arXiv:2306.06189, eq. 3-9)."""
+    """A layer with 2 x 2 windows of 3 x 3 pixels, each with 2 x 2 carrier tokens (arXiv:2306.06189, sec. 3.3)."""
     graph = Graph.of(Block(layers=1, window=3, carriers=2, head_width=4, mlp=2)(Input(Map(8, 6, 6))()))
     module = randomise(build(graph)).double()
     weights = {key.removeprefix("block0."): value for key, value in module.state_dict().items()}

@@ -1,4 +1,4 @@
-"""ElasticViT's transformer block (arXiv:2303.09730, table 2; microsoft/Moonlit): (C, H, W) -> (C, H, W)."""
+"""ElasticViT's transformer block (arXiv:2303.09730; microsoft/Moonlit): (C, H, W) -> (C, H, W)."""
 
 from dataclasses import dataclass
 

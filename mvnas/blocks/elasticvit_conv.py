@@ -1,4 +1,4 @@
-"""ElasticViT's mobile block (arXiv:2303.09730, table 2; microsoft/Moonlit): (C, H, W) -> (channels, H / stride, W / stride)."""
+"""ElasticViT's mobile block (arXiv:2303.09730; microsoft/Moonlit): (C, H, W) -> (channels, H / stride, W / stride)."""
 
 from dataclasses import dataclass
 

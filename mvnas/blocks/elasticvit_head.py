@@ -1,4 +1,4 @@
-"""ElasticViT's head (arXiv:2303.09730, table 2; microsoft/Moonlit): (C, H, W) -> (classes,)."""
+"""ElasticViT's head (arXiv:2303.09730; microsoft/Moonlit): (C, H, W) -> (classes,)."""
 
 from dataclasses import dataclass
 

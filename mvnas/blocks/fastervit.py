@@ -1,4 +1,4 @@
-"""FasterViT's hierarchical attention (arXiv:2306.06189, fig. 4, eq. 3-9; NVlabs/FasterViT): (C, H, W) -> (C, H, W)."""
+"""FasterViT's hierarchical attention (arXiv:2306.06189, sec. 3.3; NVlabs/FasterViT): (C, H, W) -> (C, H, W)."""
 
 from dataclasses import dataclass
 

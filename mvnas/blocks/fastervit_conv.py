@@ -1,4 +1,4 @@
-"""FasterViT's convolutional block (arXiv:2306.06189, eq. 1): (C, H, W) -> (C, H, W)."""
+"""FasterViT's convolutional block (arXiv:2306.06189, sec. 3.3): (C, H, W) -> (C, H, W)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""FasterViT's down-sampling (arXiv:2306.06189, sec. 3.2): (C, H, W) -> (channels, H / 2, W / 2)."""
+"""FasterViT's down-sampling (arXiv:2306.06189, sec. 3.3): (C, H, W) -> (channels, H / 2, W / 2)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""TinyViT's transformer block (arXiv:2207.10666, fig. 2): (C, H, W) -> (C, H, W)."""
+"""TinyViT's transformer block (arXiv:2207.10666, sec. 3.2; microsoft/Cream): (C, H, W) -> (C, H, W)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""TinyViT's convolutions of the first stage and between stages (arXiv:2207.10666, sec. 3.2)."""
+"""TinyViT's convolutions of the first stage and between stages (arXiv:2207.10666, sec. 3.2; microsoft/Cream)."""
 
 from dataclasses import dataclass
 

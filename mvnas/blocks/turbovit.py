@@ -1,4 +1,4 @@
-"""TurboViT's block (arXiv:2308.11421, sec. 3): mask-unit attention and Q-pooling, as in Hiera (arXiv:2306.00989, fig. 4)."""
+"""TurboViT's block (arXiv:2308.11421): mask-unit attention and Q-pooling, as in Hiera (arXiv:2306.00989)."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The patch embedding of TurboViT and Hiera (arXiv:2306.00989, sec. 3): (3, H, W) -> (channels, H / 4, W / 4)."""
+"""The patch embedding of TurboViT and Hiera (arXiv:2306.00989): (3, H, W) -> (channels, H / 4, W / 4)."""
 
 from dataclasses import dataclass
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from mvnas.arch import Arch
-from mvnas.pretrained._names import Names, dense, packed
+from mvnas.pretrained._names import Names, conv, dense, packed
 
 
 def layers(arch: Arch) -> Iterator[Names]:
-    yield from ({"conv": "patch_embed.proj"}, {"weight": "pos_embed"})
+    yield conv("patch_embed.proj")
+    yield {"weight": "pos_embed"}
     for i, block in enumerate(cast(Any, arch.blocks[1:-1])):
         name = f"blocks.{i}"
-        query, key, value = packed(f"{name}.attn.qkv")
-        projected = [{"conv": f"{name}.proj"}] if block.stride > 1 else []
         yield dense(f"{name}.norm1")
-        yield from (*projected, query, key, value)
-        yield from (dense(f"{name}.attn.proj"), dense(f"{name}.norm2"))
-        yield from ({"conv": f"{name}.mlp.{part}"} for part in ("fc1", "fc2"))
+        if block.stride > 1:
+            yield conv(f"{name}.proj")
+        yield from (*packed(f"{name}.attn.qkv"), dense(f"{name}.attn.proj"), dense(f"{name}.norm2"))
+        yield from (conv(f"{name}.mlp.fc1"), conv(f"{name}.mlp.fc2"))
     yield from (dense("head.norm"), dense("head.fc"))

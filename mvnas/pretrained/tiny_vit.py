@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from mvnas.arch import Arch, kind_of
-from mvnas.pretrained._names import Names, conv_bn, dense, packed
+from mvnas.pretrained._names import Names, conv, conv_bn, dense, packed
 
 
 def layers(arch: Arch) -> Iterator[Names]:
@@ -23,6 +23,6 @@ def layers(arch: Arch) -> Iterator[Names]:
             yield from (dense(f"{name}.attn.norm"), *packed(f"{name}.attn.qkv", heads=heads))
             yield {"bias": f"{name}.attn.attention_biases"}
             yield from (dense(f"{name}.attn.proj"), conv_bn(f"{name}.local_conv"), dense(f"{name}.mlp.norm"))
-            yield from ({"conv": f"{name}.mlp.{part}"} for part in ("fc1", "fc2"))
+            yield from (conv(f"{name}.mlp.fc1"), conv(f"{name}.mlp.fc2"))
         place += not merges
     yield from (dense("head.norm"), dense("head.fc"))
