@@ -7,9 +7,9 @@ from mvnas.ops import Attention, Linear, Value
 
 
 def attend(x: Value, head_width: int, **options: Any) -> Value:
-    """Self-attention among the patches of `x` with heads of `head_width` channels, between linear layers: (P, N, C) -> (P, N, C).
+    """Self-attention among the patches of `x`, between linear layers: (P, N, C) -> (P, N, C).
 
-    `options` are fields of `Attention`.
+    Heads have `head_width` channels; `options` are fields of `Attention`.
 
     Raises:
         SpaceError: the width of a head does not divide the channels.

@@ -35,18 +35,18 @@ class Block:
             raise SpaceError(f"the window must divide a square map and hold its carriers, but got {told}")
         x = Resize(size=(h, w))(x)
         tokens = Unfold(self.window, windows=True)(x)
-        if h == self.window:
-            for _ in range(self.layers):
-                tokens = Layer(Encoder(self.window, self.head_width, self.mlp))(Position(HIDDEN)(tokens))
-            return Fold(self.window, windows=True)(tokens, x)
-        side, count = self.carriers * h // self.window, self.carriers**2
+        side, count = self.carriers * h // self.window, self.carriers**2 if h > self.window else 0
+        inside = Layer(Encoder(self.window, self.head_width, self.mlp, count))
+        between = Layer(Encoder(side, self.head_width, self.mlp))
         local = Conv(c, 3, groups=c, norm=False, bias=True, act="")(x)
         grid = Pool(h - (side - 1) * (h // side), h // side, pad=False)(local)
         for _ in range(self.layers):
-            y = Layer(Encoder(side, self.head_width, self.mlp))(Position(HIDDEN)(Unfold(1)(grid)))
-            carriers = Unfold(self.carriers, windows=True)(Fold(1)(y, grid))
-            y = Concat(patches=True)(carriers, Position(HIDDEN)(tokens))
-            y = Layer(Encoder(self.window, self.head_width, self.mlp, count))(y)
+            tokens = Position(HIDDEN)(tokens)
+            if not count:
+                tokens = inside(tokens)
+                continue
+            grid = Fold(1)(between(Position(HIDDEN)(Unfold(1)(grid))), grid)
+            y = inside(Concat(patches=True)(Unfold(self.carriers, windows=True)(grid), tokens))
             grid = Fold(self.carriers, windows=True)(Slice(count, patches=True)(y), grid)
             tokens = Slice(self.window**2, count, patches=True)(y)
         return Fold(self.window, windows=True)(tokens, x)
@@ -62,7 +62,6 @@ class Encoder:
     extra: int = 0
 
     def __call__(self, x: Value) -> Value:
-        grid = self.side, self.side
-        y = attend(LayerNorm()(x), self.head_width, grid=grid, signed=True, hidden=HIDDEN, extra=self.extra)
-        x = x + y
+        near = {"grid": (self.side, self.side), "signed": True, "hidden": HIDDEN, "extra": self.extra}
+        x = x + attend(LayerNorm()(x), self.head_width, **near)
         return x + Linear(x.channels)(Linear(int(self.mlp * x.channels), act="gelu")(LayerNorm()(x)))
