@@ -268,6 +268,44 @@ class Affine(Module):
         return x * self.weight if self.bias is None else x * self.weight + self.bias
 
 
+class Small(Module):
+    """Weights of a network from two numbers, through ReLU units, to some."""
+
+    def __init__(self, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first, self.second = Linear(2, hidden), Linear(hidden, out, bias=False)
+
+
+class Position(Module):
+    """A learned vector a patch, or what a small network makes of its place, is added: (B, P, N, C) -> (B, P, N, C).
+
+    Learned vectors of a square are resized for squares of other sizes, as in training.
+    """
+
+    def __init__(self, x: Tokens, op: ops.Position) -> None:
+        super().__init__()
+        if op.hidden:
+            self.places = Small(op.hidden, x.c)
+        else:
+            self.weight = Parameter(torch.empty(x.n, x.c).normal_(std=0.02))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[2]
+        if hasattr(self, "places"):
+            return x + positions(dict(self.named_parameters()), n)
+        if n == len(self.weight):
+            return x + self.weight
+        table = self.weight.T.reshape(1, -1, *[isqrt(len(self.weight))] * 2)
+        return x + resize(table, (isqrt(n), isqrt(n))).flatten(2).transpose(1, 2)
+
+
+def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
+    """What the small network of a `Position` makes of each patch of a square: (N, C)."""
+    side = isqrt(patches)
+    places = (torch.arange(side, dtype=torch.float64) - side // 2) / (side // 2)
+    return made(state, "places", torch.cartesian_prod(places, places))
+
+
 def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = EPS) -> State:
     """Weights of one convolution that equals convolution, batch norm in evaluation mode if there is one, gain and scale."""
     weight, bias = state["conv.weight"], state.get("conv.bias")
@@ -329,44 +367,6 @@ class Attend(Module):
         if self.op.grid[0]:
             bias = biases(self.op, dict(self.named_parameters()), k.shape[2])
         return attention(q, k, v, self.op, bias, (self.before, self.after) if self.op.talking else ())
-
-
-class Small(Module):
-    """Weights of a network from two numbers, through ReLU units, to some."""
-
-    def __init__(self, hidden: int, out: int) -> None:
-        super().__init__()
-        self.first, self.second = Linear(2, hidden), Linear(hidden, out, bias=False)
-
-
-class Position(Module):
-    """A learned vector a patch, or what a small network makes of its place, is added: (B, P, N, C) -> (B, P, N, C).
-
-    Learned vectors of a square are resized for squares of other sizes, as in training.
-    """
-
-    def __init__(self, x: Tokens, op: ops.Position) -> None:
-        super().__init__()
-        if op.hidden:
-            self.places = Small(op.hidden, x.c)
-        else:
-            self.weight = Parameter(torch.empty(x.n, x.c).normal_(std=0.02))
-
-    def forward(self, x: Tensor) -> Tensor:
-        n = x.shape[2]
-        if hasattr(self, "places"):
-            return x + positions(dict(self.named_parameters()), n)
-        if n == len(self.weight):
-            return x + self.weight
-        table = self.weight.T.reshape(1, -1, *[isqrt(len(self.weight))] * 2)
-        return x + resize(table, (isqrt(n), isqrt(n))).flatten(2).transpose(1, 2)
-
-
-def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
-    """What the small network of a `Position` makes of each patch of a square: (N, C)."""
-    side = isqrt(patches)
-    places = (torch.arange(side, dtype=torch.float64) - side // 2) / (side // 2)
-    return made(state, "places", torch.cartesian_prod(places, places))
 
 
 def biases(op: ops.Attention, state: Mapping[str, Tensor], keys: int) -> Tensor:

@@ -469,6 +469,46 @@ class Affine(Op):
 
 
 @dataclass(frozen=True)
+class Position(Op):
+    """A learned vector a patch is added to it, the same for every pixel position: (P, N, C) -> (P, N, C).
+
+    With `hidden` the patches are on a square, and their vectors are what a network of so many ReLU units makes of their rows and
+    columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, sec. 3.3).
+    """
+
+    takes: ClassVar = (Tokens,)
+
+    hidden: int = 0
+
+    def shape(self, x: Tokens) -> Tokens:
+        if self.hidden and (isqrt(x[1]) ** 2 != x[1] or x[1] < 4):
+            raise SpaceError(f"patches must be on a square of 2 x 2 or more, but are {x[1]}")
+        return x
+
+    def params(self, x: Tokens) -> int:
+        return self.hidden * (2 + 1 + x.c) if self.hidden else x.n * x.c
+
+    def macs(self, x: Tokens) -> int:
+        return x.n * self.hidden * (2 + x.c)
+
+    def elements(self, x: Tokens) -> int:
+        return prod(x)
+
+    def module(self, x: Tokens) -> Module:
+        from mvnas import nn
+
+        return nn.Position(x, self)
+
+    def deploy(self, x: Value) -> Value:
+        return Position()(x)
+
+    def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
+        from mvnas import nn
+
+        return {"weight": nn.positions(state, xs[0].n)} if self.hidden else dict(state)
+
+
+@dataclass(frozen=True)
 class Act(Op):
     """An activation on its own, for example after a sum."""
 
@@ -610,43 +650,6 @@ class Attention(Op):
 
 
 LINEAR_FORMS = ("scaled", "relu_linear")  # of attention
-
-
-@dataclass(frozen=True)
-class Position(Op):
-    """A learned vector a patch is added to it, the same for every pixel position: (P, N, C) -> (P, N, C).
-
-    With `hidden` the patches are on a square, and their vectors are what a network of so many ReLU units makes of their rows and
-    columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, sec. 3.3).
-    """
-
-    takes: ClassVar = (Tokens,)
-
-    hidden: int = 0
-
-    def shape(self, x: Tokens) -> Tokens:
-        if self.hidden and (isqrt(x[1]) ** 2 != x[1] or x[1] < 4):
-            raise SpaceError(f"patches must be on a square of 2 x 2 or more, but are {x[1]}")
-        return x
-
-    def params(self, x: Tokens) -> int:
-        return self.hidden * (2 + 1 + x.c) if self.hidden else x.n * x.c
-
-    def macs(self, x: Tokens) -> int:
-        return x.n * self.hidden * (2 + x.c)
-
-    def module(self, x: Tokens) -> Module:
-        from mvnas import nn
-
-        return nn.Position(x, self)
-
-    def deploy(self, x: Value) -> Value:
-        return Position()(x)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
-        from mvnas import nn
-
-        return {"weight": nn.positions(state, xs[0].n)} if self.hidden else dict(state)
 
 
 @dataclass(frozen=True)
