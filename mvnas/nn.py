@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, cat, fx
 from torch.nn import (
     GELU,
-    BatchNorm1d,
     BatchNorm2d,
+    Conv1d,
     Conv2d,
     Hardsigmoid,
     Hardswish,
@@ -28,12 +28,13 @@ from torch.nn import (
     SiLU,
 )
 from torch.nn.functional import avg_pool2d, interpolate, layer_norm, linear, max_pool2d, pad
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mvnas.errors import ExportError, SpaceError, unknown
 from mvnas.graph import Graph
+from mvnas.ops import EPS, Map, Op, Shape, State, Tokens
 from mvnas.ops import BatchNorm as BatchNormOp
 from mvnas.ops import Branched as BranchedOp
-from mvnas.ops import Map, Op, Shape, State, Tokens
 
 if TYPE_CHECKING:
     from mvnas import ops
@@ -49,7 +50,6 @@ ACTIVATIONS: dict[str, Callable[[], Module]] = {
     "hardsigmoid": Hardsigmoid,
     "sigmoid": Sigmoid,
 }
-EPS = 1e-5  # of sums that a linear attention divides by
 
 
 def build(graph: Graph) -> fx.GraphModule:
@@ -151,15 +151,13 @@ class Function(Module):
 
 
 class Scaled(Module):
-    """What comes after a linear op: a fixed gain, a learned factor a channel if it begins as other than 0, an activation."""
+    """What comes after a linear op: a learned factor a channel, if it begins as other than 0, and an activation."""
 
-    gain: float
     scale: Parameter | None
     act: Module
 
-    def take(self, out: int, gain: float, scale: float, act: str) -> None:
+    def take(self, out: int, scale: float, act: str) -> None:
         """Set the parts, for modules with other parents too."""
-        self.gain = gain
         self.scale = Parameter(torch.full((out,), scale)) if scale else None
         self.act = activation(act)
 
@@ -167,7 +165,7 @@ class Scaled(Module):
         """`y`, whose channels are on `axis`, multiplied and activated."""
         if self.scale is not None:
             y = y * self.scale.view(-1, *[1] * (y.ndim - axis - 1))
-        return self.act(y if self.gain == 1 else y * self.gain)  # type: ignore[no-any-return]
+        return self.act(y)  # type: ignore[no-any-return]
 
 
 class ConvNormAct(Scaled):
@@ -175,7 +173,8 @@ class ConvNormAct(Scaled):
 
     def __init__(self, channels: int, op: ops.Conv) -> None:
         super().__init__()
-        self.take(op.out, op.gain, op.scale, op.act)
+        self.take(op.out, op.scale, op.act)
+        self.gain = op.gain
         self.pads = op.pads if op.same else None
         reach = 0 if op.same else op.kernel // 2
         self.conv = Conv2d(channels, op.out, op.kernel, op.stride, reach, groups=op.groups, bias=op.bias)
@@ -185,7 +184,8 @@ class ConvNormAct(Scaled):
         if self.pads:
             top, bottom, left, right = self.pads(Map(*x.shape[1:]))
             x = pad(x, (left, right, top, bottom))
-        return self.finish(self.norm(self.conv(x)), 1)
+        y = self.norm(self.conv(x))
+        return self.finish(y if self.gain == 1 else y * self.gain, 1)
 
 
 class Branches(Scaled):
@@ -194,7 +194,7 @@ class Branches(Scaled):
     def __init__(self, x: Map, op: ops.Branched) -> None:
         super().__init__()
         out = op.shape(x).c
-        self.take(out, 1.0, op.scale, op.act)
+        self.take(out, op.scale, op.act)
         self.branches = ModuleList([branch.module(x) if branch else Identity() for branch in op.branches])
         self.norm = BatchNorm2d(out) if op.norm else Identity()
 
@@ -207,7 +207,8 @@ class Dense(Linear, Scaled):
 
     def __init__(self, channels: int, op: ops.Linear) -> None:
         super().__init__(channels, op.out, op.bias)
-        self.take(op.out, op.gain, op.scale, op.act)
+        self.take(op.out, op.scale, op.act)
+        self.gain = op.gain
         self.others = ModuleList([Linear(channels, op.out, op.bias) for _ in range(op.copies - 1)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,6 +218,8 @@ class Dense(Linear, Scaled):
             layers = [self, *self.others]
             weight = torch.stack([layer.weight for layer in layers]).mean(0)
             bias = torch.stack([layer.bias for layer in layers]).mean(0)
+        if self.gain != 1:
+            weight, bias = weight * self.gain, None if bias is None else bias * self.gain
         return self.finish(linear(x, weight, bias), x.ndim - 1)
 
 
@@ -231,11 +234,19 @@ def activation(name: str) -> Module:
     return ACTIVATIONS[name]()
 
 
-def batch_norm(x: Shape, op: ops.BatchNorm) -> Module:
-    """Fresh batch norm of maps or vectors."""
-    norm = (BatchNorm2d if isinstance(x, Map) else BatchNorm1d)(x.c, op.eps)
-    torch.nn.init.constant_(norm.weight, op.start)
-    return norm
+class Statistics(_BatchNorm):
+    """Batch norm of maps or vectors whose scale begins as `start`: (B, C, ...)."""
+
+    def __init__(self, channels: int, op: ops.BatchNorm) -> None:
+        self.start = op.start
+        super().__init__(channels, op.eps)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        torch.nn.init.constant_(self.weight, self.start)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any."""
 
 
 class Norm(LayerNorm):
@@ -306,7 +317,7 @@ def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
     return made(state, "places", torch.cartesian_prod(places, places))
 
 
-def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = EPS) -> State:
+def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = 1e-5) -> State:
     """Weights of one convolution that equals convolution, batch norm in evaluation mode if there is one, gain and scale."""
     weight, bias = state["conv.weight"], state.get("conv.bias")
     if "norm.weight" in state:
@@ -360,7 +371,7 @@ class Attend(Module):
             count = (op.distances,) if op.grid[0] else (q.n, k.n)
             self.bias = Parameter(torch.zeros(op.heads, *count))
         if op.talking:
-            self.before, self.after = Linear(op.heads, op.heads), Linear(op.heads, op.heads)
+            self.before, self.after = Conv1d(op.heads, op.heads, 1), Conv1d(op.heads, op.heads, 1)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         bias = getattr(self, "bias", None)
@@ -390,7 +401,7 @@ def made(state: Mapping[str, Tensor], name: str, places: Tensor) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, op: ops.Attention, bias: Tensor | None = None, talk: tuple[Linear, ...] = ()
+    q: Tensor, k: Tensor, v: Tensor, op: ops.Attention, bias: Tensor | None = None, talk: tuple[Conv1d, ...] = ()
 ) -> Tensor:
     """`op` without scaling, written out so that every converter sees plain products: (B, P, N, C) each.
 
@@ -422,11 +433,9 @@ def attention(
     return mixed.reshape(b * p, heads, n, width).transpose(1, 2).reshape(b, p, n, heads * width)
 
 
-def mix(scores: Tensor, talk: Linear) -> Tensor:
+def mix(scores: Tensor, talk: Conv1d) -> Tensor:
     """Scores of heads, each a mixture of all heads': (B * heads, N, M)."""
-    heads, n, m = talk.in_features, *scores.shape[1:]
-    mixed = talk.weight @ scores.reshape(-1, heads, n * m) + talk.bias[:, None]
-    return mixed.reshape(-1, n, m)
+    return talk(scores.reshape(-1, talk.in_channels, scores[0].numel())).view_as(scores)  # type: ignore[no-any-return]
 
 
 def offsets(sides: tuple[int, int], stride: int, grid: tuple[int, int], *, signed: bool = False) -> Tensor:

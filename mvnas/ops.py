@@ -433,7 +433,7 @@ class BatchNorm(Op):
     def module(self, x: Shape) -> Module:
         from mvnas import nn
 
-        return nn.batch_norm(x, self)
+        return nn.Statistics(x.c, self)
 
     def deploy(self, x: Value) -> Value:
         return x
@@ -650,6 +650,7 @@ class Attention(Op):
 
 
 LINEAR_FORMS = ("scaled", "relu_linear")  # of attention
+EPS = 1e-5  # of sums that it divides by
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mvnas.nn import build, deploy, example
 from mvnas.pretrained import from_timm
 from mvnas.space import Space
 from mvnas.table import read_kernel, write_op, write_shapes
-from mvnas.training.weights import calibrate
+from mvnas.training.weights import calibrate, initialise
 
 
 class Published(NamedTuple):
@@ -173,6 +173,16 @@ def test_files_compute_what_torch_does(kind: str, side: int, tmp_path: Path) -> 
         if name != "coreml":
             (y,) = runtime.run(path, [x.numpy() for x in inputs])
             assert np.abs(y - truth).max() <= 1e-4 * max(1, np.abs(truth).max())
+
+
+def test_a_fresh_repmixer_changes_nothing() -> None:
+    """Its layer scale begins near 0, and its norm is subtracted (arXiv:2303.14189, eq. 2)."""
+    module = build(small(BLOCKS["fastvit"], 64).graph())
+    initialise(module, seed=0)
+    state = module.state_dict()
+    scales = torch.cat([value for key, value in state.items() if key.endswith("branches.0.scale")])
+    norms = torch.cat([value for key, value in state.items() if key.endswith("branches.0.branches.3.weight")])
+    assert (scales == torch.tensor(1e-5)).all() and (norms == -1).all()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mvnas import ops
-from mvnas.backends._lowering import EPS, Weights, lower
+from mvnas.backends._lowering import Weights, lower
 from mvnas.graph import Graph, Node
 from mvnas.ops import Map, Shape, Tokens
 
@@ -342,7 +342,7 @@ def _linear_attention(file: _File, form: str, q: int, k: int, v: int) -> int:
 
 
 def _guarded(file: _File, total: int) -> int:
-    return file.binary("ADD", total, file.scalar(EPS))
+    return file.binary("ADD", total, file.scalar(ops.EPS))
 
 
 def _talk(file: _File, scores: int, weights: Weights, when: str) -> int:
@@ -350,7 +350,7 @@ def _talk(file: _File, scores: int, weights: Weights, when: str) -> int:
     p, heads, n, m = shape = file.shape(scores)
     flat = file.reshape(scores, (p, heads, n * m))
     mixed = file.op(
-        "BATCH_MATMUL", [file.constant(weights[f"{when}.weight"][None].repeat(p, 0)), flat], file.shape(flat)
+        "BATCH_MATMUL", [file.constant(weights[f"{when}.weight"][None, :, :, 0].repeat(p, 0)), flat], file.shape(flat)
     )
     return file.reshape(file.binary("ADD", mixed, file.constant(weights[f"{when}.bias"][:, None])), shape)
 

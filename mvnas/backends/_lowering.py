@@ -10,8 +10,6 @@ import numpy as np
 from mvnas.errors import ExportError
 from mvnas.graph import Graph, Node
 
-EPS = 1e-5  # of sums that an attention divides by
-
 Weights = Mapping[str, np.ndarray]  # by parameter, such as `conv.weight`; of a whole graph with the node before it
 Place = TypeVar("Place")
 Value = TypeVar("Value")

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from mvnas import ops
-from mvnas.backends._lowering import EPS, Weights, lower
+from mvnas.backends._lowering import Weights, lower
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import Graph, Node
@@ -80,7 +80,7 @@ class _Place:
         return self.op(kind, x=y, **options) if act else y
 
     def guarded(self, total: Tensor) -> Tensor:
-        return self.op("add", x=total, y=np.float16(EPS))
+        return self.op("add", x=total, y=np.float16(ops.EPS))
 
 
 ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {  # activations that have another name, with their options
@@ -179,7 +179,7 @@ def _talk(place: _Place, scores: Tensor, weights: Weights, when: str) -> Tensor:
     """Scores of heads (P, heads, N, M), each a mixture of all heads'."""
     p, heads, n, m = scores.shape
     flat = place.reshape(scores, p, heads, n * m)
-    mixed = place.op("matmul", x=_half(weights[f"{when}.weight"][None]), y=flat)
+    mixed = place.op("matmul", x=_half(weights[f"{when}.weight"][None, :, :, 0]), y=flat)
     return place.reshape(place.op("add", x=mixed, y=_half(weights[f"{when}.bias"][None, :, None])), p, heads, n, m)
 
 

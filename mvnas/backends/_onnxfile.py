@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mvnas import __version__, ops
-from mvnas.backends._lowering import EPS, Weights, lower
+from mvnas.backends._lowering import Weights, lower
 from mvnas.graph import Graph, Node
 
 OPSET = 20
@@ -238,14 +238,16 @@ def _linear_attention(file: _File, form: str, q: str, k: str, v: str) -> str:
 
 
 def _guarded(file: _File, total: str) -> str:
-    return file.binary("Add", total, file.number(EPS))
+    return file.binary("Add", total, file.number(ops.EPS))
 
 
 def _talk(file: _File, scores: str, weights: Weights, when: str) -> str:
     """Scores of heads (P, heads, N, M), each a mixture of all heads'."""
     p, heads, n, m = shape = file.shapes[scores]
     flat = file.reshape(scores, (p, heads, n * m))
-    mixed = file.op("MatMul", [file.constant(f"{when}.weight", weights[f"{when}.weight"]), flat], (p, heads, n * m))
+    mixed = file.op(
+        "MatMul", [file.constant(f"{when}.weight", weights[f"{when}.weight"][:, :, 0]), flat], (p, heads, n * m)
+    )
     return file.reshape(
         file.binary("Add", mixed, file.constant(f"{when}.bias", weights[f"{when}.bias"][:, None])), shape
     )
