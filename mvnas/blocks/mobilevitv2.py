@@ -1,0 +1,53 @@
+"""MobileViTv2 block (arXiv:2206.02680, fig. 4 and sec. 3): depthwise convolution, separable self-attention over patches."""
+
+from dataclasses import dataclass
+
+from mvnas.errors import SpaceError
+from mvnas.ops import Attention, Conv, Fold, Layer, LayerNorm, Linear, Resize, Unfold, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """(C, H, W) -> (C, H', W'): `layers` transformer layers of width `dim`, linear in the number of `patch` x `patch` patches.
+
+    Where H or W is no multiple of `patch`, the map is resized to the next multiple and stays so, as in the reference code (which
+    aligns corners; here they are not aligned). `mlp` is the hidden width of a feed-forward layer as a multiple of `dim`.
+
+    Raises:
+        SpaceError: the map is smaller than the patch.
+    """
+
+    dim: int
+    layers: int
+    patch: int = 2
+    mlp: float = 2.0
+
+    def __call__(self, x: Value) -> Value:
+        if min(x.shape[1:]) < self.patch:
+            raise SpaceError(
+                f"the patch must fit into the map, but got patch {self.patch} on {x.shape.h} x {x.shape.w}"
+            )
+        local = Conv(x.channels, kernel=3, groups=x.channels)(Resize(self.patch)(x))
+        grid = Conv(self.dim, norm=False, act="")(local)
+        y = Unfold(self.patch)(grid)
+        layer = Layer(Transformer(self.mlp))
+        for _ in range(self.layers):
+            y = layer(y)
+        return Conv(x.channels, act="")(Fold(self.patch)(LayerNorm(whole=True)(y), grid))
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Pre-norm layer (P, N, C) -> (P, N, C): separable self-attention (eq. 3), then a feed-forward layer with SiLU.
+
+    A norm is over all patches, pixels and channels of an image together.
+    """
+
+    mlp: float
+
+    def __call__(self, x: Value) -> Value:
+        dim = x.channels
+        y = LayerNorm(whole=True)(x)
+        mixed = Attention(1, form="separable")(Linear(1)(y), Linear(dim)(y), Linear(dim, act="relu")(y))
+        x = x + Linear(dim)(mixed)
+        return x + Linear(dim)(Linear(int(self.mlp * dim), act="silu")(LayerNorm(whole=True)(x)))
