@@ -1,0 +1,53 @@
+"""EfficientViT's module (MIT, arXiv:2205.14756, fig. 2 and 3): multi-scale linear attention and an inverted residual."""
+
+from dataclasses import dataclass
+
+from mvnas.errors import SpaceError
+from mvnas.ops import Attention, Concat, Conv, Fold, Unfold, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """(C, H, W) -> (channels, H / stride, W / stride): attention of heads `width` channels wide, then an inverted residual.
+
+    Attention is over the pixels and, as further heads, over sums of the `kernel` x `kernel` pixels around them. The inverted
+    residual has biases instead of its first two norms, and at stride 2 or without `attention` it is all there is. Its hidden
+    width is `expand` times the channels; the input is added where the shapes agree. `eps` is the batch norms'.
+
+    Raises:
+        SpaceError: the width of a head does not divide the channels.
+    """
+
+    channels: int
+    stride: int = 1
+    expand: float = 4.0
+    attention: bool = True
+    width: int = 16
+    kernel: int = 5
+    act: str = "hardswish"
+    eps: float = 1e-5
+
+    def __call__(self, x: Value) -> Value:
+        if self.stride == 1 and self.attention:
+            if x.channels % self.width:
+                raise SpaceError(f"a head's width must divide the channels, but got {self.width} for {x.channels}")
+            x = x + self.attend(x)
+        hidden = int(self.expand * x.channels)
+        y = Conv(hidden, norm=False, bias=True, act=self.act)(x)
+        y = Conv(hidden, 3, self.stride, groups=hidden, norm=False, bias=True, act=self.act)(y)
+        y = Conv(self.channels, act="", eps=self.eps)(y)
+        return x + y if y.shape == x.shape else y
+
+    def attend(self, x: Value) -> Value:
+        """Linear attention at two scales (eq. 2, fig. 3): a ReLU takes the place of the softmax."""
+        heads = x.channels // self.width
+        queries, keys, values = (Unfold(1)(self.scales(x, heads)) for _ in range(3))
+        mixed = Attention(2 * heads, form="relu_linear")(queries, keys, values)
+        return Conv(x.channels, act="", eps=self.eps)(Fold(1)(mixed, x))
+
+    def scales(self, x: Value, heads: int) -> Value:
+        """A projection of every pixel, and of its surroundings: (2 C, H, W)."""
+        c = x.channels
+        y = Conv(c, norm=False, act="")(x)
+        around = Conv(c, self.kernel, groups=c, norm=False, act="")(y)
+        return Concat()(y, Conv(c, groups=heads, norm=False, act="")(around))
