@@ -50,7 +50,7 @@ def kind(kernel: Kernel) -> str:
     name = type(op).__name__.lower()
     if isinstance(op, Conv):
         form = "depthwise" if op.depthwise(cast(Map, shapes[0])) else "grouped" if op.groups > 1 else "conv"
-        name = f"{form}{op.kernel}"
+        name = f"{form}{op.kernel}" + ".tokens" * isinstance(shapes[0], Tokens)
     elif isinstance(op, Pool) and op.kernel:
         name = f"{'largest' if op.largest else 'pool'}{op.kernel}"
     elif len(op.takes) > 1 and type(shapes[0]) is not USUAL.get(type(op), Vector):

@@ -188,6 +188,15 @@ class ConvNormAct(Scaled):
         return self.finish(y if self.gain == 1 else y * self.gain, 1)
 
 
+class WindowConv(ConvNormAct):
+    """The same on tokens of which each sequence is a square map: (B, P, N, C) -> (B, P, N', out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, p, n, c = x.shape
+        y = super().forward(x.reshape(b * p, isqrt(n), isqrt(n), c).permute(0, 3, 1, 2))
+        return y.permute(0, 2, 3, 1).reshape(b, p, -1, y.shape[1])
+
+
 class Branches(Scaled):
     """Sum of branches, then batch norm if the op has one, scale and activation: (B, C, H, W) -> (B, out, H', W')."""
 

@@ -177,9 +177,10 @@ class Conv(Op):
     Its result after the norm is multiplied by the fixed `gain` and, where `scale` is not 0, by a learned number a channel that
     begins as `scale` (layer scale, arXiv:2103.17239). Norm, gain and scale fold on deployment. A map is padded by half the
     kernel on every side; with `same`, which even kernels need, by as little as it takes and more at the far end, as TensorFlow does.
+    Of tokens (P, N, C), such as windows, each sequence is a square map of its own; with a kernel of 1 it deploys to a `Linear`.
     """
 
-    takes: ClassVar = (Map,)
+    takes: ClassVar = (Map, Tokens)
 
     out: int
     kernel: int = 1
@@ -193,14 +194,16 @@ class Conv(Op):
     scale: float = 0.0
     eps: float = 1e-5
 
-    def shape(self, x: Map) -> Map:
-        if x[0] % self.groups or self.out % self.groups:
-            raise SpaceError(f"groups must divide the channels, but got {self.groups} groups for {x[0]} -> {self.out}")
+    def shape(self, x: Map | Tokens) -> Map | Tokens:
+        if x.c % self.groups or self.out % self.groups:
+            raise SpaceError(f"groups must divide the channels, but got {self.groups} groups for {x.c} -> {self.out}")
         if not self.kernel % 2 and not self.same:
             raise SpaceError(
                 f"an even kernel must be padded as TensorFlow does (same), but kernel {self.kernel} is not"
             )
-        return Map(self.out, -(-x[1] // self.stride), -(-x[2] // self.stride))
+        _, h, w = square(x)
+        y = Map(self.out, -(-h // self.stride), -(-w // self.stride))
+        return Tokens(x.p, y.h * y.w, self.out) if isinstance(x, Tokens) else y
 
     def pads(self, x: Map) -> tuple[int, int, int, int]:
         """Rows and columns of zeros around a map: (top, bottom, left, right)."""
@@ -208,51 +211,67 @@ class Conv(Op):
             return same_pads(x, self.kernel, self.stride)
         return (self.kernel // 2,) * 4
 
-    def depthwise(self, x: Map) -> bool:
+    def depthwise(self, x: Map | Tokens) -> bool:
         """Whether every channel has filters of its own."""
         return self.groups == x.c > 1
 
-    def params(self, x: Map) -> int:
+    def params(self, x: Map | Tokens) -> int:
         return self.out * (x.c // self.groups * self.kernel**2 + 2 * self.norm + self.bias + bool(self.scale))
 
-    def macs(self, x: Map) -> int:
+    def macs(self, x: Map | Tokens) -> int:
         return prod(self.shape(x)) * (x.c // self.groups) * self.kernel**2
 
-    def products(self, x: Map) -> Products:
+    def products(self, x: Map | Tokens) -> Products:
         if self.depthwise(x):
             return ()
-        _, h, w = self.shape(x)
-        return ((self.groups, h * w, x.c // self.groups * self.kernel**2, self.out // self.groups),)
+        return (
+            (
+                self.groups,
+                prod(self.shape(x)) // self.out,
+                x.c // self.groups * self.kernel**2,
+                self.out // self.groups,
+            ),
+        )
 
-    def elements(self, x: Map) -> int:
+    def elements(self, x: Map | Tokens) -> int:
         return self.macs(x) if self.depthwise(x) else 0
 
-    def scratch(self, x: Map) -> int:
+    def scratch(self, x: Map | Tokens) -> int:
         return prod(self.shape(x)) if self.act == "silu" else 0  # a sigmoid and what it multiplies
 
-    def pointers(self, x: Map) -> int:
-        _, h, w = self.shape(x)
+    def pointers(self, x: Map | Tokens) -> int:
         if self.kernel == 1:
             return 0
+        _, h, w = self.shape(square(x))
         shared = self.depthwise(x)  # a depthwise window keeps the columns that it shares with the one before
         return h * self.kernel * (self.kernel + (w - 1) * (min(self.stride, self.kernel) if shared else self.kernel))
 
-    def module(self, x: Map) -> Module:
+    def module(self, x: Map | Tokens) -> Module:
         from mvnas import nn
 
-        return nn.ConvNormAct(x.c, self)
+        return (nn.WindowConv if isinstance(x, Tokens) else nn.ConvNormAct)(x.c, self)
+
+    def linear(self, x: Map | Tokens) -> bool:
+        """Whether it is a linear layer of tokens."""
+        return isinstance(x, Tokens) and self.kernel == self.stride == self.groups == 1
 
     def deploy(self, x: Value) -> Value:
-        same = self.same and self.pads(x.shape) != (self.kernel // 2,) * 4
+        if self.linear(x.shape):
+            return Linear(self.out, self.act)(x)
+        same = self.same and self.pads(square(x.shape)) != (self.kernel // 2,) * 4
         if not self.norm and self.gain == 1 and not self.scale and same == self.same:
             return self(x)
         bias = self.norm or self.bias
         return replace(self, norm=False, bias=bias, same=same, gain=1.0, scale=0.0, eps=Conv.eps)(x)
 
-    def fold(self, state: Mapping[str, Tensor], *xs: Map) -> State:
+    def fold(self, state: Mapping[str, Tensor], *xs: Map | Tokens) -> State:
         from mvnas import nn
 
-        return nn.folded(state, self.gain, self.eps)
+        made = nn.folded(state, self.gain, self.eps)
+        if not self.linear(xs[0]):
+            return made
+        weight = made["conv.weight"].flatten(1)
+        return {"weight": weight, "bias": made.get("conv.bias", weight.new_zeros(self.out))}
 
     def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
         if self.kernel > 1 or self.groups > 1 or not self.bias:
@@ -260,6 +279,16 @@ class Conv(Op):
         weight = state["conv.weight"]
         bias = state["conv.bias"] + weight[:, :, 0, 0] @ shift
         return {"conv.weight": weight * scale[:, None, None], "conv.bias": bias}
+
+
+def square(x: Map | Tokens) -> Map:
+    """`x`, or the square map that each sequence of tokens is."""
+    if isinstance(x, Map):
+        return x
+    side = isqrt(x.n)
+    if side * side != x.n:
+        raise SpaceError(f"tokens to convolve must be those of a square, but are {x.n}")
+    return Map(x.c, side, side)
 
 
 def same_pads(x: Map, kernel: int, stride: int) -> tuple[int, int, int, int]:

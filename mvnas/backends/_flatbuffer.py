@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from math import prod
 from typing import Any, cast
 
 import flatbuffers
@@ -225,10 +226,12 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {  # activations that are o
 
 
 def _conv(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
-    op, x = node.op, xs[0]
+    op = node.op
     assert isinstance(op, ops.Conv)
     kernel = weights["conv.weight"].transpose(0, 2, 3, 1)  # (out, k, k, C / groups)
-    before, shape = cast(ops.Map, node.shapes[0]), layout(node.shape)
+    before = ops.square(cast(Map | Tokens, node.shapes[0]))
+    x = file.reshape(xs[0], (prod(file.shape(xs[0])) // prod(before), *layout(before)[1:]))  # each sequence of tokens is a map
+    shape = (file.shape(x)[0], *layout(op.shape(before))[1:])
     pads = op.pads(before)
     same = pads == ops.same_pads(before, op.kernel, op.stride)
     if not same:  # TFLite would pad one side only
@@ -252,7 +255,7 @@ def _conv(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
         dilationHFactor=1,
         dilationWFactor=1,
     )
-    return y if op.act in FUSED else file.activate(y, op.act)
+    return file.reshape(y if op.act in FUSED else file.activate(y, op.act), layout(node.shape))
 
 
 def _linear(file: _File, node: Node, xs: list[int], weights: Weights) -> int:

@@ -98,12 +98,17 @@ def _half(weight: np.ndarray) -> np.ndarray:
 
 
 def _conv(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
-    op = node.op
-    assert isinstance(op, ops.Conv)
+    op, shape, x = node.op, node.shapes[0], xs[0]
+    assert isinstance(op, ops.Conv) and isinstance(shape, (ops.Map, ops.Tokens))
+    before = ops.square(shape)
+    if isinstance(shape, ops.Tokens):  # each sequence is a map
+        x = place.transpose(place.reshape(x, shape.p, before.h, before.w, before.c), 0, 3, 1, 2)
     bias = {"bias": _half(weights["conv.bias"])} if "conv.bias" in weights else {}
-    pads = op.pads(cast(ops.Map, node.shapes[0]))
-    reach = {"pad_type": "custom", "pad": pads, "strides": [op.stride] * 2, "groups": op.groups}
-    return place.activate(place.op("conv", x=xs[0], weight=_half(weights["conv.weight"]), **bias, **reach), op.act)
+    reach = {"pad_type": "custom", "pad": op.pads(before), "strides": [op.stride] * 2, "groups": op.groups}
+    y = place.activate(place.op("conv", x=x, weight=_half(weights["conv.weight"]), **bias, **reach), op.act)
+    if isinstance(shape, ops.Map):
+        return y
+    return place.reshape(place.transpose(y, 0, 2, 3, 1), 1, *node.shape)
 
 
 def _linear(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:

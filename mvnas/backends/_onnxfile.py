@@ -143,15 +143,24 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _conv(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
-    op = node.op
-    assert isinstance(op, ops.Conv)
-    inputs = [xs[0], file.constant("weight", weights["conv.weight"])]
+    op, shape = node.op, node.shapes[0]
+    assert isinstance(op, ops.Conv) and isinstance(shape, (ops.Map, ops.Tokens))
+    before = ops.square(shape)
+    after = op.shape(before)
+    x, count = xs[0], 1
+    if isinstance(shape, ops.Tokens):  # each sequence is a map
+        count = shape.p
+        x = file.transpose(file.reshape(x, (count, before.h, before.w, before.c)), (0, 3, 1, 2))
+    inputs = [x, file.constant("weight", weights["conv.weight"])]
     if "conv.bias" in weights:
         inputs.append(file.constant("bias", weights["conv.bias"]))
-    top, bottom, left, right = op.pads(cast(ops.Map, node.shapes[0]))
+    top, bottom, left, right = op.pads(before)
     reach = [top, left, bottom, right]
     square = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": reach, "group": op.groups}
-    return file.activate(file.op("Conv", inputs, (1, *node.shape), **square), op.act)
+    y = file.activate(file.op("Conv", inputs, (count, *after), **square), op.act)
+    if isinstance(shape, ops.Map):
+        return y
+    return file.reshape(file.transpose(y, (0, 2, 3, 1)), (1, *node.shape))
 
 
 def _linear(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
