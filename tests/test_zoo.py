@@ -94,6 +94,8 @@ def _value(key: str, text: str) -> Any:
         return text == "true"
     if key in ("same", "half"):
         return text == "1"
+    if key == "kernels":
+        return text
     return text if not text.replace(".", "").isdigit() else float(text) if "." in text else int(text)
 
 

@@ -230,8 +230,9 @@ def _conv(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
     assert isinstance(op, ops.Conv)
     kernel = weights["conv.weight"].transpose(0, 2, 3, 1)  # (out, k, k, C / groups)
     before = ops.square(cast(Map | Tokens, node.shapes[0]))
-    x = file.reshape(xs[0], (prod(file.shape(xs[0])) // prod(before), *layout(before)[1:]))  # each sequence of tokens is a map
-    shape = (file.shape(x)[0], *layout(op.shape(before))[1:])
+    count = prod(node.shapes[0]) // prod(before)  # each sequence of tokens is a map
+    x = file.reshape(xs[0], (count, *before[1:], before.c))
+    shape = (count, *layout(op.shape(before))[1:])
     pads = op.pads(before)
     same = pads == ops.same_pads(before, op.kernel, op.stride)
     if not same:  # TFLite would pad one side only
@@ -381,6 +382,11 @@ def _fold(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
     )
 
 
+def _spread(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
+    y = file.binary("MUL", file.transpose(xs[0], (0, 2, 1, 3)), file.constant(weights["weight"]))
+    return file.binary("ADD", y, file.constant(weights["bias"]))
+
+
 def _resize(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
     assert isinstance(node.op, ops.Resize)
     _, h, w, c = shape = layout(node.shape)
@@ -453,6 +459,7 @@ LOWERED: Mapping[type, Callable[[_File, Node, list[int], Weights], int]] = {
     ops.Pool: _pool,
     ops.Resize: _resize,
     ops.Slice: _slice,
+    ops.Spread: _spread,
     ops.Sub: _sub,
     ops.Unfold: _unfold,
 }

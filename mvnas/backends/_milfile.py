@@ -215,6 +215,11 @@ def _fold(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> 
     return place.reshape(place.transpose(pixels, 2, 0, 3, 1), 1, c, h, w)
 
 
+def _spread(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
+    y = place.op("mul", x=place.transpose(xs[0], 0, 2, 1, 3), y=_half(weights["weight"]))
+    return place.op("add", x=y, y=_half(weights["bias"]))
+
+
 def _resize(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
     assert isinstance(node.op, ops.Resize) and isinstance(node.shape, ops.Map)
     sides = zip(xs[0].shape[2:], node.shape[1:], strict=True)
@@ -282,6 +287,7 @@ LOWERED: Mapping[type, Callable[[_Place, Node, Sequence[Tensor], Weights], Tenso
     ops.Pool: _pool,
     ops.Resize: _resize,
     ops.Slice: _slice,
+    ops.Spread: _spread,
     ops.Sub: _sub,
     ops.Unfold: _unfold,
 }

@@ -294,6 +294,11 @@ def _fold(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
     return file.transpose(rows, (0, 3, 1, 2))
 
 
+def _spread(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
+    y = file.binary("Mul", file.transpose(xs[0], (0, 2, 1, 3)), file.constant("weight", weights["weight"]))
+    return file.binary("Add", y, file.constant("bias", weights["bias"]))
+
+
 def _resize(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
     assert isinstance(node.op, ops.Resize)
     shape = (1, *node.shape)
@@ -358,6 +363,7 @@ LOWERED: Mapping[type, Callable[[_File, Node, list[str], Weights], str]] = {
     ops.Pool: _pool,
     ops.Resize: _resize,
     ops.Slice: _slice,
+    ops.Spread: _spread,
     ops.Sub: _sub,
     ops.Unfold: _unfold,
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import SqueezeExcite, divisible
+from mvnas.blocks._parts import SqueezeExcite, divisible, kept
 from mvnas.errors import SpaceError
 from mvnas.ops import Act, Attention, Branched, Concat, Conv, Fold, Layer, Slice, Unfold, Value
 
@@ -19,7 +19,7 @@ class Block:
             the size and does not keep the channels.
     """
 
-    channels: int
+    channels: int = 0
     stride: int = 1
     heads: int = 4
     kernels: str = "5555"
@@ -29,8 +29,7 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
             return mix(self.merge(mix(x)))
-        if x.channels != self.channels:
-            raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {self.channels}")
+        kept(x, self.channels)
         x = mix(x)
         return mix(x + self.attend(x))
 

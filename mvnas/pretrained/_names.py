@@ -38,7 +38,7 @@ class Part(NamedTuple):
 Names = dict[str, str | Part]  # our module within a node, or our weight -> timm's
 
 
-def conv(name: str, norm: str = "") -> Names:
+def conv(name: str | Part, norm: str | Part = "") -> Names:
     """A convolution and the batch norm after it."""
     return {"conv": name, "norm": norm}
 

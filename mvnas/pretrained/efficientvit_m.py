@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from mvnas.arch import Arch
-from mvnas.pretrained._names import Names, Part, conv_bn, dense, squeeze_excite
+from mvnas.pretrained._names import Names, Part, conv, conv_bn, dense, squeeze_excite
 
 
 def layers(arch: Arch) -> Iterator[Names]:
     yield from (conv_bn(f"patch_embed.conv{i}") for i in (1, 2, 3, 4))
-    stage, place = 0, 0
+    stage, place, channels = 0, 0, cast(Any, arch.blocks[0]).channels
     for block in cast(Any, arch.blocks[1:-1]):
         if block.stride > 1:
-            stage, place = stage + 1, 0
+            stage, place, channels = stage + 1, 0, block.channels
             name = f"stages.{stage}.downsample"
             yield from _mix(f"{name}.res1.0.m", f"{name}.res1.1.m")
             yield from (conv_bn(f"{name}.patchmerge.conv{i}") for i in (1, 2))
@@ -23,7 +23,7 @@ def layers(arch: Arch) -> Iterator[Names]:
         else:
             name = f"stages.{stage}.blocks.{place}"
             yield from _mix(f"{name}.dw0.m", f"{name}.ffn0.m")
-            yield from _attention(f"{name}.mixer.m.attn", block)
+            yield from _attention(f"{name}.mixer.m.attn", channels, block)
             yield from _mix(f"{name}.dw1.m", f"{name}.ffn1.m")
             place += 1
     yield from (dense("head.bn"), dense("head.linear"))
@@ -34,16 +34,13 @@ def _mix(depthwise: str, feed_forward: str) -> Iterator[Names]:
     yield from (conv_bn(f"{feed_forward}.pw{i}") for i in (1, 2))
 
 
-def _attention(name: str, block: Any) -> Iterator[Names]:
-    parts = (block.width, block.width, block.channels // block.heads)
+def _attention(name: str, channels: int, block: Any) -> Iterator[Names]:
+    parts = (block.width, block.width, channels // block.heads)
     for i in range(block.heads):
-        query, key, value = (
-            {
-                part: Part(f"{name}.qkvs.{i}.{theirs}", index, parts)
-                for part, theirs in (("conv", "conv"), ("norm", "bn"))
-            }
-            for index in range(3)
-        )
+        packed = f"{name}.qkvs.{i}"
+        query, key, value = [
+            conv(Part(f"{packed}.conv", j, parts), Part(f"{packed}.bn", j, parts)) for j in range(3)
+        ]
         yield from (query, conv_bn(f"{name}.dws.{i}"), key, value)
         yield {"bias": Part(f"{name}.attention_biases", i, (1,) * block.heads)}
     yield conv_bn(f"{name}.proj.1")
