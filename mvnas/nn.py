@@ -326,6 +326,17 @@ def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
     return made(state, "places", torch.cartesian_prod(places, places))
 
 
+class Spread(Module):
+    """Tokens as the pixels of patches, each pixel with a factor of its own: (B, 1, N, C) -> (B, N, P, C)."""
+
+    def __init__(self, channels: int, pixels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = Parameter(torch.ones(pixels, channels)), Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2) * self.weight + self.bias
+
+
 def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = 1e-5) -> State:
     """Weights of one convolution that equals convolution, batch norm in evaluation mode if there is one, gain and scale."""
     weight, bias = state["conv.weight"], state.get("conv.bias")

@@ -754,6 +754,38 @@ class Fold(Op):
 
 
 @dataclass(frozen=True)
+class Spread(Op):
+    """Each token becomes the pixels of a patch: (1, N, C) -> (N, patch ** 2, C).
+
+    Each pixel is the token times a learned factor a pixel and channel, plus a learned shift a channel: folded with `windows`, a
+    depthwise transposed convolution whose kernel is its stride.
+    """
+
+    takes: ClassVar = (Tokens,)
+
+    patch: int
+
+    def shape(self, x: Tokens) -> Tokens:
+        if x.p != 1:
+            raise SpaceError(f"tokens to spread must be one sequence, but got {x}")
+        return Tokens(x.n, self.patch**2, x.c)
+
+    def params(self, x: Tokens) -> int:
+        return x.c * (self.patch**2 + 1)
+
+    def elements(self, x: Tokens) -> int:
+        return prod(self.shape(x))
+
+    def scratch(self, x: Tokens) -> int:
+        return prod(self.shape(x))  # products, before the shift
+
+    def module(self, x: Tokens) -> Module:
+        from mvnas import nn
+
+        return nn.Spread(x.c, self.patch**2)
+
+
+@dataclass(frozen=True)
 class Resize(Op):
     """Bilinear resize of a map to the next multiple of `multiple`, to the size of `like`, or to the fixed `size`.
 

@@ -116,6 +116,8 @@ def _sides(shape: tuple[int, ...]) -> list[int]:
 def _timm(name: str, arch: Arch) -> Source:
     """Where timm keeps each of our weights of the published network `name`."""
     families = [module.name for module in iter_modules(__path__) if name.startswith(module.name)]
+    if not families:
+        raise ExportError(f"weights of {name} must be mvnas's own, since timm does not have the network")
     layers = import_module(f"mvnas.pretrained.{max(families, key=len)}").layers(arch)
     nodes = [node.name for node in arch.graph().nodes if node.params]
     places = dict(zip(nodes, layers, strict=True))

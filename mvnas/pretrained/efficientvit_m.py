@@ -38,9 +38,7 @@ def _attention(name: str, channels: int, block: Any) -> Iterator[Names]:
     parts = (block.width, block.width, channels // block.heads)
     for i in range(block.heads):
         packed = f"{name}.qkvs.{i}"
-        query, key, value = [
-            conv(Part(f"{packed}.conv", j, parts), Part(f"{packed}.bn", j, parts)) for j in range(3)
-        ]
+        query, key, value = [conv(Part(f"{packed}.conv", j, parts), Part(f"{packed}.bn", j, parts)) for j in range(3)]
         yield from (query, conv_bn(f"{name}.dws.{i}"), key, value)
         yield {"bias": Part(f"{name}.attention_biases", i, (1,) * block.heads)}
     yield conv_bn(f"{name}.proj.1")
