@@ -262,14 +262,15 @@ class Norm(LayerNorm):
     """Layer norm over the channels of maps, tokens or vectors, or over all positions and channels of maps or tokens."""
 
     def __init__(self, x: Shape, op: ops.LayerNorm) -> None:
-        super().__init__(x.c, op.eps, elementwise_affine=op.affine)
+        super().__init__(x.c, op.eps, elementwise_affine=op.affine, bias=op.bias)
         self.map, self.whole = isinstance(x, Map), op.whole
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.permute(0, 2, 3, 1) if self.map else x
         if self.whole:
             y = layer_norm(y, y.shape[1:], eps=self.eps)
-            y = y if self.weight is None else y * self.weight + self.bias
+            y = y if self.weight is None else y * self.weight
+            y = y if self.bias is None else y + self.bias
         else:
             y = super().forward(y)
         return y.permute(0, 3, 1, 2) if self.map else y

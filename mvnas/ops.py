@@ -16,7 +16,7 @@ from functools import partial
 from math import gcd, isqrt, prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from mvnas.errors import ExportError, SpaceError
+from mvnas.errors import ExportError, SpaceError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -413,7 +413,7 @@ class Linear(Op):
 class LayerNorm(Op):
     """Layer norm over the channels of every position, or with `whole` over all of an image's positions and channels together.
 
-    With `affine` it has a scale and shift a channel, which on deployment fold into the linear layers and 1 x 1 convolutions
+    With `affine` it has a scale and, with `bias`, a shift a channel, which on deployment fold into the linear layers and 1 x 1 convolutions
     that read it; nothing else may, and what is read by others has an `Affine` of its own.
     """
 
@@ -422,12 +422,13 @@ class LayerNorm(Op):
     affine: bool = True
     whole: bool = False
     eps: float = 1e-5
+    bias: bool = True
 
     def shape(self, x: Shape) -> Shape:
         return x
 
     def params(self, x: Shape) -> int:
-        return 2 * x.c * self.affine
+        return (1 + self.bias) * x.c * self.affine
 
     def scratch(self, x: Shape) -> int:
         return prod(x)  # the squares
@@ -438,10 +439,13 @@ class LayerNorm(Op):
         return nn.Norm(x, self)
 
     def deploy(self, x: Value) -> Value:
-        return replace(self, affine=False)(x)
+        return replace(self, affine=False, bias=True)(x)
 
     def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        return (state["weight"], state["bias"]) if self.affine else None
+        if not self.affine:
+            return None
+        scale = state["weight"]
+        return scale, state["bias"] if self.bias else scale.new_zeros(len(scale))
 
 
 @dataclass(frozen=True)
@@ -589,6 +593,8 @@ class Attention(Op):
     extra: int = 0
 
     def shape(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
+        if self.form not in FORMS:
+            raise SpaceError(unknown("form", self.form, FORMS))
         if q[2] % self.heads or v[2] % self.heads:
             wrong = q[2] if q[2] % self.heads else v[2]
             raise SpaceError(f"heads must divide the width, but got {self.heads} heads for width {wrong}")
@@ -680,6 +686,7 @@ class Attention(Op):
 
 LINEAR_FORMS = ("scaled", "relu_linear")  # of attention
 EPS = 1e-5  # of sums that it divides by
+FORMS = ("softmax", "relu_softmax", "separable", *LINEAR_FORMS)
 
 
 @dataclass(frozen=True)

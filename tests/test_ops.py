@@ -209,6 +209,7 @@ def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
         (Pool(3), (Tokens(4, 6, 8),), "windows must be those of a map that holds one, but got kernel 3 on Tokens"),
         (Conv(8, kernel=2), (Map(4, 4, 4),), "even kernel must be padded as TensorFlow does"),
         (Attention(2), (Tokens(1, 6, 8), Tokens(1, 9, 6), Tokens(1, 9, 6)), "queries, keys and values must agree"),
+        (Attention(2, form="sofmax"), (Tokens(1, 9, 8),) * 3, "unknown form 'sofmax'; did you mean 'softmax'"),
         (Attention(2, grid=(3, 3), stride=2), (Tokens(1, 9, 8),) * 3, "queries must be every 2. of the keys each way"),
         (Attention(2, grid=(2, 2)), (Tokens(1, 6, 8),) * 3, "keys must be on a map of 2 x 2 or a square, but are 6"),
         (Branched((Conv(8), Conv(6))), (Map(4, 4, 4),), "branches must yield one shape"),

@@ -52,6 +52,9 @@ BLOCKS = {  # small stages of each block, behind a convolution to 16 channels at
     "efficientvit_m channels=32 stride=2, efficientvit_m heads=1 kernels=7 width=8 window=12, classifier norm=pooled classes=5",
     "edgevit": "edgevit heads=2 rate=4, edgevit channels=24 stride=2 rate=2 heads=1 expand=2.0, edgevit rate=1 heads=3, "
     "classifier norm=batch classes=5",
+    "mpcvit": "mpcvit channels=24 stride=4 heads=2, mpcvit heads=3 form=relu_softmax scaled=1, mpcvit form=separable act=silu, "
+    "mpcvit form=relu_linear mlp=1.5, mpcvit form=scaled, classifier norm=layer classes=5",
+    "lookupvit": "lookupvit channels=24 stride=4 layers=2 heads=2 ratio=4, lookupvit layers=1 heads=3 ratio=2 cheap=1.0",
 }
 
 
@@ -69,6 +72,8 @@ def test_counts_are_the_published_ones(name: str) -> None:
         ("efficientvit", [f"efficientvit_b{i}" for i in range(4)]),
         ("efficientvit_m", ["efficientvit_m1"]),
         ("edgevit", ["edgevit_xxs"]),
+        ("mpcvit", []),
+        ("lookupvit", []),
     ],
 )
 def test_published_networks_are_points_of_the_space_of_their_system(space: str, points: list[str]) -> None:
@@ -114,6 +119,11 @@ def test_files_compute_what_torch_does(kind: str, side: int, tmp_path: Path) -> 
     [
         ("mobilevitv2 dim=8 layers=1 patch=64", "the patch must fit into the map, but got patch 64 on 32 x 32"),
         ("efficientvit channels=16 width=12", "a head's width must divide the channels, but got 12 for 16"),
+        ("mpcvit form=sofmax", "unknown form 'sofmax'; did you mean 'softmax'"),
+        ("mpcvit heads=3", "heads must divide the channels, but got 3 heads for 16"),
+        ("mpcvit form=separable scaled=1", "some heads must be separable, but 1 of 4 are to be only scaled"),
+        ("lookupvit ratio=6", "the ratio must divide the map, but got ratio 6 on 32 x 32"),
+        ("lookupvit heads=3", "heads must divide the channels, but got 3 heads for 16"),
         ("edgevit rate=3", "the rate must divide the map, but got rate 3 on 32 x 32"),
         ("efficientvit_m window=5", "windows must divide the map, but got window 5 on 32 x 32"),
         ("efficientvit_m heads=3 window=4", "3 heads must divide 16 channels and have a kernel each, but got 5555"),
@@ -124,6 +134,15 @@ def test_files_compute_what_torch_does(kind: str, side: int, tmp_path: Path) -> 
 def test_what_a_block_cannot_do_is_told(stages: str, told: str) -> None:
     with pytest.raises(SpaceError, match=told):
         small(stages, 64)
+
+
+def test_systems_without_published_networks_have_the_counts_of_their_code() -> None:
+    """ViT-Lite 7/4 of MPCViT without gates and class token (28 and 512 numbers), and LookupViT as lucidrains/vit-pytorch has it."""
+    mpcvit = Space.load("mpcvit").sample(lambda _, options: options[0])
+    assert mpcvit.graph().params == 3_716_902 - 28 - 512
+    lookupvit = {"block": "lookupvit", "channels": 128, "stride": 8, "layers": 2, "heads": 2, "ratio": 4}
+    data = {"resolution": 256, "stages": [lookupvit, {"block": "classifier", "bias": False}]}
+    assert Space.from_data(data, source="test").arch().graph().params == 2_188_544
 
 
 def test_weights_of_a_network_that_timm_does_not_have_are_refused() -> None:

@@ -69,6 +69,7 @@ EXAMPLES: list[tuple[Op, tuple[Shape, ...], Shape]] = [  # op, input shapes, out
     (Linear(8, copies=2, gain=0.5), (Vector(7),), Vector(8)),
     (LayerNorm(eps=1e-3), (Map(4, 3, 5),), Map(4, 3, 5)),
     (LayerNorm(), (Vector(7),), Vector(7)),
+    (LayerNorm(bias=False), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
     (LayerNorm(whole=True), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
     (LayerNorm(whole=True), (Map(4, 3, 5),), Map(4, 3, 5)),
     (BatchNorm(), (Map(4, 3, 5),), Map(4, 3, 5)),

@@ -14,7 +14,7 @@ class Block:
 
     `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled; `eps` is
     the norm's. Of several `copies` of the classifier, such as one for labels and one for a teacher's, the mean counts (DeiT,
-    arXiv:2012.12877, sec. 4).
+    arXiv:2012.12877, sec. 4). `bias` is the classifier's.
     """
 
     norm: str = ""
@@ -22,6 +22,7 @@ class Block:
     act: str = "hardswish"
     copies: int = 1
     eps: float = 1e-5
+    bias: bool = True
     classes: int = 1000
 
     def __call__(self, x: Value) -> Value:
@@ -34,4 +35,4 @@ class Block:
             y = (BatchNorm if self.norm == "pooled" else LayerNorm)(eps=self.eps)(y)
         if self.hidden:
             y = Linear(self.hidden, act=self.act)(y)
-        return Linear(self.classes, copies=self.copies)(y)
+        return Linear(self.classes, bias=self.bias, copies=self.copies)(y)

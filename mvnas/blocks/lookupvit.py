@@ -1,0 +1,82 @@
+"""LookupViT's blocks (arXiv:2407.12753, fig. 2 and sec. 3): few tokens think, many are looked up and told."""
+
+from dataclasses import dataclass
+
+from mvnas.blocks._parts import kept
+from mvnas.errors import SpaceError
+from mvnas.ops import Affine, Attention, Conv, Fold, LayerNorm, Linear, Position, Resize, Unfold, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """(C, H, W) -> (channels, H / stride, W / stride): `layers` blocks of pixels, and of tokens for `ratio` x `ratio` of them.
+
+    The compressed tokens attend to the pixels and to each other, and have a feed-forward layer of `expand` times the channels;
+    the pixels attend to them and have a layer of `cheap` times. What comes out is the sum of both, so that a mean over it is that
+    of the pixels and that of the compressed tokens. The paper keeps the products of queries and keys for the way back, with a
+    softmax over the compressed tokens; here they are computed again. Of another stride than 1, patches of `stride` x `stride`
+    pixels are embedded by a convolution that sees 7 x 7 of them, and told where they are.
+
+    Raises:
+        SpaceError: the heads do not divide the channels, the ratio is none of 2, 4, ... or does not divide the map, or the block
+            keeps the size and does not keep the channels.
+    """
+
+    channels: int = 0
+    stride: int = 1
+    layers: int = 1
+    heads: int = 4
+    ratio: int = 4
+    expand: float = 4.0
+    cheap: float = 2.0
+
+    def __call__(self, x: Value) -> Value:
+        if self.stride > 1:
+            x = Conv(self.channels, 7 * self.stride, self.stride, norm=False, bias=True, same=True, act="")(x)
+            x = Fold(1)(Position()(normed(Unfold(1)(x))), x)
+        if kept(x, self.channels) % self.heads:
+            raise SpaceError(f"heads must divide the channels, but got {self.heads} heads for {x.channels}")
+        if x.shape.h % self.ratio or x.shape.w % self.ratio:
+            raise SpaceError(f"the ratio must divide the map, but got ratio {self.ratio} on {x.shape.h} x {x.shape.w}")
+        size = (x.shape.h // self.ratio, x.shape.w // self.ratio)
+        lookup, few = Unfold(1)(x), Unfold(1)(Resize(size=size)(x))
+        for _ in range(self.layers):
+            few, lookup = self.exchange(few, lookup)
+        few_map = Fold(1, size=size)(normed(few))
+        lookup_map = Fold(1)(normed(lookup), x)
+        return lookup_map + Resize(nearest=True)(few_map, lookup_map)
+
+    def exchange(self, few: Value, lookup: Value) -> tuple[Value, Value]:
+        """One block: gathering, thought among few, infusion (fig. 2)."""
+        seen = norm(lookup)
+        query, key = self.query(norm(few)), dense(seen)
+        few = few + self.mixed(query, key, seen)
+        own = norm(few)
+        few = few + self.mixed(self.query(own), dense(own), own)
+        few = feed_forward(few, self.expand)
+        lookup = lookup + self.mixed(key, query, norm(few))
+        return few, feed_forward(normed(lookup), self.cheap)
+
+    def query(self, x: Value) -> Value:
+        return Linear(x.channels, bias=False, gain=(x.channels / self.heads) ** -0.5)(x)
+
+    def mixed(self, query: Value, key: Value, source: Value) -> Value:
+        return dense(Attention(self.heads)(query, key, dense(source)))
+
+
+def norm(x: Value) -> Value:
+    """A layer norm without shift, before linear layers."""
+    return LayerNorm(bias=False)(x)
+
+
+def normed(x: Value) -> Value:
+    """The same before anything else."""
+    return Affine(bias=False)(LayerNorm(affine=False)(x))
+
+
+def dense(x: Value) -> Value:
+    return Linear(x.channels, bias=False)(x)
+
+
+def feed_forward(x: Value, expand: float) -> Value:
+    return x + Linear(x.channels)(Linear(int(expand * x.channels), act="gelu")(norm(x)))

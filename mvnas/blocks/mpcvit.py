@@ -1,0 +1,61 @@
+"""A transformer layer with a choice of attention (MPCViT, arXiv:2211.13955, sec. 3): (C, H, W) -> (channels, H / stride, W / stride)."""
+
+from dataclasses import dataclass
+
+from mvnas.blocks._parts import kept
+from mvnas.errors import SpaceError
+from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Linear, Position, Unfold, Value
+
+
+@dataclass(frozen=True)
+class Block:
+    """Attention of `form` among all pixels, but of `scaled` heads only scaled; then a feed-forward layer.
+
+    The forms are softmax, relu_softmax, scaled, relu_linear and separable (`Attention`). `act` may be nothing, as in MPCViT+. A
+    hidden width is `mlp` times the channels. Of another stride than 1, patches of `stride` x `stride` pixels are embedded first
+    and told where they are, as in ViT-Lite (arXiv:2104.05704).
+
+    Raises:
+        SpaceError: the heads do not divide the channels, all heads or some of a separable attention are to be only scaled, or the
+            block keeps the size and does not keep the channels.
+    """
+
+    channels: int = 0
+    stride: int = 1
+    heads: int = 4
+    form: str = "softmax"
+    scaled: int = 0
+    mlp: float = 2.0
+    act: str = "gelu"
+
+    def __call__(self, x: Value) -> Value:
+        if self.stride > 1:
+            x = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")(x)
+        dim = kept(x, self.channels)
+        y = Unfold(1)(x)
+        y = Position()(y) if self.stride > 1 else y
+        y = y + Linear(dim)(self.attend(LayerNorm()(y)))
+        y = y + Linear(dim)(Linear(int(self.mlp * dim), act=self.act)(LayerNorm()(y)))
+        return Fold(1)(y, x)
+
+    def attend(self, y: Value) -> Value:
+        """What the heads make, beside one another."""
+        dim = y.channels
+        if dim % self.heads:
+            raise SpaceError(f"heads must divide the channels, but got {self.heads} heads for {dim}")
+        if self.scaled >= self.heads or (self.scaled and self.form == "separable"):
+            raise SpaceError(f"some heads must be {self.form}, but {self.scaled} of {self.heads} are to be only scaled")
+        if self.form == "separable":
+            score, key = Linear(1, bias=False)(y), Linear(dim, bias=False)(y)
+            return Attention(1, form="separable")(score, key, Linear(dim, bias=False, act="relu")(y))
+        width = dim // self.heads
+        made = [
+            Attention(heads, form=form)(
+                Linear(heads * width, bias=False, gain=width**-0.5)(y),
+                Linear(heads * width, bias=False)(y),
+                Linear(heads * width, bias=False)(y),
+            )
+            for heads, form in ((self.heads - self.scaled, self.form), (self.scaled, "scaled"))
+            if heads
+        ]
+        return Concat()(*made) if len(made) > 1 else made[0]
