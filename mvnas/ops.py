@@ -195,15 +195,16 @@ class Conv(Op):
     eps: float = 1e-5
 
     def shape(self, x: Map | Tokens) -> Map | Tokens:
-        if x.c % self.groups or self.out % self.groups:
-            raise SpaceError(f"groups must divide the channels, but got {self.groups} groups for {x.c} -> {self.out}")
+        if isinstance(x, Tokens):
+            y = self.shape(square(x))
+            return Tokens(x.p, prod(y[1:]), self.out)
+        if x[0] % self.groups or self.out % self.groups:
+            raise SpaceError(f"groups must divide the channels, but got {self.groups} groups for {x[0]} -> {self.out}")
         if not self.kernel % 2 and not self.same:
             raise SpaceError(
                 f"an even kernel must be padded as TensorFlow does (same), but kernel {self.kernel} is not"
             )
-        _, h, w = square(x)
-        y = Map(self.out, -(-h // self.stride), -(-w // self.stride))
-        return Tokens(x.p, y.h * y.w, self.out) if isinstance(x, Tokens) else y
+        return Map(self.out, -(-x[1] // self.stride), -(-x[2] // self.stride))
 
     def pads(self, x: Map) -> tuple[int, int, int, int]:
         """Rows and columns of zeros around a map: (top, bottom, left, right)."""
@@ -824,8 +825,8 @@ class Resize(Op):
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
         from mvnas import nn
 
-        _, h, w = self.shape(Map(*x.shape[1:]), None if like is None else Map(*like.shape[1:]))
-        return nn.resize(x, (h, w), nearest=self.nearest)
+        size = self.shape(Map(*x.shape[1:]))[1:] if like is None else like.shape[2:]
+        return nn.resize(x, tuple(size), nearest=self.nearest)
 
     def deploy(self, x: Value, *like: Value) -> Value:
         target = self.shape(x.shape, *(y.shape for y in like))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import zoo_attention
 import zoo_windows
 from conftest import randomise
 from vocabulary import EXAMPLES
@@ -37,6 +38,7 @@ class Published(NamedTuple):
     timm: str = ""
     side: int = 64
     settings: dict[str, Any] = {}  # noqa: RUF012
+    within: float = 1e-8  # of timm's logits, in float64
 
 
 NETWORKS = {
@@ -72,9 +74,9 @@ BLOCKS: dict[str, str] = {  # small stages of each block, behind a convolution t
     "efficientformerv2": "efficientformerv2 heads=2 key=8 half=1 side=8, efficientformerv2_down channels=24 heads=2 side=16, "
     "efficientformerv2 heads=2 key=8 side=8, classifier norm=batch copies=2 classes=5",
 }
-NETWORKS |= {name: Published(*row) for name, row in zoo_windows.NETWORKS.items()}
+NETWORKS |= {name: Published(*row) for name, row in (zoo_windows.NETWORKS | zoo_attention.NETWORKS).items()}
 DEPLOYED |= zoo_windows.DEPLOYED
-BLOCKS |= zoo_windows.BLOCKS
+BLOCKS |= zoo_windows.BLOCKS | zoo_attention.BLOCKS
 
 
 def small(stages: str, side: int) -> Any:
@@ -94,6 +96,8 @@ def _value(key: str, text: str) -> Any:
         return text == "true"
     if key in ("same", "half"):
         return text == "1"
+    if key == "kernels":
+        return text
     if key == "kernels":
         return text
     return text if not text.replace(".", "").isdigit() else float(text) if "." in text else int(text)
@@ -120,6 +124,7 @@ def test_counts_are_the_published_ones(name: str) -> None:
         ("efficientformer", ["efficientformer_l1", "efficientformer_l3"]),
         ("efficientformerv2", ["efficientformerv2_s0", "efficientformerv2_s2"]),
         *zoo_windows.POINTS.items(),
+        *zoo_attention.POINTS.items(),
     ],
 )
 def test_published_networks_are_points_of_the_space_of_their_system(space: str, points: list[str]) -> None:
@@ -154,7 +159,7 @@ def test_logits_are_those_of_timm(timm: ModuleType, name: str) -> None:
     ours.load_state_dict(from_timm(name, theirs.state_dict()))
     expected = theirs.double()(x.double())  # orders of sums do not matter then
     assert expected.std() > 0.05
-    torch.testing.assert_close(ours.double()(x.double()), expected, rtol=0, atol=1e-8)
+    torch.testing.assert_close(ours.double()(x.double()), expected, rtol=0, atol=known.within)
 
 
 @pytest.mark.parametrize("side", [64, 96])
@@ -195,6 +200,7 @@ def test_a_fresh_repmixer_changes_nothing() -> None:
         ("repvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
         ("fastvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
         *zoo_windows.TOLD,
+        *zoo_attention.TOLD,
     ],
 )
 def test_what_a_block_cannot_do_is_told(stages: str, told: str) -> None:

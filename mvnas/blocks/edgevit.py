@@ -14,6 +14,7 @@ from mvnas.ops import (
     LayerNorm,
     Linear,
     Pool,
+    Resize,
     Spread,
     Unfold,
     Value,
@@ -46,6 +47,7 @@ class Block:
         kept(x, self.channels)
         if x.shape.h % self.rate or x.shape.w % self.rate:
             raise SpaceError(f"the rate must divide the map, but got rate {self.rate} on {x.shape.h} x {x.shape.w}")
+        x = Resize(self.rate)(x)
         return self.attend(around(self.gather(x) if self.rate > 1 else x))
 
     def gather(self, x: Value) -> Value:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mvnas.blocks._parts import SqueezeExcite, divisible, kept
 from mvnas.errors import SpaceError
-from mvnas.ops import Act, Attention, Branched, Concat, Conv, Fold, Layer, Slice, Unfold, Value
+from mvnas.ops import Act, Attention, Branched, Concat, Conv, Fold, Layer, Resize, Slice, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Block:
     """(C, H, W) -> (C, H, W), or of stride 2 a down-sampling, which does not attend: (channels, H / 2, W / 2).
 
     Attention is within windows of `window` x `window` pixels, or over a smaller map. Each of the `heads` has queries and keys
-    of `width` numbers, and `kernels` holds a digit for each: the size of the convolution on its queries.
+    of `width` numbers, and `kernels` holds a digit for each: the size of the convolution on its queries. The reference code pads
+    maps that windows do not divide, by pixels that are attended to; here these are illegal.
 
     Raises:
         SpaceError: windows do not divide the map, heads do not divide the channels, a head has no odd kernel, or the block keeps
@@ -49,7 +50,8 @@ class Block:
             raise SpaceError(
                 f"{self.heads} heads must divide {c} channels and have a kernel each, but got {self.kernels}"
             )
-        tokens, share = Unfold(side, windows=True)(x), c // self.heads
+        grid = Resize(side)(x)
+        tokens, share = Unfold(side, windows=True)(grid), c // self.heads
         heads: list[Value] = []
         for i, kernel in enumerate(self.kernels[: self.heads]):
             y = Slice(share, first=i * share)(tokens)
@@ -60,7 +62,7 @@ class Block:
                 attention(query(Conv(self.width, act="")(y)), Conv(self.width, act="")(y), Conv(share, act="")(y))
             )
         joined = Act("relu")(Concat()(*heads) if len(heads) > 1 else heads[0])
-        return Fold(side, windows=True)(Conv(c, act="")(joined), x)
+        return Resize()(Fold(side, windows=True)(Conv(c, act="")(joined), grid), x)
 
 
 def mix(x: Value) -> Value:
