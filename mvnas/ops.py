@@ -826,7 +826,7 @@ class Resize(Op):
         from mvnas import nn
 
         size = self.shape(Map(*x.shape[1:]))[1:] if like is None else like.shape[2:]
-        return nn.resize(x, tuple(size), nearest=self.nearest)
+        return nn.resize(x, (size[0], size[1]), nearest=self.nearest)
 
     def deploy(self, x: Value, *like: Value) -> Value:
         target = self.shape(x.shape, *(y.shape for y in like))

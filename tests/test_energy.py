@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from phone import Phone
-from small import make_space, make_table
+from small import make_space
 
 from mvnas.arch import Arch
 from mvnas.backends import backend
@@ -304,7 +304,7 @@ def test_energy_of_a_like_device_follows_from_a_few(
 
 def test_a_table_goes_on_with_its_counter_only(space: Path, table: Table, counters: Counters, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="energy was counters of processor packages .* and is None"):
-        make_table(table.path, space)
+        measure(Space.load(space), backend("roofline"), folder=table.path, protocol=FAST)
     plain = {key: value for key, value in table.device.items() if key != "energy"}
     (tmp_path / "device.json").write_text(json.dumps(plain))
     with pytest.raises(TableError, match="energy was None and is counters of processor packages"):
