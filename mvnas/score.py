@@ -73,7 +73,7 @@ class Frontier:
         rows = [(tuple(sign * getattr(score, name) for name, sign in objectives.items()), score) for score in scores]
         kept: list[tuple[tuple[float, ...], Score]] = []
         for mine, score in sorted(rows, key=lambda row: row[0], reverse=True):
-            if not any(_beats(values, mine) for values, _ in kept):
+            if not any(_beats(values, mine) for values, _ in reversed(kept)):  # of two objectives the last decides
                 kept.append((mine, score))
         order = sorted((score for _, score in kept), key=lambda score: (_cost(score, objectives), score.number))
         return cls(tuple(order), objectives)

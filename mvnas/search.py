@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
@@ -31,7 +29,7 @@ from mvnas.latency import Latency, latency
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
 from mvnas.strategy import Proposal, Surrogate
-from mvnas.study import HEARTBEAT, Setup, Study, describe, key_of, owned, predicted, written
+from mvnas.study import HEARTBEAT, Setup, Study, describe, key_of, owned, picks_of, predicted, written
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
@@ -226,8 +224,8 @@ class ExhaustedError(Exception):
 class _Training(NamedTuple):
     """A candidate in training."""
 
-    trial: Trial
-    costs: Mapping[str, float]
+    name: str
+    cost: float  # what is minimised beside accuracy
 
 
 class _Run:
@@ -252,6 +250,7 @@ class _Run:
         self.exhausted = False
         self.infeasible = 0
         self.surrogate = Surrogate(task.space, task.cost, self.excess)
+        self.scout = None if strategy == STRATEGY else make_sampler(strategy, 0, total)
         self.base = self.status()
 
     def run(self) -> None:
@@ -259,12 +258,18 @@ class _Run:
         try:
             self.tell_user()
             while True:
-                while not self.stop.asked and len(self.running) < self.trainer.slots and self.goes_on():
-                    self.begin()
-                if not self.running:
+                while not self.stop.asked and len(self.running) < self.trainer.slots:
+                    turn = self.study.begun
+                    if not self.goes_on(turn):
+                        break
+                    self.begin(turn)
+                if not self.running and (self.stop.asked or not self.goes_on(self.study.finished)):
                     return
-                for event in self.trainer.wait(TICK):
+                events = self.trainer.wait(TICK)
+                for event in events:
                     self.take(event)
+                if not (self.running or events):  # others train the last ones, or there is no slot
+                    time.sleep(TICK)
                 if self.stop.asked > 1:
                     raise KeyboardInterrupt
                 self.beat()
@@ -273,10 +278,10 @@ class _Run:
                 self.give_up(number)
             raise
 
-    def goes_on(self) -> bool:
+    def goes_on(self, beside: int) -> bool:
+        """Whether there is to be another candidate beside so many."""
         over = self.seconds is not None and time.monotonic() - self.begun > self.seconds
-        asked = self.study.finished + self.study.running
-        return not (over or self.exhausted) and (self.total is None or asked < self.total)
+        return not (over or self.exhausted) and (self.total is None or beside < self.total)
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; those that are, are counted."""
@@ -284,59 +289,56 @@ class _Run:
         self.infeasible += excess > 0
         return excess
 
-    def begin(self) -> None:
-        """Ask for a candidate and have it trained."""
+    def begin(self, turn: int) -> None:
+        """Ask for a candidate and have it trained; `turn` have begun before it."""
         task, study = self.task, self.study
         try:
-            trial = self.ask(int(mark(str(task.setup.seed), str(study.finished + study.running)), 16) % 2**31)
+            picks, notes, queued = self.draw(int(mark(str(task.setup.seed), str(turn)), 16) % 2**31)
         except ExhaustedError:
-            study.recover(ours=self.running)
             self.exhausted = True
             return
-        if study.surplus(trial, self.total):  # of several drivers another was faster
-            study.record.tell(trial, state=TrialState.FAIL)
-            return
-        arch = task.space.at(trial.params)
+        arch = task.space.at(picks)
         costs = predicted(arch, task.model, task.setup.costs)
-        name = next((name for name, its in task.baselines.items() if its == trial.params), "")
-        for key, value in {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "arch": arch.to_json(),
-            "infeasible": self.infeasible,
-            **({"name": name} if name else {}),
-            **describe(arch, costs),
-        }.items():
-            trial.set_user_attr(key, value)
+        name = next((name for name, its in task.baselines.items() if its == picks), "")
+        attrs = {"arch": arch.to_json(), "infeasible": self.infeasible, **({"name": name} if name else {})}
         self.infeasible = 0
-        trial.set_constraint("budget", task.excess(arch))
-        study.beat([trial.number])
+        number = study.ask(picks, task.space.choices, notes, attrs | describe(arch, costs), task.excess(arch))
+        if queued:
+            study.drop(queued.number)
+        if study.surplus(number, self.total):  # of several drivers another was faster
+            study.drop(number)
+            return
         job = Job(arch, Schedule(**task.setup.schedule), task.setup.factor, seed_of(arch, task.setup.seed))
-        self.running[trial.number] = _Training(trial, costs)
-        self.trainer.start(trial.number, job)
+        self.running[number] = _Training(name, costs[COSTS[task.setup.objective][0]])
+        self.trainer.start(number, job)
 
-    def ask(self, seed: int) -> Trial:
+    def draw(self, seed: int) -> tuple[Picks, Mapping[str, Any], FrozenTrial | None]:
         """The next candidate: one that was interrupted, a published network, or what the strategy chooses.
+
+        With it come what a sampler notes of its trial, and the trial that waited for it in the queue.
 
         Raises:
             ExhaustedError: nothing new is left within the budget.
         """
-        task, study, record = self.task, self.study, self.study.record
-        if self.strategy != STRATEGY:
-            record.sampler = Affordable(task, study, make_sampler(self.strategy, seed, self.total), seed, self.excess)
-        elif not study.trials(TrialState.WAITING):
-            seen = study.seen
-            picks = next((its for its in task.baselines.values() if key_of(its) not in seen), None)
-            proposal = Proposal(picks, 0) if picks else self.surrogate.next(study.told, study.asked, seed)
-            if proposal is None:
-                raise ExhaustedError
-            record.enqueue_trial(dict(proposal.picks))
-        return record.ask({name: CategoricalDistribution(values) for name, values in task.space.choices.items()})
+        task, study = self.task, self.study
+        if self.scout:
+            base = make_sampler(self.strategy, seed, self.total)
+            study.record.sampler = Affordable(task, study, base, seed, self.excess, self.scout)
+            return study.draw(study.record.sampler)
+        queued = study.queued
+        if queued:
+            return picks_of(queued), {}, queued
+        seen = study.seen
+        picks = next((its for its in task.baselines.values() if key_of(its) not in seen), None)
+        proposal = Proposal(picks, 0) if picks else self.surrogate.next(study.told, study.asked, seed)
+        if proposal is None:
+            raise ExhaustedError
+        return proposal.picks, {}, None
 
     def take(self, event: Event) -> None:
         """Take in what has happened to a candidate; whatever goes wrong in it is its own failure."""
         if isinstance(event, Step):
-            name = self.running[event.key].trial.user_attrs.get("name")
+            name = self.running[event.key].name
             told = (
                 f"trial {event.key}{f' ({name})' if name else ''} step {event.step}/{event.steps} loss {event.loss:.2f}"
             )
@@ -347,14 +349,12 @@ class _Run:
             raise StudyError(
                 f"a search must have its images and its disk, but {event.reason}; the same command continues it"
             )
-        trial, costs = self.running[event.key]
         if isinstance(event, Failed):
-            trial.set_user_attr("reason", event.reason)
-            self.study.record.tell(trial, state=TrialState.FAIL)
+            self.study.tell(event.key, reason=event.reason)
         else:
             self.study.save_weights(event.key, event.trained.state)
-            trial.set_user_attr("seconds", event.trained.seconds)
-            self.study.record.tell(trial, [event.trained.accuracy, costs[COSTS[self.task.setup.objective][0]]])
+            values = [event.trained.accuracy, self.running[event.key].cost]
+            self.study.tell(event.key, values, seconds=event.trained.seconds)
             self.study.keep_weights()
         del self.running[event.key]
         self.tell_user()
@@ -377,18 +377,20 @@ class _Run:
         self.show(self.base)
 
     def status(self) -> Status:
-        scores, failed = self.study.scores(), len(self.study.failures())
-        finished = len(scores) + failed
+        trials = self.study.trials()
+        accuracies = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
+        failed = sum("reason" in trial.user_attrs for trial in trials)
+        finished = len(accuracies) + failed
         spent = time.monotonic() - self.begun
         left = [] if self.seconds is None else [self.seconds - spent]
         if self.total is not None and finished > self.before:
             left.append(spent / (finished - self.before) * (self.total - finished))
         return Status(
-            done=len(scores),
+            done=len(accuracies),
             failed=failed,
-            infeasible=self.study.infeasible(),
+            infeasible=sum(trial.user_attrs.get("infeasible", 0) for trial in trials),
             total=self.total,
-            best=max((score.accuracy for score in scores), default=0.0),
+            best=max(accuracies, default=0.0),
             frontier=len(self.study.frontier().scores),
             left_seconds=min(left, default=None),
         )
@@ -420,11 +422,21 @@ class Affordable(BaseSampler):
     """Any sampler, led into the budget: a draw that is over it, or not new, walks to a near point that fits.
 
     The published networks that fit come first. The architectures over budget on the way are costed, which takes about a
-    millisecond each, and never trained.
+    millisecond each, and never trained. A `scout`, the same sampler made earlier, remembers which choices it may relate, for
+    which it looks at every trial once.
     """
 
-    def __init__(self, task: Task, study: Study, base: BaseSampler, seed: int, excess: Callable[[Arch], float]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        study: Study,
+        base: BaseSampler,
+        seed: int,
+        excess: Callable[[Arch], float],
+        scout: BaseSampler | None = None,
+    ) -> None:
         self.task, self.study, self.base, self.excess = task, study, base, excess
+        self.scout = scout or base
         self.generator = random.Random(seed)
         self.space = {name: CategoricalDistribution(values) for name, values in task.space.choices.items()}
 
@@ -455,7 +467,7 @@ class Affordable(BaseSampler):
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """A point of the space as the base sampler draws it."""
-        part = self.base.infer_relative_search_space(study, trial)
+        part = self.scout.infer_relative_search_space(study, trial)
         drawn = self.base.sample_relative(study, trial, part)
         return {
             name: drawn[name] if name in drawn else self.base.sample_independent(study, trial, name, options)

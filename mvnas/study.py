@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import random
 import socket
 import sqlite3
+import time
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
+from copy import deepcopy as copies
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages._rdb import models
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import and_, insert, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from mvnas.arch import FLOAT, Arch, kind_of
+from mvnas.arch import FLOAT, Arch, block, kind_of
 from mvnas.errors import StudyError
 from mvnas.latency import Latency
 from mvnas.ops import State
 from mvnas.score import COSTS, Frontier, Score, objectives
+from mvnas.space import Picks
 from mvnas.strategy import Asked, Told
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -34,6 +53,9 @@ NAME = "mvnas"
 HEARTBEAT = 30  # seconds between two signs of life of a driver that shares a study
 Key = tuple[tuple[str, Any], ...]
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
+DRAWN = -1  # stands for the id of a trial that is being drawn
+TRIES = 5  # to open a database that other drivers are setting up at the same time
 
 
 @dataclass(frozen=True)
@@ -86,8 +108,12 @@ class Study:
         self.place = place
         self.record = record
         self.model = model
-        self._scored: dict[int, Score] = {}  # what never changes once it is there
-        self._keys: dict[int, Key] = {}
+        self._scores: dict[int, Score] = {}  # what never changes once it is there
+        self._frontier = Frontier(())
+        self._numbers: dict[Key, list[int]] = {}  # of the trials of each point
+        self._read = 0  # trials among them
+        self._settled, self._count = 0, 0  # leading trials that have finished, and how many of them count
+        self._met: set[int] = set()
 
     def on(self, model: Latency) -> Study:
         """The same study with its costs predicted by `model`, for example of another device than it searched for."""
@@ -111,26 +137,26 @@ class Study:
         return study
 
     @classmethod
-    def begin(cls, place: str, setup: Setup, sampler: optuna.samplers.BaseSampler | None = None) -> Study:
+    def begin(cls, place: str, setup: Setup) -> Study:
         """The study at `place`, made if it is not there.
 
         Raises:
             StudyError: it is there, and began in another way.
         """
         with _readable(place):
-            record = optuna.create_study(
-                study_name=NAME,
-                storage=_storage(place),
-                directions=DIRECTIONS,
-                sampler=sampler,
-                load_if_exists=True,
-            )
-        study = cls(place, record)
-        if "setup" in record.user_attrs:
-            study.setup.check(setup, place)
-        else:
+            storage = _storage(place)
+            try:
+                record = optuna.create_study(study_name=NAME, storage=storage, directions=DIRECTIONS)
+                record.set_user_attr("setup", asdict(setup))
+            except DuplicatedStudyError:
+                record = optuna.load_study(study_name=NAME, storage=storage)
+        if "setup" not in record.user_attrs:
+            time.sleep(1)  # another driver has just made it, or was killed there
+        if "setup" not in record.user_attrs:
             record.set_user_attr("setup", asdict(setup))
             _name(record, ("accuracy", COSTS[setup.objective][0]))
+        study = cls(place, record)
+        study.setup.check(setup, place)
         return study
 
     @property
@@ -158,28 +184,30 @@ class Study:
 
     def scores(self) -> list[Score]:
         """Every finished candidate, in order."""
-        for trial in self.trials(TrialState.COMPLETE):
-            if trial.number not in self._scored:
-                self._scored[trial.number] = self._score(trial)
-        return [self._scored[number] for number in sorted(self._scored)]
+        self.frontier()
+        return [self._scores[number] for number in sorted(self._scores)]
 
     @property
     def finished(self) -> int:
         """Candidates that were scored, or failed by their own fault."""
-        return len(self.trials(TrialState.COMPLETE)) + len(self.failures())
+        return sum(_counts(trial) for trial in self.trials(TrialState.COMPLETE, TrialState.FAIL))
 
     @property
-    def running(self) -> int:
-        """Candidates in training, anywhere."""
-        return len(self.trials(TrialState.RUNNING))
+    def begun(self) -> int:
+        """Candidates that have finished, or are in training anywhere."""
+        return self._counted(self.trials())
+
+    def _counted(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many of the first trials were asked for."""
+        while self._settled < len(trials) and trials[self._settled].state.is_finished():
+            self._count += _counts(trials[self._settled])
+            self._settled += 1
+        return self._count + sum(map(_counts, trials[self._settled :]))
 
     @property
-    def seen(self) -> set[Key]:
+    def seen(self) -> Container[Key]:
         """The picks of every candidate so far."""
-        for trial in self.trials():
-            if trial.number not in self._keys and trial.params:
-                self._keys[trial.number] = key_of(trial.params)
-        return set(self._keys.values())
+        return self._known(self.trials()).keys()
 
     @property
     def told(self) -> list[Told]:
@@ -197,24 +225,83 @@ class Study:
         """Every candidate in training, as strategies are told of it."""
         return [Asked(trial.number, trial.params, 0) for trial in self.trials(TrialState.RUNNING)]
 
-    def surplus(self, trial: Trial, total: int | None) -> bool:
-        """Whether a trial that was just asked for is one too many, or another driver's already."""
-        others = [
-            t
-            for t in self.trials()
-            if t.number < trial.number and (t.state != TrialState.FAIL or "reason" in t.user_attrs)
-        ]
-        same = any(t.params == trial.params for t in others if t.state != TrialState.WAITING)
-        return same or (total is not None and len(others) >= total)
+    def _known(self, trials: Sequence[FrozenTrial]) -> dict[Key, list[int]]:
+        """Numbers of the trials of each point."""
+        for trial in trials[self._read :]:
+            self._numbers.setdefault(key_of(picks_of(trial)), []).append(trial.number)
+            self._read += 1
+        return self._numbers
 
-    def _score(self, trial: FrozenTrial) -> Score:
+    @property
+    def queued(self) -> FrozenTrial | None:
+        """What waits at the head of the queue."""
+        return next(iter(self.trials(TrialState.WAITING)), None)
+
+    def draw(self, sampler: BaseSampler) -> tuple[Picks, dict[str, Any], FrozenTrial | None]:
+        """What a sampler draws, and notes of the trial, which is yet to be made; or what waits at the head of the queue."""
+        storage = _Notes(self.record._storage, self.trials())
+        queued = self.queued
+        study = copy(self.record)
+        study._storage = cast(BaseStorage, storage)
+        trial = create_trial(state=TrialState.RUNNING, system_attrs=queued.system_attrs if queued else None)
+        sampler.before_trial(study, trial)
+        picks = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+        return picks, storage.notes | (_noted(queued) if queued else {}), queued
+
+    def ask(
+        self,
+        picks: Picks,
+        choices: Mapping[str, Sequence[Any]],
+        notes: Mapping[str, Any],
+        attrs: Mapping[str, Any],
+        excess: float,
+    ) -> int:
+        """Number of a new trial, in training; it is there whole or not at all, so that no other driver takes it for another."""
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(picks),
+            distributions={name: CategoricalDistribution(values) for name, values in choices.items()},
+            user_attrs={"host": socket.gethostname(), "pid": os.getpid(), **attrs},
+            system_attrs=dict(notes),
+            constraints={"budget": excess},
+        )
+        storage = self.record._storage
+        identity = storage.create_new_trial(self.record._study_id, trial)
+        number: int = next(trial.number for trial in reversed(self.trials()) if trial._trial_id == identity)
+        self.beat([number])
+        return number
+
+    def surplus(self, number: int, total: int | None) -> bool:
+        """Whether a trial that was just asked for is one too many, or another driver's already."""
+        trials = self.trials()
+        twins = self._known(trials)[key_of(trials[number].params)]
+        same = any(_counts(trials[other]) for other in twins if other < number)
+        return same or (total is not None and self._counted(trials[:number]) >= total)
+
+    def tell(self, number: int, values: Sequence[float] | None = None, **attrs: Any) -> None:
+        """Write what became of a trial, failed where it has no `values`; if another driver gave it up for dead, it stays so."""
+        storage = self.record._storage
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        try:
+            for key, value in attrs.items():
+                storage.set_trial_user_attr(self._identity(number), key, value)
+            self.record.tell(number, values, state=state)
+        except (ValueError, UpdateFinishedTrialError):
+            if self.trials()[number].state == TrialState.RUNNING:
+                raise
+
+    def _identity(self, number: int) -> int:
+        """The database's number of a trial."""
+        return self.record._storage.get_trial_id_from_study_id_trial_number(self.record._study_id, number)
+
+    def _score(self, trial: FrozenTrial, setup: Setup) -> Score:
         known = trial.user_attrs
-        setup = self.setup
-        arch = Arch.from_json(known["arch"])
+        arch = _arch(known["arch"])
+        device = self.model.device if self.model else setup.device
         precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
         sources = {
             "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}",
-            **dict.fromkeys(setup.costs, f"predicted for {self.device}{precision}"),
+            **dict.fromkeys(setup.costs, f"predicted for {device}{precision}"),
         }
         costs = {"latency_ms": trial.values[1]}  # an older study tells it nowhere else
         costs |= {name: known[name] for cost in setup.costs for name in COSTS[cost] if name in known}
@@ -223,9 +310,7 @@ class Study:
         return Score(
             arch=arch,
             accuracy=trial.values[0],
-            params=arch.params,
-            macs=arch.macs,
-            memory_bytes=arch.memory_bytes,
+            **{name: known[name] if name in known else getattr(arch, name) for name in SIZES},
             number=trial.number,
             name=known.get("name", ""),
             sources=sources,
@@ -242,7 +327,14 @@ class Study:
         return sum(trial.user_attrs.get("infeasible", 0) for trial in self.trials())
 
     def frontier(self) -> Frontier:
-        return Frontier.of(self.scores(), objectives(self.setup.objective))
+        """The frontier of every finished candidate."""
+        trials = self.trials(TrialState.COMPLETE)
+        if len(trials) > len(self._scores):
+            setup = self.setup
+            new = {trial.number: self._score(trial, setup) for trial in trials if trial.number not in self._scores}
+            self._scores |= new
+            self._frontier = Frontier.of([*self._frontier.scores, *new.values()], objectives(setup.objective))
+        return self._frontier
 
     def pick(self, what: str) -> Score:
         """The finished candidate `knee`, `best`, `fastest`, or that of a trial's number.
@@ -268,26 +360,38 @@ class Study:
         A file has one owner, so that all others are dead. Drivers that share a database are known by host and process, and by
         their heartbeats.
         """
-        for trial in self.trials(TrialState.RUNNING):
+        running = self.trials(TrialState.RUNNING)
+        new = {trial.number for trial in running} - self._met
+        self.beat(new)  # of a driver that may have died before it could
+        self._met |= new
+        for trial in running:
             here = trial.user_attrs.get("host", socket.gethostname()) == socket.gethostname()
             dead = not self.shared or (here and not _alive(trial.user_attrs.get("pid", 0)))
             if trial.number not in ours and dead:
                 self.retry(trial)
         if self.shared:
-            optuna.storages.fail_stale_trials(self.record)  # tells `_queue` of each
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                optuna.storages.fail_stale_trials(self.record)  # tells `_queue` of each
 
     def retry(self, trial: FrozenTrial) -> None:
         """Give up an interrupted trial, and queue its candidate anew if it had been drawn."""
-        with suppress(ValueError):  # another driver was faster
-            self.record.tell(trial.number, state=TrialState.FAIL)
+        if self.drop(trial.number):
             _queue(self.record, trial)
+
+    def drop(self, number: int) -> bool:
+        """Fail a trial that does not count; False if another driver was faster."""
+        try:
+            return self.record._storage.set_trial_state_values(self._identity(number), TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return False
 
     def beat(self, numbers: Iterable[int]) -> None:
         """Tell other drivers that these trials are in training."""
         if self.shared:
             storage = cast(BaseHeartbeat, self.record._storage)
             for number in numbers:
-                storage.record_heartbeat(self.trials()[number]._trial_id)
+                storage.record_heartbeat(self._identity(number))
 
     @property
     def shared(self) -> bool:
@@ -299,11 +403,12 @@ class Study:
         save_whole(state, self.weights(number))
 
     def keep_weights(self) -> None:
-        """Remove the weights of candidates that are no longer on the frontier."""
-        kept = {self.weights(score.number) for score in self.frontier().scores}
+        """Remove the weights of candidates that are no longer on the frontier; those in training may be about to be told."""
+        numbers = [trial.number for trial in self.trials(TrialState.RUNNING)]
+        kept = {self.weights(number) for number in [*numbers, *(score.number for score in self.frontier().scores)]}
         for path in self.weights(0).parent.glob("*.safetensors"):
             if path not in kept:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -395,55 +500,228 @@ def _told(part: Any) -> str:
     return " ".join([kind_of(part), str(getattr(part, first.name)), *others])
 
 
-def _storage(place: str) -> RDBStorage:
+class _Rows(RDBStorage):
+    """Optuna's storage, which reads and writes trials in bulk, and of those in training reads no more than whether they still are.
+
+    Trials do not change until they end. Optuna handles each row as an object.
+    """
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        table = models.TrialModel
+        known = max(included_trial_ids, default=trial_id_greater_than)
+        changed = or_(
+            table.trial_id > max(known, trial_id_greater_than),
+            and_(table.trial_id.in_(included_trial_ids), table.state != TrialState.RUNNING),
+        )
+        mine = [table.study_id == study_id, changed]
+        with Session(self.engine) as database:
+            rows: Sequence[Any] = database.scalars(select(table).where(*mine).order_by(table.trial_id)).all()
+            if not rows:
+                return []
+            trials = {
+                row.trial_id: FrozenTrial(
+                    number=row.number,
+                    state=row.state,
+                    value=None,
+                    datetime_start=row.datetime_start,
+                    datetime_complete=row.datetime_complete,
+                    params={},
+                    distributions={},
+                    user_attrs={},
+                    system_attrs={},
+                    intermediate_values={},
+                    trial_id=row.trial_id,
+                )
+                for row in rows
+            }
+
+            def parts(of: Any, *columns: str) -> Iterator[tuple[FrozenTrial, Any]]:
+                chosen = select(of.trial_id, *(getattr(of, column) for column in columns)).join(table).where(*mine)
+                found = database.execute(chosen.order_by(next(iter(of.__table__.primary_key))))
+                return ((trials[row.trial_id], row) for row in found if row.trial_id in trials)
+
+            for trial, row in parts(models.TrialParamModel, "param_name", "param_value", "distribution_json"):
+                choice = _distribution(row.distribution_json)
+                trial.distributions[row.param_name] = choice
+                trial.params[row.param_name] = choice.to_external_repr(row.param_value)
+            values: dict[int, dict[int, float]] = {}
+            for trial, row in parts(models.TrialValueModel, "objective", "value", "value_type"):
+                value = models.TrialValueModel.stored_repr_to_value(row.value, row.value_type)
+                values.setdefault(trial._trial_id, {})[row.objective] = value
+            for identity, found in values.items():
+                trials[identity].values = [found[objective] for objective in sorted(found)]
+            for trial, row in parts(models.TrialUserAttributeModel, "key", "value_json"):
+                trial.user_attrs[row.key] = json.loads(row.value_json)
+            for trial, row in parts(models.TrialSystemAttributeModel, "key", "value_json"):
+                trial.system_attrs[row.key] = json.loads(row.value_json)
+            of = models.TrialIntermediateValueModel
+            for trial, row in parts(of, "step", "intermediate_value", "intermediate_value_type"):
+                trial.intermediate_values[row.step] = of.stored_repr_to_intermediate_value(
+                    row.intermediate_value, row.intermediate_value_type
+                )
+        return [trial for trial in trials.values() if states is None or trial.state in states]
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> models.TrialModel:
+        made = template_trial
+        if made is None or made.state.is_finished():
+            return super()._get_prepared_new_trial(study_id, made, session)
+        trial = models.TrialModel(study_id=study_id, state=made.state, datetime_start=made.datetime_start)
+        session.add(trial)
+        session.flush()
+        params = [
+            {
+                "param_name": name,
+                "param_value": choice.to_internal_repr(made.params[name]),
+                "distribution_json": distribution_to_json(choice),
+            }
+            for name, choice in made.distributions.items()
+        ]
+        user, system = (
+            [{"key": key, "value_json": json.dumps(value)} for key, value in attrs.items()]
+            for attrs in (made.user_attrs, made.system_attrs)
+        )
+        for table, rows in (
+            (models.TrialParamModel, params),
+            (models.TrialUserAttributeModel, user),
+            (models.TrialSystemAttributeModel, system),
+        ):
+            if rows:
+                session.execute(insert(table), [{"trial_id": trial.trial_id, **row} for row in rows])
+        trial.number = trial.count_past_trials(session)
+        return trial
+
+
+def _arch(told: Mapping[str, Any]) -> Arch:
+    """The architecture in a trial's attributes, which was checked before it was written."""
+    rows = [
+        (row["block"], tuple((key, value) for key, value in row.items() if key != "block")) for row in told["blocks"]
+    ]
+    return Arch(tuple(block(*row) for row in rows), told["resolution"], told.get("precision", FLOAT))
+
+
+@cache
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+class _Trials(_CachedStorage):
+    """Optuna's memory of the trials that were read, which it sorts at every look by a slower key."""
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        self._read_trials_from_remote_storage(study_id)
+        known = self._studies[study_id].trials
+        trials = [known[number] for number in sorted(known)]
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copies(trials) if deepcopy else trials
+
+
+class _Notes:
+    """A storage of trials that were read, which keeps what a sampler notes of the trial that it draws: that is yet to be made."""
+
+    def __init__(self, storage: BaseStorage, trials: list[FrozenTrial]) -> None:
+        self.storage, self.trials = storage, trials
+        self.notes: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = [trial for trial in self.trials if states is None or trial.state in states]
+        return copies(trials) if deepcopy else trials
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if trial_id == DRAWN:
+            self.notes[key] = value
+        else:
+            self.storage.set_trial_system_attr(trial_id, key, value)
+
+
+def _storage(place: str) -> BaseStorage:
     """The storage of a study; drivers that share one have heartbeats, and each can put a dead one's candidates back."""
     if "://" not in place:
-        return RDBStorage(f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
+        return _Trials(_Rows(f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": 60}}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
-            place,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT,
-            grace_period=4 * HEARTBEAT,
-            heartbeat_stale_trial_callback=_queue,
-        )
+        for _ in range(TRIES - 1):
+            with suppress(SQLAlchemyError):  # where several drivers make its tables at a time, all but one fail
+                return _Trials(_open(place))
+            time.sleep(random.random())
+        return _Trials(_open(place))
+
+
+def _open(place: str) -> RDBStorage:
+    return _Rows(
+        place.replace(
+            "postgresql://", "postgresql+psycopg://"
+        ),  # SQLAlchemy's own choice of driver depends on its version
+        engine_kwargs={"pool_pre_ping": True},
+        heartbeat_interval=HEARTBEAT,
+        grace_period=4 * HEARTBEAT,
+        heartbeat_stale_trial_callback=_queue,
+    )
 
 
 def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
     """Queue the candidate of an interrupted trial anew, with all that its sampler noted of it, if it had been drawn."""
-    picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params")
-    if picks:
-        noted = {name: told for name, told in trial.system_attrs.items() if "constraint" not in name}
-        record.add_trial(
-            optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=noted | {"fixed_params": picks})
-        )
+    if "arch" in trial.user_attrs or "fixed_params" in trial.system_attrs:
+        noted = _noted(trial) | {"fixed_params": picks_of(trial)}
+        record.add_trial(create_trial(state=TrialState.WAITING, system_attrs=noted))
 
 
 @contextmanager
 def written(place: str) -> Iterator[None]:
     """Turn what a full disk or a lost database says while a study is written into one sentence."""
-    import sqlalchemy.exc
-
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
+    except (SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
         source = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
         raise StudyError(
             f"a study must be written as it goes, but {place} cannot be: {str(source).splitlines()[0]}; the same command continues it"
         ) from error
 
 
+def picks_of(trial: FrozenTrial) -> Picks:
+    """The point of the space that a trial is of: drawn, or queued."""
+    picks: Picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params", trial.params)
+    return picks
+
+
+def _noted(trial: FrozenTrial) -> dict[str, Any]:
+    """What the sampler noted of a trial."""
+    return {name: told for name, told in trial.system_attrs.items() if not name.startswith(("constraints", "fixed"))}
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: not in the queue, and neither interrupted nor surplus."""
+    return trial.state in (TrialState.COMPLETE, TrialState.RUNNING) or "reason" in trial.user_attrs
+
+
 @contextmanager
 def _readable(place: str) -> Iterator[None]:
     """Turn a database's complaints into one sentence."""
-    import sqlalchemy.exc
-
     try:
         yield
     except KeyError:
         raise StudyError(f"{place} must hold a study of mvnas, but holds none; run the search first") from None
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError, ImportError) as error:
+    except ImportError:
+        raise StudyError(
+            f"a study in a database needs its driver, but that of {place.partition(':')[0]} is not installed; "
+            "pip install 'mvnas[postgres]' for PostgreSQL's"
+        ) from None
+    except (SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError) as error:
         told = str(getattr(error, "orig", error) or error).splitlines()[0]
         raise StudyError(f"a study must be a SQLite file or a database's URL, but {place} is not: {told}") from None
 
