@@ -112,8 +112,18 @@ def _parser() -> argparse.ArgumentParser:
         help="then train the frontier longer, export it and time it, as `mvnas verify` does",
     )
     search.add_argument(
-        "--workers", type=_count, default=1, metavar="N", help="candidates to train at a time; they share the cores (1)"
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="candidates to train at a time on this machine; they share the cores (1)",
     )
+    search.add_argument(
+        "--engine",
+        default="processes",
+        metavar="processes|ray",
+        help="where candidates are trained: on this machine, or on a Ray cluster (%(default)s)",
+    )
+    search.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster (the one that this machine is in)")
     search.add_argument(
         "--limit", type=_duration, metavar="30m", help="longest that a candidate may train: 90s, 30m, 2h"
     )
@@ -244,7 +254,8 @@ def _search(args: argparse.Namespace) -> None:
         say(f"         {task.data.note}")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {args.study}: the same command continues it")
-    trainer = engine("processes", task.images, workers=args.workers, limit=args.limit)
+    given = {"workers": args.workers, "address": args.address, "limit": args.limit}
+    trainer = engine(args.engine, task.images, **{name: value for name, value in given.items() if value is not None})
     with _Bar(args.json) as bar, closing(trainer), Stop().listening() as stop:
         study = search(
             task,

@@ -46,7 +46,8 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
                for name, verb in verbs.choices.items()}  # fmt: skip
     assert options == {
         "search": {"--budget", "--space", "--data", "--skip-broken", "--device", "--trials", "--time", "--epochs",
-                   "--strategy", "--workers", "--limit", "--verify", "--seed", "--study", "--objective", "--json"},
+                   "--strategy", "--workers", "--engine", "--address", "--limit", "--verify", "--seed", "--study",
+                   "--objective", "--json"},
         "space": {"--budget", "--device", "--json"},
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple, Protocol
 from mvnas.errors import DataError, MvnasError, StudyError, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
+
+EXTRAS = ("ray",)  # engines whose packages `pip install mvnas` leaves out
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,24 @@ class Engine(Protocol):
 
 
 def engine(name: str, images: Images, **settings: Any) -> Engine:
-    """The engine `name` of this folder, or of any importable module if the name is dotted.
+    """The engine `name` of this folder, or of any importable module if the name is dotted, with settings of its own.
 
     Raises:
-        StudyError: there is none of that name.
+        StudyError: there is no such engine or setting, or a package that it needs is not installed.
     """
     names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if not module.name.startswith("_")]
     if name not in names and "." not in name:
         raise StudyError(unknown("engine", name, names))
-    made: Engine = import_module(name if "." in name else f"{__name__}.{name}").Engine(images, **settings)
+    try:
+        module = import_module(name if "." in name else f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        wanted = f"'mvnas[{name}]'" if name in EXTRAS else error.name
+        raise StudyError(
+            f"the engine {name} needs the package {error.name}, which is not installed; pip install {wanted}"
+        ) from None
+    known = [setting for setting in signature(module.Engine).parameters if setting != "images"]
+    for setting in settings:
+        if setting not in known:
+            raise StudyError(unknown(f"setting of the engine {name}", setting, known))
+    made: Engine = module.Engine(images, **settings)
     return made

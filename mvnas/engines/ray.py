@@ -1,0 +1,130 @@
+"""Trainings on a Ray cluster that is there: one task each, with a core, and a GPU where the cluster has any.
+
+The images are put into the object store once, and each node fetches them once. The driver keeps no state here: killed and
+started again, it goes on from its study.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import ray
+from ray import exceptions
+
+from mvnas.datasets import Data, Split, load
+from mvnas.engines import Done, Event, Failed, Images, failure
+from mvnas.errors import StudyError
+from mvnas.job import Job, train
+
+CPUS = 1  # of a training; Ray gives torch as many threads
+RETRIES = 3  # of a training whose node or process was lost; one that exhausted its node's memory has none
+
+
+@dataclass
+class _Task:
+    """A training somewhere in the cluster."""
+
+    job: Job
+    ref: ray.ObjectRef
+    begun: float
+    losses: int = 0
+
+
+class Engine:
+    """Trainings on the Ray cluster at `address`, as many at a time as it has resources for, as nodes come and go.
+
+    `limit` is the seconds that a training may take, the start of a process for it included. Steps are not told.
+
+    Raises:
+        StudyError: there is no cluster at the address.
+    """
+
+    def __init__(self, images: Images, *, address: str = "auto", limit: float | None = None) -> None:
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            told = str(error).splitlines()[0]
+            raise StudyError(
+                f"a Ray cluster must run at --address {address}, but {told}; start one with `ray start --head`"
+            ) from None
+        self.limit = limit
+        self._images = ray.put(_plain(load(images.source, skip_broken=images.skip_broken)))
+        self._tasks: dict[int, _Task] = {}
+        self._look()
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    def _look(self) -> None:
+        """See what resources the cluster has now."""
+        there = ray.cluster_resources()
+        self._gpus = int(there.get("GPU", 0))
+        self._slots = self._gpus or int(there.get("CPU", 0)) // CPUS
+
+    def start(self, key: int, job: Job) -> None:
+        self._tasks[key] = _Task(job, self._submit(job), time.monotonic())
+
+    def _submit(self, job: Job) -> ray.ObjectRef:
+        remote = ray.remote(num_cpus=CPUS, num_gpus=min(self._gpus, 1), max_retries=0)(_train)
+        return remote.remote(job, self._images)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        self._look()
+        refs = {task.ref: key for key, task in self._tasks.items()}
+        if not refs:
+            time.sleep(seconds)
+        ready = ray.wait(list(refs), timeout=seconds)[0] if refs else []
+        events = [event for ref in ready if (event := self._read(refs[ref]))]
+        return events + [event for key in list(self._tasks) if (event := self._overdue(key))]
+
+    def _read(self, key: int) -> Event | None:
+        """What became of a training that has ended; None if it was lost, and has begun again."""
+        task = self._tasks[key]
+        event: Event
+        try:
+            event = ray.get(task.ref)
+        except exceptions.OutOfMemoryError:
+            event = Failed(0, "training must fit in memory, but its node ran out of it")
+        except exceptions.RayTaskError as error:
+            event = Failed(0, f"workers must have what the driver has, but one says: {error.cause!r}", broken=True)
+        except exceptions.RayError as error:
+            if task.losses < RETRIES:
+                self._tasks[key] = _Task(task.job, self._submit(task.job), time.monotonic(), task.losses + 1)
+                return None
+            event = Failed(0, f"its process was lost {RETRIES + 1} times: {str(error).splitlines()[0]}")
+        del self._tasks[key]
+        return event._replace(key=key)
+
+    def _overdue(self, key: int) -> Event | None:
+        """Failure of a training that has taken too long, which is ended."""
+        task = self._tasks[key]
+        if self.limit is None or time.monotonic() - task.begun <= self.limit:
+            return None
+        ray.cancel(task.ref, force=True)
+        del self._tasks[key]
+        return Failed(key, f"training must end within {self.limit:g} s, but did not; raise --limit")
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            ray.cancel(task.ref, force=True)
+        self._tasks = {}
+        ray.shutdown()
+
+
+def _plain(data: Data) -> Data:
+    """Data whose arrays are no maps of files, so that workers map those of the object store."""
+    train, val = (Split(np.asarray(part.images), part.labels) for part in (data.train, data.val))
+    return replace(data, train=train, val=val)
+
+
+def _train(job: Job, data: Data) -> Event:
+    """The training itself, in a worker of the cluster."""
+    try:
+        return Done(0, train(job, data))
+    except Exception as error:
+        return failure(error)
