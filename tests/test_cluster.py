@@ -1,0 +1,245 @@
+"""Laws of drivers that share a study, and of a cluster that loses nodes: together they train exactly what was asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import TrialState
+from small import SHORT, make_space, make_table, make_task, search
+
+import mvnas
+from mvnas.engines import Done, Failed, engine
+from mvnas.errors import StudyError
+from mvnas.job import Job
+from mvnas.search import Affordable, Task, make_sampler
+from mvnas.study import Study
+
+PATIENCE = 300.0  # seconds after which a test gives up waiting
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
+
+
+@pytest.fixture(scope="module")
+def task(space: Path, table: Path) -> Task:
+    return make_task(space, table)
+
+
+def wait_until(what: str, true) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.1)
+
+
+def drawn(study: Study, task: Task) -> tuple[Any, Any]:
+    return study.draw(Affordable(task, study, make_sampler("RandomSampler", 0, 4), 0))[:2]
+
+
+def asked(study: Study, task: Task, draw: tuple[Any, Any]) -> int:
+    picks, notes = draw
+    return study.ask(picks, task.space.choices, notes, {"arch": task.space.at(picks).to_json()}, 0.0)
+
+
+def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: Path) -> None:
+    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup) for _ in range(2))
+    draws = [drawn(study, task) for study in (one, two)]
+    assert draws[0] == draws[1]
+    numbers = [asked(study, task, draw) for study, draw in zip((one, two), draws, strict=True)]
+    assert [study.surplus(number, None) for study, number in zip((one, two), numbers, strict=True)] == [False, True]
+    two.drop(numbers[1])
+    assert drawn(two, task)[0] != draws[0][0]
+    third = asked(one, task, drawn(one, task))
+    assert [one.surplus(third, total) for total in (1, 2)] == [True, False]
+    assert one.begun == 2
+
+
+def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: Path) -> None:
+    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup) for _ in range(2))
+    picks, _ = draw = drawn(one, task)
+    number = asked(one, task, draw)
+    (seen,) = two.trials(TrialState.RUNNING)
+    one.recover()
+    two.retry(seen)
+    (waiting,) = two.trials(TrialState.WAITING)
+    assert waiting.system_attrs["fixed_params"] == picks
+    one.tell(number, [0.5, 1.0])  # it was not dead
+    assert not one.scores() and one.trials()[number].state == TrialState.FAIL
+    study = search(task, study=one.place, trials=1)
+    (score,) = study.scores()
+    assert score.arch == task.space.at(picks)
+    assert not study.trials(TrialState.WAITING, TrialState.RUNNING)
+
+
+def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup)
+    number = asked(study, task, drawn(study, task))
+    study.save_weights(number, {"w": torch.zeros(1)})
+    Study.load(study.place).keep_weights()
+    assert study.weights(number).exists()
+    study.tell(number, reason="it failed")
+    Study.load(study.place).keep_weights()
+    assert not study.weights(number).exists()
+
+
+def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path}/s.db"
+    Study.begin(place, task.setup)
+    with pytest.raises(StudyError, match="seed was 0 and is 1"):
+        Study.begin(place, make_task(space, table, seed=1).setup)
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The URL of an empty database of a PostgreSQL server on loopback."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'mvnas[postgres]'")
+    found = [Path(path).parent for path in [shutil.which("postgres")] if path]
+    found += [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))]
+    if not found:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path, for its socket, that its user may enter
+    user: dict[str, Any] = {"cwd": folder}
+    if os.getuid() == 0:  # which PostgreSQL refuses to run as
+        shutil.chown(folder, "postgres", "postgres")
+        user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    subprocess.run([found[0] / "initdb", "-D", "data", "-U", "mvnas", "-A", "trust", "--no-sync"],
+                   check=True, capture_output=True, **user)  # fmt: skip
+    words = [found[0] / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **user) as process:
+        try:
+            ready = [found[0] / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+            wait_until("PostgreSQL is ready", lambda: not subprocess.run(ready, capture_output=True).returncode)
+            yield f"postgresql://mvnas@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGQUIT)
+    shutil.rmtree(folder)
+
+
+def test_three_drivers_of_which_one_is_killed_finish_what_was_asked(
+    server: str, space: Path, table: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "mvnas.cli", "search", "--budget", "20K-params", "--space", str(space)]
+    command += ["--device", str(table), "--epochs", "0.2", "--study", server, "--trials", "12"]
+    settings = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(Path(mvnas.__file__).parents[1])}}
+    drivers = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **settings)
+        for _ in range(3)
+    ]
+    victim, *others = drivers
+
+    def mine() -> list[Any]:
+        try:
+            return [t for t in Study.load(server).trials(TrialState.RUNNING) if t.user_attrs["pid"] == victim.pid]
+        except StudyError:  # nobody has begun it yet
+            return []
+
+    wait_until("all train", mine)
+    victim.kill()
+    victim.communicate()
+    study = Study.load(server)
+    lost = [t.params for t in study.trials(TrialState.RUNNING) if t.user_attrs["pid"] == victim.pid]
+    known = study.scores()
+    for driver in others:
+        told = driver.communicate(timeout=PATIENCE)[1]
+        assert driver.returncode == 0, told
+    study = Study.load(server)
+    scores = study.scores()
+    assert [score for score in scores if score in known] == known
+    assert len(scores) == 12 == len({score.arch for score in scores}) and not study.failures()
+    assert not study.trials(TrialState.RUNNING, TrialState.WAITING)
+    trained = [t.params for t in study.trials(TrialState.COMPLETE)]
+    assert all(picks in trained for picks in lost)
+    kept = {int(path.stem) for path in (tmp_path / study.weights(0).parent).iterdir()}
+    assert kept == {score.number for score in study.frontier().scores}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster of two nodes of one core each, on loopback."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'mvnas[ray]'")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(mvnas.__file__).parents[1]))
+    small = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=small)
+    made.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_trains_what_was_asked(cluster: Any, task: Task, tmp_path: Path) -> None:
+    trainer = engine("ray", task.images, address=cluster.address)
+    assert trainer.slots == 2
+    begun: list[int] = []
+
+    class Losing:
+        """The engine, in a cluster that loses its second node while both are training."""
+
+        slots = property(lambda self: trainer.slots)
+        wait, close = trainer.wait, trainer.close
+
+        def start(self, key: int, job: Job) -> None:
+            trainer.start(key, job)
+            begun.append(key)
+            if len(begun) == 4:
+                time.sleep(1)
+                cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+    try:
+        study = search(task, study=str(tmp_path / "s.db"), trials=8, trainer=Losing())
+        trainer.wait(0)
+        assert trainer.slots == 1
+    finally:
+        trainer.close()
+    assert len(study.scores()) == 8 == len({score.arch for score in study.scores()}) and not study.failures()
+    assert begun == [score.number for score in study.scores()]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_in_a_cluster_ends_by_its_limit(cluster: Any, task: Task) -> None:
+    trainer = engine("ray", task.images, address=cluster.address, limit=0.01)
+    job = Job(task.space.sample(lambda name, options: options[0]), SHORT, task.setup.factor, 0)
+    try:
+        trainer.start(7, job)
+        events = [event for _ in range(100) for event in trainer.wait(0.1)][:1]
+        assert isinstance(events[0], Failed) and events[0].key == 7 and "within 0.01 s" in events[0].reason
+        trainer.limit = None
+        trainer.start(8, job)
+        end = time.monotonic() + PATIENCE
+        while not (events := trainer.wait(1.0)) and time.monotonic() < end:
+            pass
+        assert isinstance(events[0], Done) and events[0].key == 8
+    finally:
+        trainer.close()
+
+
+def test_an_engine_refuses_what_it_does_not_take(task: Task) -> None:
+    with pytest.raises(StudyError, match="setting of the engine processes 'adress'"):
+        engine("processes", task.images, adress="here")
