@@ -225,14 +225,8 @@ class Conv(Op):
     def products(self, x: Map | Tokens) -> Products:
         if self.depthwise(x):
             return ()
-        return (
-            (
-                self.groups,
-                prod(self.shape(x)) // self.out,
-                x.c // self.groups * self.kernel**2,
-                self.out // self.groups,
-            ),
-        )
+        positions, inner = prod(self.shape(x)) // self.out, x.c // self.groups * self.kernel**2
+        return ((self.groups, positions, inner, self.out // self.groups),)
 
     def elements(self, x: Map | Tokens) -> int:
         return self.macs(x) if self.depthwise(x) else 0
@@ -825,8 +819,8 @@ class Resize(Op):
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
         from mvnas import nn
 
-        size = self.shape(Map(*x.shape[1:]))[1:] if like is None else like.shape[2:]
-        return nn.resize(x, (size[0], size[1]), nearest=self.nearest)
+        h, w = self.shape(Map(*x.shape[1:]))[1:] if like is None else like.shape[2:]
+        return nn.resize(x, (h, w), nearest=self.nearest)
 
     def deploy(self, x: Value, *like: Value) -> Value:
         target = self.shape(x.shape, *(y.shape for y in like))
