@@ -147,14 +147,13 @@ class Study:
             storage = _storage(place)
             try:
                 record = optuna.create_study(study_name=NAME, storage=storage, directions=DIRECTIONS)
-                record.set_user_attr("setup", asdict(setup))
             except DuplicatedStudyError:
                 record = optuna.load_study(study_name=NAME, storage=storage)
-        if "setup" not in record.user_attrs:
-            time.sleep(1)  # another driver has just made it, or was killed there
-        if "setup" not in record.user_attrs:
-            record.set_user_attr("setup", asdict(setup))
-            _name(record, ("accuracy", COSTS[setup.objective][0]))
+                if "setup" not in record.user_attrs:
+                    time.sleep(1)  # another driver has just made it, or was killed there
+            if "setup" not in record.user_attrs:
+                _name(record, ("accuracy", COSTS[setup.objective][0]))
+                record.set_user_attr("setup", asdict(setup))
         study = cls(place, record)
         study.setup.check(setup, place)
         return study
