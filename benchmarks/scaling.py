@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--asks", type=int, default=200, help="trainings beyond those that fill the workers")
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60.0, help="mean length of a training")
+    parser.add_argument("--strategy", default="NSGAIISampler")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--cpu", action="store_true")
     args = parser.parse_args()
@@ -181,7 +182,8 @@ def main() -> None:
     def run(folder: Path, place: str, workers: int, before: int) -> None:
         times = (generator.choice(lengths) for _ in itertools.count())
         engine = Simulated(workers, times, timer)
-        search(task, study=place, trials=before + workers + args.asks, trainer=engine, show=engine.told)
+        total = before + workers + args.asks
+        search(task, study=place, trials=total, strategy=args.strategy, trainer=engine, show=engine.told)
         print(
             f"{before:8} {workers:8} {engine.busy:8.1%}   {told(engine.asks[1:])}   {told(engine.tells[1:])}",
             flush=True,

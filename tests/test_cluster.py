@@ -52,7 +52,7 @@ def wait_until(what: str, true) -> None:
 
 
 def drawn(study: Study, task: Task) -> tuple[Any, Any]:
-    return study.draw(Affordable(task, study, make_sampler("RandomSampler", 0, 4), 0))[:2]
+    return study.draw(Affordable(task, study, make_sampler("RandomSampler", 0, 4), 0, task.excess))[:2]
 
 
 def asked(study: Study, task: Task, draw: tuple[Any, Any]) -> int:
