@@ -245,7 +245,7 @@ def test_a_full_disk_stops_the_search_in_one_sentence(space: Path, table: Path, 
         pytest.skip("mounting a small disk needs root")
     place = disk / "s.db"
     try:
-        told = subprocess.run(command(space, table, place, trials=40), capture_output=True, text=True)
+        told = subprocess.run(command(space, table, place, trials=80), capture_output=True, text=True)
         assert told.returncode == 2
         assert told.stderr.splitlines()[-1].startswith("mvnas: ")
         assert "Traceback" not in told.stderr
