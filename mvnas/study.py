@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import time
 import warnings
+import weakref
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -662,7 +663,7 @@ def _storage(place: str) -> BaseStorage:
 
 
 def _open(place: str) -> RDBStorage:
-    return _Rows(
+    storage = _Rows(
         place.replace(
             "postgresql://", "postgresql+psycopg://"
         ),  # SQLAlchemy's own choice of driver depends on its version
@@ -671,6 +672,8 @@ def _open(place: str) -> RDBStorage:
         grace_period=4 * HEARTBEAT,
         heartbeat_stale_trial_callback=_queue,
     )
+    weakref.finalize(storage, storage.engine.dispose)  # with its connections
+    return storage
 
 
 def _queue(record: optuna.Study, trial: FrozenTrial) -> None:

@@ -115,8 +115,8 @@ def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, task: 
 def server() -> Iterator[str]:
     """The URL of an empty database of a PostgreSQL server on loopback."""
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'mvnas[postgres]'")
-    found = [Path(path).parent for path in [shutil.which("postgres")] if path]
-    found += [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))]
+    found = [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_isready"))]
+    found += [Path(path).parent for path in [shutil.which("pg_isready")] if path]
     if not found:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path, for its socket, that its user may enter
