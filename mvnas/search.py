@@ -28,8 +28,9 @@ from mvnas.job import Job, seed_of
 from mvnas.latency import Latency, latency
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
+from mvnas.storage import HEARTBEAT
 from mvnas.strategy import Proposal, Surrogate
-from mvnas.study import HEARTBEAT, Setup, Study, describe, key_of, owned, picks_of, predicted, written
+from mvnas.study import Setup, Study, describe, key_of, owned, picks_of, predicted, written
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
@@ -446,9 +447,7 @@ class Affordable(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        picks = self._draw(
-            study, trial
-        )  # even where it is not used: a sampler notes to which generation a trial belongs
+        picks = self._draw(study, trial)  # even if not used: a sampler notes to which generation a trial belongs
         if "fixed_params" in trial.system_attrs:
             return dict(trial.system_attrs["fixed_params"])
         seen = self.study.seen
