@@ -1,4 +1,4 @@
-"""What several tests need: timm, a phone, and modules whose weights and statistics are not those of a fresh module."""
+"""What several tests need: timm, a phone, a small search, and modules whose weights and statistics are not those of a fresh module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from types import ModuleType
 import pytest
 import torch
 from phone import Phone
+from small import make_space, make_table, make_task
 from torch.nn import Module
+
+from mvnas.search import Task
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,24 @@ def timm() -> Iterator[ModuleType]:
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
     yield import_module("timm")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of a small space."""
+    return make_space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a table of that space, on the arithmetic backend."""
+    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
+
+
+@pytest.fixture(scope="module")
+def task(space: Path, table: Path) -> Task:
+    """A short search of that space for that table."""
+    return make_task(space, table)
 
 
 @pytest.fixture

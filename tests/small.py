@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ stages:
 """
 
 SHORT = Schedule(epochs=0.1)
+PATIENCE = 300.0  # seconds after which a test gives up waiting
 ONCE = Protocol(op_openings=1, op_runs=1, op_seconds=0, op_patience=0, network_runs=1, network_seconds=0, network_patience=0,
                 passes=2)  # fmt: skip
 
@@ -50,6 +53,14 @@ def make_task(space: Path, table: Path, budget: str = "20K-params", **settings: 
 def search(task: Task, **settings: object) -> Study:
     """A search that trains in this process, since a worker takes seconds to start."""
     return search_with(task, **{"trainer": engine("inline", task.images), **settings})
+
+
+def wait_until(what: str, true: Callable[[], object]) -> None:
+    """Return once `true` is; fail after PATIENCE seconds."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.02)
 
 
 def write_images(root: Path, *, classes: int = 10, each: int = 5) -> Path:

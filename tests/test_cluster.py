@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from optuna.trial import TrialState
-from small import SHORT, make_space, make_table, make_task, search
+from small import PATIENCE, SHORT, make_task, search, wait_until
 
 import mvnas
 from mvnas.engines import Done, Failed, engine
@@ -25,30 +25,6 @@ from mvnas.errors import StudyError
 from mvnas.job import Job
 from mvnas.search import Affordable, Task, make_sampler
 from mvnas.study import Study
-
-PATIENCE = 300.0  # seconds after which a test gives up waiting
-
-
-@pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_space(tmp_path_factory.mktemp("space"))
-
-
-@pytest.fixture(scope="module")
-def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
-
-
-@pytest.fixture(scope="module")
-def task(space: Path, table: Path) -> Task:
-    return make_task(space, table)
-
-
-def wait_until(what: str, true) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.1)
 
 
 def drawn(study: Study, task: Task) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from shutil import rmtree
 
 import pytest
 from optuna.trial import TrialState
-from small import SHORT, make_space, make_table, make_task, search, write_images
+from small import PATIENCE, SHORT, make_task, search, wait_until, write_images
 
 from mvnas.engines import Done, Event, Failed, engine
 from mvnas.errors import StudyError
@@ -29,22 +29,6 @@ from mvnas.study import Study
 from mvnas.training import Schedule
 
 MOMENTS = 20  # at which something is killed
-PATIENCE = 120.0  # seconds after which a test gives up waiting
-
-
-@pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_space(tmp_path_factory.mktemp("space"))
-
-
-@pytest.fixture(scope="module")
-def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
-
-
-@pytest.fixture(scope="module")
-def task(space: Path, table: Path) -> Task:
-    return make_task(space, table)
 
 
 def command(
@@ -73,13 +57,6 @@ def started(process: subprocess.Popen[bytes]) -> bool:
 
 def gone(pids: Sequence[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def wait_until(what: str, true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")

@@ -17,7 +17,7 @@ from shutil import copytree
 import pytest
 from optuna.trial import TrialState
 from safetensors.torch import load_file
-from small import SHORT, make_space, make_table, make_task, search, write_images
+from small import SHORT, make_table, make_task, search, write_images
 
 from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableError
 from mvnas.nn import build
@@ -27,21 +27,6 @@ from mvnas.study import Study
 from mvnas.training import Schedule
 from mvnas.training.fit import evaluate
 from mvnas.training.sampler import pixels
-
-
-@pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_space(tmp_path_factory.mktemp("space"))
-
-
-@pytest.fixture(scope="module")
-def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_table(tmp_path_factory.mktemp("tables") / "roof", space)
-
-
-@pytest.fixture(scope="module")
-def task(space: Path, table: Path) -> Task:
-    return make_task(space, table)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
+
+from mvnas.arch import Arch
 
 
 class Part(NamedTuple):
@@ -51,6 +54,20 @@ def conv_bn(name: str) -> Names:
 def dense(name: str) -> Names:
     """A linear layer or a norm."""
     return {"": name}
+
+
+def mobile(arch: Arch) -> Iterator[tuple[Any, str]]:
+    """Blocks between stem and head of a network of mobile blocks with timm's names: one of stride 2 begins a stage."""
+    stage, place = -1, 0
+    for block in cast(Any, arch.blocks[1:-1]):
+        first = stage < 0 or getattr(block, "stride", 1) == 2
+        stage, place = (stage + 1, 0) if first else (stage, place + 1)
+        yield block, f"stages.{stage}.{place}"
+
+
+def inverted_residual(name: str) -> Iterator[Names]:
+    """The three convolutions of a block of a MobileViT."""
+    yield from (conv_bn(f"{name}.{part}") for part in ("conv1_1x1", "conv2_kxk", "conv3_1x1"))
 
 
 def squeeze_excite(name: str, reduce: str = "fc1", expand: str = "fc2") -> list[Names]:

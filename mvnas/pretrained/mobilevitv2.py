@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
 
 from mvnas.arch import Arch, kind_of
-from mvnas.pretrained._names import Names, conv, conv_bn, dense, packed
+from mvnas.pretrained._names import Names, conv, conv_bn, dense, inverted_residual, mobile, packed
 
 
 def layers(arch: Arch) -> Iterator[Names]:
-    stage, place = -1, 0
     yield conv_bn("stem")
-    for block in cast(Any, arch.blocks[1:-1]):
+    for block, name in mobile(arch):
         if kind_of(block) == "inverted_residual":
-            stage, place = (stage + 1, 0) if block.stride == 2 or stage < 0 else (stage, place + 1)
-            yield from (conv_bn(f"stages.{stage}.{place}.{name}") for name in ("conv1_1x1", "conv2_kxk", "conv3_1x1"))
+            yield from inverted_residual(name)
         else:
-            name = f"stages.{stage}.{place + 1}"
             yield conv_bn(f"{name}.conv_kxk")
             yield conv(f"{name}.conv_1x1")
             for i in range(block.layers):
