@@ -161,18 +161,18 @@ def repair(
 ) -> tuple[dict[str, Any], float, int]:
     """A walk from `picks` into the budget: (picks, excess, architectures that were over it on the way).
 
-    Each step redraws one choice and is kept unless it makes matters worse, so that the walk ends near where it began.
+    Each step redraws one choice that matters and is kept unless it makes matters worse, so that the walk ends near where it began.
     """
     here = dict(picks)
     least, over = excess(space.at(here)), 0
     while least > 0 and over < tries and space.choices:
         over += 1
-        name = generator.choice(list(space.choices))
+        name = generator.choice(space.active(here))
         step = here | {name: generator.choice(space.choices[name])}
         found = excess(space.at(step))
         if found <= least:
             here, least = step, found
-    return here, least, over
+    return space.settled(here), least, over
 
 
 def check_feasible(budget: Budget, space: Space, model: Latency, *, seed: int = 0, starts: int = 4) -> None:
@@ -218,7 +218,8 @@ def _descend(
     better = True
     while better and least > 0:
         better = False
-        for name, values in space.choices.items():
+        for name in space.active(here):
+            values = space.choices[name]
             found, value = min(((excess(here | {name: value}), value) for value in values), key=lambda pair: pair[0])
             if found < least:
                 here, least, better = here | {name: value}, found, True

@@ -275,7 +275,12 @@ def _classed(archs: Sequence[Arch]) -> list[Arch]:
 def _one_way(space: Space) -> list[Arch]:
     """Every option of every choice with all others at their first, and with all others at their last."""
     ends = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
-    return [space.at(end | {name: value}) for end in ends for name, values in space.choices.items() for value in values]
+    return [
+        space.at({**space.activated(end, name), name: value})
+        for end in ends
+        for name, values in space.choices.items()
+        for value in values
+    ]
 
 
 def _published(space: Space) -> list[Arch]:

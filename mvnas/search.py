@@ -115,7 +115,7 @@ class Task:
             note=images.note,
             objective=objective,
             marks={
-                "space": mark(repr((choices.stages, choices.resolution, choices.precision))),
+                "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
                 "data": images.fingerprint,
                 "device": mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
             },
@@ -460,7 +460,7 @@ class Affordable(BaseSampler):
                 return picks
             if not self.space:
                 break
-            name = self.generator.choice(list(self.space))
+            name = self.generator.choice(self.task.space.active(picks))
             picks = picks | {name: self.generator.choice(self.space[name].choices)}
         raise ExhaustedError
 

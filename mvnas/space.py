@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from mvnas.arch import (
     Arch,
     Block,
     block,
+    block_class,
     check_field,
     data_folder,
     kind_of,
@@ -80,17 +81,23 @@ def options(value: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of a space: a block whose fields are fixed or, where the value is a tuple, choices.
+    """A block whose fields are fixed or, where the value is a tuple, choices.
 
-    `repeat` puts the block several times, all with the same fields but the stride, which only the first one has.
+    `repeat` puts the block several times, all with the same fields but the stride, which only the first one has. The choice
+    of a `shared` field is one with that of the other stages of its row.
     """
 
     kind: str
     settings: tuple[tuple[str, Any], ...]
     repeat: Any = 1
+    shared: frozenset[str] = frozenset()
 
     def choices(self) -> dict[str, tuple[Any, ...]]:
         return {key: value for key, value in (*self.settings, ("repeat", self.repeat)) if isinstance(value, tuple)}
+
+    def named(self) -> dict[str, str]:
+        """The name in its row of each choice, by field: that of a field that is not shared tells the kind."""
+        return {key: key if key in self.shared else f"{self.kind}.{key}" for key in self.choices()}
 
     def blocks(self, picks: Picks) -> list[Block]:
         """The blocks at one point of the stage; `picks` are by field name."""
@@ -117,8 +124,31 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Row:
+    """One row of a space: a stage, or stages of different kinds, of which the choice `block` picks one."""
+
+    stages: tuple[Stage, ...]
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Every choice by its name in the row, `block` first."""
+        kinds = tuple([stage.kind for stage in self.stages])
+        named = {stage.named()[key]: values for stage in self.stages for key, values in stage.choices().items()}
+        return ({"block": kinds} if len(kinds) > 1 else {}) | named
+
+    def match(self, blocks: Sequence[Block]) -> Iterator[tuple[int, Picks]]:
+        """Numbers of leading `blocks` that this row can yield, each with the picks that decide it, by name in the row."""
+        for stage in self.stages:
+            kind = {"block": stage.kind} if len(self.stages) > 1 else {}
+            for count, picks in stage.match(blocks):
+                yield count, kind | {stage.named()[key]: value for key, value in picks.items()}
+
+
+@dataclass(frozen=True)
 class Space:
-    """Choices of networks: stages in order, a resolution in pixels and a precision, where a tuple is a choice.
+    """Choices of networks: rows in order, a resolution in pixels and a precision, where a tuple is a choice.
+
+    Where a row has stages of several kinds, the choices of those that are not picked do not matter: points that differ in
+    them alone are one network, and `settled` makes them one point.
 
     >>> space = Space.load("mobilevit")
     >>> arch = space.sample(lambda name, options: options[0])
@@ -128,7 +158,7 @@ class Space:
 
     name: str
     resolution: Any
-    stages: tuple[Stage, ...]
+    rows: tuple[Row, ...]
     precision: Any = FLOAT
 
     @classmethod
@@ -172,26 +202,51 @@ class Space:
                 raise SpaceError(f"{source}: {unknown('precision', str(word), PRECISIONS)}")
         if not isinstance(data["stages"], list) or not data["stages"]:
             raise SpaceError(f"{source}: stages must be a list of blocks, but got {data['stages']!r:.100}")
-        stages = tuple(_stage(row, f"{source}, stage {i}") for i, row in enumerate(data["stages"]))
-        space = cls(name or source, resolution, stages, precision)
+        rows = tuple(_row(row, f"{source}, stage {i}") for i, row in enumerate(data["stages"]))
+        space = cls(name or source, resolution, rows, precision)
         space._check(source)
         return space
 
     @cached_property
     def choices(self) -> dict[str, tuple[Any, ...]]:
         """Every choice by name, such as `4.mobilevit.dim`, with its options."""
-        named = {
-            f"{i}.{stage.kind}.{key}": values
-            for i, stage in enumerate(self.stages)
-            for key, values in stage.choices().items()
-        }
+        named = {f"{i}.{name}": values for i, row in enumerate(self.rows) for name, values in row.choices().items()}
         whole = {"resolution": self.resolution, "precision": self.precision}
         return named | {key: values for key, values in whole.items() if isinstance(values, tuple)}
 
     @property
+    def mixed(self) -> bool:
+        """Whether a row has stages of several kinds."""
+        return bool(self._mixed)
+
+    @property
     def size(self) -> int:
-        """Number of points."""
-        return prod(len(values) for values in self.choices.values())
+        """Number of points that differ in more than what does not matter."""
+        rows = [sum(prod(map(len, stage.choices().values())) for stage in row.stages) for row in self.rows]
+        return prod(rows) * len(options(self.resolution)) * len(options(self.precision))
+
+    def active(self, picks: Picks) -> Sequence[str]:
+        """Names of the choices that matter at a point: all but those of kinds that are not picked."""
+        if not self._mixed:
+            return list(self.choices)
+        names = [*self._always]
+        for pick, kinds in self._mixed:
+            names += [pick, *kinds[picks[pick]]]
+        return names
+
+    def activated(self, picks: Picks, name: str) -> Picks:
+        """The point with the choice `name` made to matter: with that kind picked in its row."""
+        for pick, kinds in self._mixed:
+            if any(name in names for names in kinds.values()) and name not in kinds[picks[pick]]:
+                return {**picks, pick: next(kind for kind, names in kinds.items() if name in names)}
+        return picks
+
+    def settled(self, picks: Picks) -> dict[str, Any]:
+        """The point of the same network at which choices that do not matter have their first option."""
+        if not self._mixed:
+            return dict(picks)
+        active = set(self.active(picks))
+        return {name: picks[name] if name in active else values[0] for name, values in self.choices.items()}
 
     def sample(self, choose: Choose) -> Arch:
         """The architecture that `choose(name, options)` picks, for example a trial's suggest_categorical."""
@@ -200,7 +255,8 @@ class Space:
     def at(self, picks: Picks) -> Arch:
         """The architecture at one point."""
         blocks: list[Block] = []
-        for stage, keys in self._keys:
+        for pick, stages in self._stages:
+            stage, keys = stages[picks[pick] if pick else ""]
             blocks += stage.blocks({key: picks[name] for key, name in keys})
         resolution = picks["resolution"] if isinstance(self.resolution, tuple) else self.resolution
         return Arch(
@@ -208,10 +264,30 @@ class Space:
         )
 
     @cached_property
-    def _keys(self) -> list[tuple[Stage, list[tuple[str, str]]]]:
-        """Each stage with the field and the name of each of its choices."""
-        stages = enumerate(self.stages)
-        return [(stage, [(key, f"{i}.{stage.kind}.{key}") for key in stage.choices()]) for i, stage in stages]
+    def _stages(self) -> list[tuple[str, dict[str, tuple[Stage, list[tuple[str, str]]]]]]:
+        """Of each row the choice of its kind, if it is one, and by kind the stage with field and name of each of its choices."""
+        rows = []
+        for i, row in enumerate(self.rows):
+            keys = {
+                stage.kind: (stage, [(key, f"{i}.{name}") for key, name in stage.named().items()])
+                for stage in row.stages
+            }
+            rows.append((f"{i}.block", keys) if len(keys) > 1 else ("", {"": next(iter(keys.values()))}))
+        return rows
+
+    @cached_property
+    def _mixed(self) -> list[tuple[str, dict[str, list[str]]]]:
+        """The choice of kind of each row that has one, and the names of the choices of each kind."""
+        rows = [(pick, stages) for pick, stages in self._stages if pick]
+        return [
+            (pick, {kind: [name for _, name in keys] for kind, (_, keys) in stages.items()}) for pick, stages in rows
+        ]
+
+    @cached_property
+    def _always(self) -> list[str]:
+        """The choices that matter at every point."""
+        picked = {name for pick, kinds in self._mixed for name in (pick, *chain.from_iterable(kinds.values()))}
+        return [name for name in self.choices if name not in picked]
 
     def arch(self) -> Arch:
         """The only architecture of a space without choices, such as a published network.
@@ -227,12 +303,12 @@ class Space:
         """The picks at which this space yields `arch`, its number of classes aside; None if it is no point of it."""
 
         def search(index: int, blocks: Sequence[Block]) -> dict[str, Any] | None:
-            if index == len(self.stages):
+            if index == len(self.rows):
                 return None if blocks else {}
-            for count, picks in self.stages[index].match(blocks):
+            for count, picks in self.rows[index].match(blocks):
                 rest = search(index + 1, blocks[count:])
                 if rest is not None:
-                    return {f"{index}.{self.stages[index].kind}.{key}": value for key, value in picks.items()} | rest
+                    return {f"{index}.{name}": value for name, value in picks.items()} | rest
             return None
 
         if arch.resolution not in options(self.resolution) or arch.precision not in options(self.precision):
@@ -240,39 +316,54 @@ class Space:
         found = search(0, arch.blocks)
         whole = {"resolution": arch.resolution, "precision": arch.precision}
         chosen = {key: value for key, value in whole.items() if isinstance(getattr(self, key), tuple)}
-        return None if found is None else found | chosen
+        if found is None:
+            return None
+        first = {name: values[0] for name, values in self.choices.items()}  # of what does not matter
+        return first | found | chosen
 
     def with_classes(self, classes: int) -> Space:
         """The same space with another number of classes in its last block."""
-        last = self.stages[-1]
-        settings = (*((key, value) for key, value in last.settings if key != "classes"), ("classes", classes))
-        return replace(self, stages=(*self.stages[:-1], replace(last, settings=settings)))
+        *others, last = self.rows
+
+        def classed(stage: Stage) -> Stage:
+            settings = [(key, value) for key, value in stage.settings if key != "classes"]
+            return replace(stage, settings=(*settings, ("classes", classes)), shared=stage.shared - {"classes"})
+
+        return replace(self, rows=(*others, Row(tuple(map(classed, last.stages)))))
 
     def with_precisions(self, precisions: Sequence[str]) -> Space:
         """The same space at one precision, or with the choice among some."""
         return replace(self, precision=tuple(precisions) if len(precisions) > 1 else precisions[0])
 
     def _check(self, source: str) -> None:
-        """Build every pair of choices of a stage on every map it can get; the last block must be a classifier."""
-        shapes: dict[tuple[int, Shape], Shape] = {}  # one for each resolution and size of map
+        """Build every pair of choices of a stage on every size of map it can get; the last block must be a classifier.
+
+        On the first number of channels, that is; on the others every choice is built by itself.
+        """
+        shapes: dict[tuple[int, Shape], list[Shape]] = {}  # of each resolution and size of map, those that it can have
         for side in options(self.resolution):
-            shapes[side, Map(0, side, side)] = Map(IMAGE_CHANNELS, side, side)
-        for i, stage in enumerate(self.stages):
-            first = {key: values[0] for key, values in stage.choices().items()}
-            reached: dict[tuple[int, Shape], Shape] = {}
-            for ((side, _), shape), picks in product(shapes.items(), _pairs(stage.choices())):
-                try:
-                    for part in stage.blocks(first | picks):
-                        if isinstance(shape, Vector):
-                            raise SpaceError("a classifier must come last and once, but this block follows one")
-                        shape = summary(part, (shape,)).shape
-                except SpaceError as error:
-                    told = ", ".join(f"{key} {value}" for key, value in (picks | {"resolution": side}).items())
-                    raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {told}: {error}") from None
-                reached.setdefault((side, shape._replace(c=0)), shape)
-            shapes = reached
-        if not all(isinstance(shape, Vector) for shape in shapes.values()) or not hasattr(part, "classes"):
-            raise SpaceError(f"{source}, stage {i} ({stage.kind}): the last block must be a classifier, such as head")
+            shapes[side, Map(0, side, side)] = [Map(IMAGE_CHANNELS, side, side)]
+        for i, row in enumerate(self.rows):
+            reached: dict[tuple[int, Shape], dict[Shape, None]] = {}
+            for stage, ((side, _), given) in product(row.stages, shapes.items()):
+                first = {key: values[0] for key, values in stage.choices().items()}
+                every = [(given[0], picks) for picks in _pairs(stage.choices())]
+                every += list(product(given[1:], _singles(stage.choices())))
+                for shape, picks in every:
+                    try:
+                        for part in stage.blocks(first | picks):
+                            if isinstance(shape, Vector):
+                                raise SpaceError("a classifier must come last and once, but this block follows one")
+                            shape = summary(part, (shape,)).shape
+                    except SpaceError as error:
+                        told = ", ".join(f"{key} {value}" for key, value in (picks | {"resolution": side}).items())
+                        raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {told}: {error}") from None
+                    reached.setdefault((side, shape._replace(c=0)), {})[shape] = None
+                if row is self.rows[-1] and not (isinstance(shape, Vector) and hasattr(part, "classes")):
+                    raise SpaceError(
+                        f"{source}, stage {i} ({stage.kind}): the last block must be a classifier, such as head"
+                    )
+            shapes = {key: list(found) for key, found in reached.items()}
 
 
 def _pairs(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -280,6 +371,13 @@ def _pairs(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     for keys in combinations(choices, min(2, len(choices))):
         for values in product(*(choices[key] for key in keys)):
             yield dict(zip(keys, values, strict=True))
+
+
+def _singles(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Every option of every choice alone; nothing of none."""
+    yield {}
+    for key, values in choices.items():
+        yield from ({key: value} for value in values[1:])
 
 
 def _choice(value: Any, where: str) -> Any:
@@ -293,10 +391,37 @@ def _choice(value: Any, where: str) -> Any:
     return tuple(value)
 
 
-def _stage(row: Any, where: str) -> Stage:
-    """The stage that one row of a YAML file describes."""
-    if not isinstance(row, Mapping) or not isinstance(row.get("block"), str):
-        raise SpaceError(f"{where} must be a mapping with the key block, but got {row!r:.100}")
+def _row(row: Any, where: str) -> Row:
+    """What one row of a YAML file describes.
+
+    Where `block` is a list, the row's fields are those of every kind in it, and what is under the name of a kind is its own.
+    """
+    kinds = row.get("block") if isinstance(row, Mapping) else None
+    if isinstance(kinds, str):
+        return Row((_stage(row, where),))
+    if not isinstance(kinds, list) or len(kinds) < 2 or not all(isinstance(kind, str) for kind in kinds):
+        raise SpaceError(
+            f"{where} must be a mapping with the key block, the name of one or a list of several, but got {row!r:.100}"
+        )
+    kinds = _choice(kinds, f"{where}, key block")
+    try:
+        for kind in kinds:
+            block_class(kind)
+    except SpaceError as error:
+        raise SpaceError(f"{where}: {error}") from None
+    shared = {key: value for key, value in row.items() if key not in (*kinds, "block")}
+    stages = []
+    for kind in kinds:
+        own = row.get(kind, {})
+        if not isinstance(own, Mapping) or "block" in own:
+            raise SpaceError(f"{where}, key {kind} must hold fields of that block, but got {own!r:.100}")
+        stage = _stage({"block": kind, **shared, **own}, where)
+        stages.append(replace(stage, shared=frozenset(shared) - frozenset(own)))
+    return Row(tuple(stages))
+
+
+def _stage(row: Mapping[str, Any], where: str) -> Stage:
+    """The stage that a mapping with the name of one block describes."""
     try:
         required = required_fields(row["block"])
     except SpaceError as error:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -52,8 +53,16 @@ class Points:
     def row(self, picks: Picks) -> Row:
         return tuple([values.index(picks[name]) for name, values in self.space.choices.items()])
 
-    def picks(self, row: Row) -> dict[str, object]:
+    def picks(self, row: Sequence[int]) -> dict[str, object]:
         return {name: values[i] for i, (name, values) in zip(row, self.space.choices.items(), strict=True)}
+
+    def all(self) -> list[Row]:
+        """Every row, in order."""
+        return list(dict.fromkeys(map(self.settled, product(*map(range, self.sizes)))))
+
+    def settled(self, row: Sequence[int]) -> Row:
+        """The row of the same network that stands for all of them."""
+        return self.row(self.space.settled(self.picks(row))) if self.space.mixed else tuple(row)
 
     def look(self, rows: Sequence[Row]) -> Array:
         """Cost, params and macs of each row, nan if it is over the budget: (n, 3)."""
@@ -166,7 +175,7 @@ def evolve(
         children = np.where(generator.random(parents[0].shape) < 0.5, *parents)
         redrawn = generator.integers(points.sizes, size=children.shape)
         children = np.where(generator.random(children.shape) < rates, redrawn, children)
-        born = [row for row in dict.fromkeys(map(tuple, children.tolist())) if row not in met]
+        born = [row for row in dict.fromkeys(map(points.settled, children.tolist())) if row not in met]
         born = [row for row, fits in zip(born, ~np.isnan(points.look(born)[:, 0]), strict=True) if fits]
         if born:
             met |= dict.fromkeys(born)
@@ -212,8 +221,8 @@ def propose(
         return np.column_stack([-mean - deviation, points.look(some)[:, 0]])
 
     seen = set(rows.values())
-    if points.space.size <= POPULATION * GENERATIONS:
-        everywhere = list(product(*map(range, points.sizes)))
+    if prod(map(int, points.sizes)) <= POPULATION * GENERATIONS:
+        everywhere = points.all()
         met = [row for row, fits in zip(everywhere, ~np.isnan(points.look(everywhere)[:, 0]), strict=True) if fits]
     else:
         strangers = [row for _ in range(NEWCOMERS) if (row := points.draw(generator)) is not None]

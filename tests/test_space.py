@@ -6,6 +6,7 @@ import copy
 import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,13 @@ def draw(seed: int) -> Callable[[str, Sequence[Any]], Any]:
 def test_every_shipped_space_loads_and_says_what_its_file_says(name: str) -> None:
     file = data_folder("search_spaces") / f"{name}.yaml"
     data = yaml.safe_load(file.read_text())
-    lists = [
-        value for row in (*data["stages"], data | {"stages": 0}) for value in row.values() if isinstance(value, list)
-    ]
+    rows = [part for row in data["stages"] for part in (row, *(own for own in row.values() if isinstance(own, dict)))]
+    lists = [value for row in (*rows, data | {"stages": 0}) for value in row.values() if isinstance(value, list)]
     space = Space.load(name)
-    assert [*space.choices.values()] == [*map(tuple, lists)]
-    assert space.size == prod(map(len, lists))
+    assert sorted(space.choices.values(), key=repr) == sorted(map(tuple, lists), key=repr)
+    assert space.mixed or space.size == prod(map(len, lists))
     assert (name in published()) == (not lists)
-    assert Space.load(file).stages == space.stages
+    assert Space.load(file).rows == space.rows
 
 
 @pytest.mark.parametrize("name", [name for name in published() if name.startswith("mobilevit_")])
@@ -125,6 +125,74 @@ def test_a_good_space_is_good() -> None:
     assert Space.from_data(GOOD, source="good.yaml").size == 32
 
 
+MIXED: dict[str, Any] = {
+    "resolution": [64, 128],
+    "stages": [
+        {"block": "stem", "channels": [16, 32]},
+        {
+            "block": ["tiny_vit", "mobilevit", "repvit"],
+            "repeat": [1, 2],
+            "tiny_vit": {"window": [4, 8], "head_width": 16},
+            "mobilevit": {"dim": [32, 48], "layers": [1, 2], "repeat": 1},
+        },
+        {"block": ["head", "classifier"], "head": {"channels": [32, 64]}},
+    ],
+}
+
+
+def test_a_row_of_several_kinds_holds_the_networks_of_each() -> None:
+    space = Space.from_data(MIXED, source="mixed")
+    points = [dict(zip(space.choices, values, strict=True)) for values in product(*space.choices.values())]
+    archs = {space.at(picks) for picks in points}
+    apart = []
+    for kind, head in product(*(MIXED["stages"][i]["block"] for i in (1, 2))):
+        rows = [{"block": one, **{"repeat": row.get("repeat", 1)}, **row.get(one, {})}
+                for one, row in ((kind, MIXED["stages"][1]), (head, MIXED["stages"][2]))]  # fmt: skip
+        apart.append(Space.from_data(MIXED | {"stages": [MIXED["stages"][0], *rows]}, source="one"))
+    assert len(archs) == space.size == sum(one.size for one in apart)
+    for picks in points[:: len(points) // 97]:
+        arch, settled = space.at(picks), space.settled(picks)
+        assert space.at(settled) == arch and space.locate(arch) == settled == space.settled(settled)
+        assert sum(one.locate(arch) is not None for one in apart) == 1
+        for name in space.choices:
+            changed = {space.at({**picks, name: value}) for value in space.choices[name]}
+            assert len(changed) == (len(space.choices[name]) if name in space.active(picks) else 1)
+            assert name in space.active(space.activated(picks, name))
+    assert len({tuple(space.settled(picks).values()) for picks in points}) == space.size
+
+
+def test_a_head_of_any_kind_tells_the_classes() -> None:
+    space = Space.from_data(MIXED, source="mixed").with_classes(7)
+    assert {space.sample(draw(seed)).graph().output.shape for seed in range(9)} == {(7,)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"block": ["repvit"]}, ", stage 1 must be a mapping with the key block, the name of one or a list of several"),
+        ({"block": ["repvit", "repvit"]}, ", stage 1, key block must have different options"),
+        ({"block": ["repvit", "mobilvit"]}, ", stage 1: unknown block 'mobilvit'; did you mean 'mobilevit'?"),
+        ({"window": 4}, ", stage 1 (mobilevit): unknown key 'window'"),
+        ({"mobilevit": [32]}, ", stage 1, key mobilevit must hold fields of that block, but got [32]"),
+        ({"mobilevit": {"layers": 1}}, ", stage 1 (mobilevit) must have the key 'dim', but has only repeat, layers"),
+        ({"mobilevitv2": {"dim": 32}}, ", stage 1 (tiny_vit): unknown key 'mobilevitv2'"),
+        ({"tiny_vit": {"window": [4, 6], "head_width": 16}}, ", stage 1 (tiny_vit) at window 6, repeat 1, resolution 64: the window must divide"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_row_of_several_kinds_names_the_kind(fields: dict[str, Any], told: str) -> None:
+    data = copy.deepcopy(MIXED)
+    data["stages"][1].update(fields)
+    with pytest.raises(SpaceError, match=re.escape(f"mine{told}")):
+        Space.from_data(data, source="mine")
+
+
+def test_channels_that_a_later_block_cannot_take_are_told_when_the_space_loads() -> None:
+    data = copy.deepcopy(GOOD)
+    data["stages"][2] = {"block": "tiny_vit", "window": 4, "head_width": [8, 16]}
+    with pytest.raises(SpaceError, match=r"stage 2 \(tiny_vit\) at head_width 16, resolution 64: .* divide the"):
+        Space.from_data(data, source="mine")
+
+
 def row(index: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
     return lambda data: data["stages"][index].update(fields)
 
@@ -144,8 +212,8 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (top(resolution=[64, 64]), ": resolution must have different options, but got [64, 64]"),
     (top(stages={}), ": stages must be a list of blocks, but got {}"),
     (top(stages=[]), ": stages must be a list of blocks, but got []"),
-    (lambda data: data["stages"].append("head"), ", stage 4 must be a mapping with the key block, but got 'head'"),
-    (row(2, block=["mobilevit"]), ", stage 2 must be a mapping with the key block, but got"),
+    (lambda data: data["stages"].append("head"), ", stage 4 must be a mapping with the key block, the name of one or a list of several, but got 'head'"),
+    (row(2, block=["mobilevit"]), ", stage 2 must be a mapping with the key block, the name of one or a list of several, but got"),
     (row(2, block="mobilvit"), ", stage 2: unknown block 'mobilvit'; did you mean 'mobilevit'? known: classifier,"),
     (row(2, block="../mobilevit"), ", stage 2: unknown block '../mobilevit'; did you mean 'mobilevit'?"),
     (row(2, block=".mobilevit"), ", stage 2: unknown block '.mobilevit'"),

@@ -12,13 +12,13 @@ class Block:
 
     Attention is over the pixels and, as further heads, over sums of the `kernel` x `kernel` pixels around them. The inverted
     residual has biases instead of its first two norms, and at stride 2 or without `attention` it is all there is. Its hidden
-    width is `expand` times the channels; the input is added where the shapes agree. `eps` is the batch norms'.
+    width is `expand` times the channels; the input is added where the shapes agree. Channels of 0 stay as they are. `eps` is the batch norms'.
 
     Raises:
         SpaceError: the width of a head does not divide the channels.
     """
 
-    channels: int
+    channels: int = 0
     stride: int = 1
     expand: float = 4.0
     attention: bool = True
@@ -35,7 +35,7 @@ class Block:
         hidden = int(self.expand * x.channels)
         y = Conv(hidden, norm=False, bias=True, act=self.act)(x)
         y = Conv(hidden, 3, self.stride, groups=hidden, norm=False, bias=True, act=self.act)(y)
-        y = Conv(self.channels, act="", eps=self.eps)(y)
+        y = Conv(self.channels or x.channels, act="", eps=self.eps)(y)
         return x + y if y.shape == x.shape else y
 
     def attend(self, x: Value) -> Value:
