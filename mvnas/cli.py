@@ -186,7 +186,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--backend", default="tflite", help="runtime to time (%(default)s)")
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
-    measure.add_argument("--space", default="mobilevit", help="space to cover (%(default)s)")
+    measure.add_argument(
+        "--space",
+        default="mobilevit",
+        help="space to cover, several with commas between, or all that are shipped (%(default)s)",
+    )
     measure.add_argument("--threads", type=_count, help="threads of the runtime (1)")
     measure.add_argument("--precision", help="float32 or, for tflite, float16, dynamic-int8 or int8 (float32)")
     measure.add_argument(
@@ -490,7 +494,7 @@ def _measure(args: argparse.Namespace) -> None:
     from mvnas.holdout import held_out, left_out
     from mvnas.latency import FEWEST, LatencyModel, column
     from mvnas.measure import coverage, measure
-    from mvnas.space import Space
+    from mvnas.space import Space, names
 
     if args.minutes and not args.like:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
@@ -502,13 +506,13 @@ def _measure(args: argparse.Namespace) -> None:
     if len(dict(asked)) < len(asked):
         raise TableError(f"each setting must be given once, but got {', '.join(key for key, _ in asked)}")
     runtime = backend(args.backend, **dict(asked))
-    space = Space.load(args.space)
+    spaces = [Space.load(name) for name in (names() if args.space == "all" else args.space.split(","))]
     with _Bar(args.json) as bar:
-        table = measure(space, runtime, folder=Path(args.table), ops=args.ops, like=args.like, minutes=args.minutes,
+        table = measure(spaces, runtime, folder=Path(args.table), ops=args.ops, like=args.like, minutes=args.minutes,
                         networks=args.networks, seed=args.seed, progress=bar.step,
                         counter=counter(args.energy) if args.energy else None)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
-    covered = coverage(space, LatencyModel.of_kernels(table))
+    covered = coverage(spaces, LatencyModel.of_kernels(table))
     told = {
         "table": args.table,
         "ops": len(table.ops),

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import chain
-from math import inf
+from itertools import chain, cycle, islice, product
+from math import ceil, inf
 from pathlib import Path
 from shutil import copyfile, rmtree
 from statistics import mean, median
@@ -99,7 +99,7 @@ class Protocol:
 
 
 def measure(
-    space: Space,
+    spaces: Sequence[Space],
     runtime: Runtime,
     *,
     folder: Path,
@@ -112,14 +112,16 @@ def measure(
     protocol: Protocol = Protocol(),
     progress: Progress = lambda what, done, total: None,
 ) -> Table:
-    """Time `ops` kernels (OPS if None) and `networks` networks of `space` into the table at `folder`.
+    """Time `ops` kernels and `networks` networks of `spaces`, beside the published ones, into the table at `folder`.
+
+    If `ops` is None there are OPS, or more where the spaces have so many kinds of kernels that spanning them takes more.
 
     First what spans every dimension of every kind of kernel, then what random networks spend their time on and the model
     knows least. A table that is there is continued: only what is missing is timed, and what was timed while the machine
     was slow.
 
     With `like`, a table's name or folder, the new one corrects that one's model: the most telling kernels are timed, up to
-    `ops` (LIKE_OPS if None, or what `minutes` allow), and the published networks of the space. Such a table stays in need of the other.
+    `ops` (LIKE_OPS if None, or what `minutes` allow), and the published networks of the spaces. Such a table stays in need of the other.
 
     With `counter`, the energy of each file that is timed is measured too, right after its timing, but not of ops inside networks.
 
@@ -137,20 +139,21 @@ def measure(
     if like and Path(like).is_dir():
         like = str(Path(like).resolve())  # the table must find it from any folder
     known = LatencyModel.fit(Table.load(like)) if like else None
-    ops = ops or (LIKE_OPS if like and minutes is None else OPS)
+    planned = [] if known or isinstance(runtime, Profiler) else plan(spaces, ops, seed=seed)
+    ops = ops or (LIKE_OPS if like and minutes is None else max(OPS, ceil(len(planned) / ROUNDS[0])))
     end = inf if minutes is None else time.monotonic() + 60 * minutes
-    few = _published(space) or _sample(space, FEWEST_LIKE, seed=seed + 1)
-    archs = few if known else _published(space) + _sample(space, networks, seed=seed + 1)
+    few = _published(spaces) or _sample(spaces, FEWEST_LIKE, seed=seed + 1)
+    archs = few if known else _published(spaces) + _sample(spaces, networks, seed=seed + 1)
     with _sitting(runtime, protocol, folder, progress, like, counter) as session:
         if isinstance(runtime, Profiler):
-            session.profile(chain(few if known else (), plan_networks(space, seed=seed)), ops, end)
+            session.profile(chain(few if known else (), plan_networks(spaces, seed=seed)), ops, end)
         elif known:
-            runs = {k: n for k, n in _runs(_sample(space, POOL, seed=seed)).items() if kind(k) in known.rates}
+            runs = {k: n for k, n in _runs(_sample(spaces, POOL, seed=seed)).items() if kind(k) in known.rates}
             session.time_ops(informative(known, runs, min(ops, MOST_LIKE)), ops, end)
         else:
-            session.time_ops([*session.done(), *plan(space, ops, seed=seed)], ops)
+            session.time_ops([*session.done(), *planned], ops)
             for share in ROUNDS:
-                session.time_ops(refine(space, Table.load(folder), round(share * ops), seed=seed), ops)
+                session.time_ops(refine(spaces, Table.load(folder), round(share * ops), seed=seed), ops)
             for _ in range(SECOND_LOOKS):
                 session.time_again(suspects(Table.load(folder)))
         session.time_networks(archs)
@@ -177,27 +180,25 @@ def measure_networks(
     return read_passes(folder)
 
 
-def plan(space: Space, ops: int, *, seed: int = 0) -> list[Kernel]:
-    """Kernels that span the space: of each kind its extremes, then those farthest from all chosen so far.
+def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> list[Kernel]:
+    """Kernels that span the spaces: of each kind its extremes, then those farthest from all chosen so far.
 
     They are at most CORNERS of a kind, and about `ops` in all if that is less.
     """
-    corners = [space.at({name: values[end] for name, values in space.choices.items()}) for end in (0, -1)]
-    groups = by_kind(_runs(_sample(space, POOL, seed=seed) + corners + _one_way(space)))
-    most = max(FEWEST, min(CORNERS, ops // len(groups)))
+    groups = by_kind(_runs(_sample(spaces, POOL, seed=seed) + _ends(spaces) + _one_way(spaces)))
+    most = CORNERS if ops is None else max(FEWEST, min(CORNERS, ops // len(groups)))
     kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
     return kernels
 
 
-def plan_networks(space: Space, *, seed: int = 0) -> Iterator[Arch]:
-    """Networks whose kernels span the space, as many as are asked for: its extremes, then random ones.
+def plan_networks(spaces: Sequence[Space], *, seed: int = 0) -> Iterator[Arch]:
+    """Networks whose kernels span the spaces, as many as are asked for: its extremes, then random ones.
 
     Of the extremes each next one is that with the most kinds of kernels at sizes beyond those seen so far.
     """
-    ends = [space.at({name: values[end] for name, values in space.choices.items()}) for end in (0, -1)]
-    left = _classed(ends + _one_way(space) + _sample(space, POOL, seed=seed))
-    spans = {arch: _ends(arch) for arch in left}
+    left = _classed(_ends(spaces) + _one_way(spaces) + _sample(spaces, POOL, seed=seed))
+    spans = {arch: _span(arch) for arch in left}
     most = _widest(spans.values())
     missing = set(most.items())
     while missing:
@@ -208,7 +209,7 @@ def plan_networks(space: Space, *, seed: int = 0) -> Iterator[Arch]:
     yield from random.Random(seed).sample(left, len(left))
 
 
-def _ends(arch: Arch) -> dict[tuple[str, str, int], int]:
+def _span(arch: Arch) -> dict[tuple[str, str, int], int]:
     """Of each size of each kind of kernel of a network the least and the greatest, by kind, dimension and sign."""
     return _widest(
         {(kind(k), name, sign): sign * size for sign in (-1, 1) for name, size in dimensions(k).items()}
@@ -225,11 +226,11 @@ def _widest(spans: Iterable[Mapping[tuple[str, str, int], int]]) -> dict[tuple[s
     return widest
 
 
-def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
+def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
     """Kernels that bring the table to `ops`, drawn by the time that random networks spend in them and the error of their kind."""
     model = LatencyModel.of_kernels(table)
     runs = {
-        kernel: count for kernel, count in _runs(_sample(space, POOL, seed=seed)).items() if kernel not in table.ops
+        kernel: count for kernel, count in _runs(_sample(spaces, POOL, seed=seed)).items() if kernel not in table.ops
     }
     kernels = [kernel for kernel in runs if kind(kernel) in model.rates]
     doubt = [runs[k] * model.kernel_ms(k) * cast(Regression, model.rates[kind(k)].regression).error for k in kernels]
@@ -237,8 +238,8 @@ def refine(space: Space, table: Table, ops: int, *, seed: int = 0) -> list[Kerne
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
 
 
-def coverage(space: Space, model: LatencyModel, *, seed: int = 0) -> float:
-    """Share of random networks of a space that a model can price."""
+def coverage(spaces: Sequence[Space], model: LatencyModel, *, seed: int = 0) -> float:
+    """Share of random networks of spaces that a model can price."""
 
     def priced(arch: Arch) -> bool:
         try:
@@ -246,7 +247,7 @@ def coverage(space: Space, model: LatencyModel, *, seed: int = 0) -> float:
         except UnmeasuredError:
             return False
 
-    archs = _sample(space, POOL, seed=seed + 2)
+    archs = _sample(spaces, POOL, seed=seed + 2)
     return sum(map(priced, archs)) / len(archs)
 
 
@@ -272,26 +273,35 @@ def _classed(archs: Sequence[Arch]) -> list[Arch]:
     return [arch.with_classes(classes) for arch, classes in zip(archs, CLASSES * len(archs), strict=False)]
 
 
-def _one_way(space: Space) -> list[Arch]:
-    """Every option of every choice with all others at their first, and with all others at their last."""
-    ends = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
-    return [
-        space.at({**space.activated(end, name), name: value})
-        for end in ends
-        for name, values in space.choices.items()
-        for value in values
+def _ends(spaces: Sequence[Space]) -> list[Arch]:
+    """Of each space the network with every choice at its first option, and that with all at their last."""
+    points = [
+        (space, {name: values[end] for name, values in space.choices.items()}) for space in spaces for end in (0, -1)
     ]
+    return [space.at(picks) for space, picks in points]
 
 
-def _published(space: Space) -> list[Arch]:
-    """The published networks that are points of the space."""
+def _one_way(spaces: Sequence[Space]) -> list[Arch]:
+    """Of each space every option of every choice with all others at their first, and with all others at their last."""
+    archs = []
+    for space in spaces:
+        ends = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
+        for end, (name, values) in product(ends, space.choices.items()):
+            archs += [space.at({**space.activated(end, name), name: value}) for value in values]
+    return archs
+
+
+def _published(spaces: Sequence[Space]) -> list[Arch]:
+    """The published networks that are points of a space."""
     archs = [Space.load(name).arch() for name in published()]
-    return [arch for arch in archs if space.locate(arch) is not None]
+    return [arch for arch in archs if any(space.locate(arch) is not None for space in spaces)]
 
 
-def _sample(space: Space, count: int, *, seed: int) -> list[Arch]:
+def _sample(spaces: Sequence[Space], count: int, *, seed: int) -> list[Arch]:
+    """Random networks of the spaces in turn, where there are any with a choice of those."""
     generator = random.Random(seed)
-    return [space.sample(lambda name, values: generator.choice(values)) for _ in range(count)]
+    turns = cycle([space for space in spaces if space.choices] or spaces)
+    return [space.sample(lambda name, values: generator.choice(values)) for space in islice(turns, count)]
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def make_space(folder: Path) -> Path:
 
 def make_table(folder: Path, space: Path) -> Path:
     """A table of `space` on the arithmetic backend: every one of its kernels, and networks to calibrate on."""
-    measure(Space.load(space), backend("roofline"), folder=folder, ops=1000, networks=12, protocol=ONCE)
+    measure([Space.load(space)], backend("roofline"), folder=folder, ops=1000, networks=12, protocol=ONCE)
     return folder
 
 

@@ -257,11 +257,11 @@ def test_a_table_of_a_phone_that_was_unplugged_is_continued_and_serves_the_model
     space, folder = Space.load(make_space(tmp_path)), tmp_path / "my-phone"
     phone.unplug_after(60)
     with pytest.raises(ExportError, match="adb lists none"):
-        measure(space, backend("android"), folder=folder, ops=200, networks=8, protocol=FAST)
+        measure([space], backend("android"), folder=folder, ops=200, networks=8, protocol=FAST)
     before = (folder / "ops.csv").read_text()
     assert before.count("\n") > 5
     phone.attach("0A1B2C3D\tdevice")
-    table = measure(space, backend("android"), folder=folder, ops=200, networks=8, protocol=FAST)
+    table = measure([space], backend("android"), folder=folder, ops=200, networks=8, protocol=FAST)
     assert (folder / "ops.csv").read_text().startswith(before)
     assert table.device["backend"] == "android"
     assert table.device["pinned"] == "cores 7"

@@ -81,7 +81,7 @@ class TestDevice:
     def test_measure_makes_a_table_of_ops_inside_networks(self, tmp_path: Path) -> None:
         space = Space.load(make_space(tmp_path))
         runtime = backend("coreml", units="cpu-ane", device="Test iPhone")
-        table = measure(space, runtime, folder=tmp_path / "t", ops=10, networks=2, protocol=FAST)
+        table = measure([space], runtime, folder=tmp_path / "t", ops=10, networks=2, protocol=FAST)
         assert (table.device["ops"], table.device["units"]) == (INSIDE, "cpu-ane")
         assert table.device["cpu"] == "Test iPhone"
         assert len(table.ops) >= 10

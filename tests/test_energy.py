@@ -232,7 +232,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(space: Path, counters: Counters, tmp_path_factory: pytest.TempPathFactory) -> Table:
     folder = tmp_path_factory.mktemp("table") / "powered"
-    return measure(Space.load(space), backend("roofline"), folder=folder, ops=150, networks=12,
+    return measure([Space.load(space)], backend("roofline"), folder=folder, ops=150, networks=12,
                    counter=counters, protocol=FAST)  # fmt: skip
 
 
@@ -292,7 +292,7 @@ def test_energy_that_was_not_measured_of_ops_is_told(table: Table, device: dict[
 def test_energy_of_a_like_device_follows_from_a_few(
     space: Path, table: Table, counters: Counters, tmp_path: Path
 ) -> None:
-    few = measure(Space.load(space), backend("roofline"), folder=tmp_path / "few", ops=12, like=str(table.path),
+    few = measure([Space.load(space)], backend("roofline"), folder=tmp_path / "few", ops=12, like=str(table.path),
                   counter=counters, protocol=FAST)  # fmt: skip
     model = LatencyModel.fit(few)
     assert model.knows_energy
@@ -304,16 +304,16 @@ def test_energy_of_a_like_device_follows_from_a_few(
 
 def test_a_table_goes_on_with_its_counter_only(space: Path, table: Table, counters: Counters, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="energy was counters of processor packages .* and is None"):
-        measure(Space.load(space), backend("roofline"), folder=table.path, protocol=FAST)
+        measure([Space.load(space)], backend("roofline"), folder=table.path, protocol=FAST)
     plain = {key: value for key, value in table.device.items() if key != "energy"}
     (tmp_path / "device.json").write_text(json.dumps(plain))
     with pytest.raises(TableError, match="energy was None and is counters of processor packages"):
-        measure(Space.load(space), backend("roofline"), folder=tmp_path, counter=counters, protocol=FAST)
+        measure([Space.load(space)], backend("roofline"), folder=tmp_path, counter=counters, protocol=FAST)
 
 
 def test_energy_of_another_device_is_refused(space: Path, counters: Counters, phone: Phone, tmp_path: Path) -> None:
     with pytest.raises(EnergyError, match="measured where the runtime runs, but android starts it on another device"):
-        measure(Space.load(space), backend("android"), folder=tmp_path / "t", counter=counters)
+        measure([Space.load(space)], backend("android"), folder=tmp_path / "t", counter=counters)
 
 
 def test_the_command_line_measures_energy_predicts_it_and_bounds_it(

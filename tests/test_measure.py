@@ -33,13 +33,13 @@ def space() -> Space:
 
 @pytest.fixture(scope="module")
 def kernels(space: Space) -> list[Kernel]:
-    return plan(space, 1000)
+    return plan([space], 1000)
 
 
 @pytest.fixture(scope="module")
 def table(space: Space, tmp_path_factory: pytest.TempPathFactory) -> Table:
     folder = tmp_path_factory.mktemp("table") / "roof"
-    return measure(space, backend("roofline"), folder=folder, ops=900, networks=20, protocol=FAST)
+    return measure([space], backend("roofline"), folder=folder, ops=900, networks=20, protocol=FAST)
 
 
 def sample(space: Space, count: int, seed: int = 7) -> list[Arch]:
@@ -140,7 +140,7 @@ def test_a_killed_measurement_continues_and_keeps_its_rows(tmp_path: Path) -> No
 
     with pytest.raises(Killed):
         measure(
-            Space.load(space),
+            [Space.load(space)],
             backend("roofline"),
             folder=tmp_path / "t",
             ops=200,
@@ -153,7 +153,7 @@ def test_a_killed_measurement_continues_and_keeps_its_rows(tmp_path: Path) -> No
     with (tmp_path / "t" / "ops.csv").open("a") as file:
         file.write("Conv(out=8, ker")  # a row cut off by the kill
     table = measure(
-        Space.load(space),
+        [Space.load(space)],
         backend("roofline"),
         folder=tmp_path / "t",
         ops=200,
@@ -184,10 +184,10 @@ def test_one_measurement_at_a_time(tmp_path: Path) -> None:
 
 def test_refinement_draws_what_is_not_timed_and_fills_the_table(space: Space, table: Table) -> None:
     assert len(table.ops) == 900
-    drawn = refine(space, table, 950)
+    drawn = refine([space], table, 950)
     assert len(set(drawn)) == 50
     assert not set(drawn) & set(table.ops)
-    assert refine(space, table, 900) == []
+    assert refine([space], table, 900) == []
 
 
 def test_a_timing_made_while_the_machine_was_slow_is_made_again(tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_a_timing_made_while_the_machine_was_slow_is_made_again(tmp_path: Path) 
 
 
 def test_coverage_is_the_share_of_networks_that_can_be_priced(space: Space, table: Table) -> None:
-    assert coverage(space, LatencyModel.of_kernels(table)) == 1
+    assert coverage([space], LatencyModel.of_kernels(table)) == 1
     blind = replace(table, ops={k: t for k, t in table.ops.items() if kind(k) != "attention"})
-    assert coverage(space, LatencyModel.of_kernels(blind)) == 0
+    assert coverage([space], LatencyModel.of_kernels(blind)) == 0
 
 
 def test_a_timing_far_above_its_kind_is_a_suspect(table: Table) -> None:
@@ -244,3 +244,12 @@ def test_shipped_table_covers_the_space_and_beats_the_baselines(name: str, space
     assert ours.tau >= 0.97
     assert 0.85 <= (ours.covered or 0) <= 1
     assert ours.mape < 0.5 * rows["MACs only"].mape
+
+
+def test_several_spaces_are_spanned_and_priced_by_one_table(tmp_path: Path) -> None:
+    spaces = [Space.load(name) for name in ("mobilenetv2", "mobileone", "mobilevit_xxs")]
+    table = measure(spaces, backend("roofline"), folder=tmp_path / "t", networks=8, protocol=FAST)
+    assert {Space.load(name).arch() for name in ("mobilenetv2_100", "mobileone_s0", "mobilevit_xxs")} < set(table.networks)
+    assert len(table.networks) == 3 + 8
+    assert coverage(spaces, LatencyModel.of_kernels(table)) == 1
+    assert coverage([Space.load("repvit")], LatencyModel.of_kernels(table)) == 0

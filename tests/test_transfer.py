@@ -47,7 +47,7 @@ def known(table: Path) -> LatencyModel:
 
 @pytest.fixture(scope="module")
 def runs(space: Path) -> dict[Kernel, int]:
-    return _runs(_sample(Space.load(space), 50, seed=0))
+    return _runs(_sample([Space.load(space)], 50, seed=0))
 
 
 def test_a_scaled_device_is_found_from_two_timings(known: LatencyModel, runs: dict[Kernel, int]) -> None:
@@ -125,16 +125,16 @@ def test_a_table_like_another_is_measured_judged_and_used(
 ) -> None:
     slower = backend("roofline", gmacs=5.0, gbytes=8.0)
     made = measure(
-        Space.load(space), slower, folder=folder / "new", like=str(table), ops=20, networks=3, protocol=SHORT
+        [Space.load(space)], slower, folder=folder / "new", like=str(table), ops=20, networks=3, protocol=SHORT
     )
     assert len(made.ops) == 20
     assert made.device["like"] == str(table)
     with pytest.raises(TableError, match="a table of its own"):
         plot_table(made, folder / "f.png")
     with pytest.raises(TableError, match=f"like was {table} and is None"):
-        measure(Space.load(space), slower, folder=folder / "new", ops=20, networks=9, protocol=SHORT)
+        measure([Space.load(space)], slower, folder=folder / "new", ops=20, networks=9, protocol=SHORT)
     model = LatencyModel.fit(made)
-    for arch in _sample(Space.load(space), 20, seed=5):
+    for arch in _sample([Space.load(space)], 20, seed=5):
         path = folder / "n.json"
         slower.export(arch.graph().deployed(), path, {})
         estimate = model.predict(arch)
@@ -155,14 +155,14 @@ def test_what_the_known_device_cannot_price_is_refused(known: LatencyModel) -> N
 def test_a_table_like_one_that_is_gone_says_so(folder: Path, space: Path, tmp_path: Path) -> None:
     other = make_table(tmp_path / "other", space)
     small = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=1)
-    measure(Space.load(space), backend("roofline"), folder=tmp_path / "new", like=str(other), ops=5, protocol=small)
+    measure([Space.load(space)], backend("roofline"), folder=tmp_path / "new", like=str(other), ops=5, protocol=small)
     other.rename(tmp_path / "gone")
     with pytest.raises(TableError, match="other"):
         LatencyModel.fit(Table.load(tmp_path / "new"))
 
 
 def test_without_timings_of_kernels_networks_alone_scale_the_known_device(known: LatencyModel, space: Path) -> None:
-    networks = {arch: 3 * known.predict(arch).ms for arch in _sample(Space.load(space), 4, seed=3)}
+    networks = {arch: 3 * known.predict(arch).ms for arch in _sample([Space.load(space)], 4, seed=3)}
     model = LatencyModel.alike(known, {}, "new").calibrated(networks)
     for arch, ms in networks.items():
         assert model.predict(arch).ms == pytest.approx(ms)

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("verify")
     space, data = make_space(folder), write_images(folder / "images", each=10)
     make_table(folder / "roof", space)
-    measure(Space.load(space), backend("tflite"), folder=folder / "here", ops=120, networks=9, protocol=ONCE)
+    measure([Space.load(space)], backend("tflite"), folder=folder / "here", ops=120, networks=9, protocol=ONCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         for table in ("roof", "here"):
