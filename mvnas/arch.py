@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property, lru_cache
 from importlib import import_module
+from inspect import getdoc
 from itertools import accumulate
 from math import inf
 from pathlib import Path
@@ -79,6 +80,12 @@ def check_field(kind: str, key: str, value: object) -> None:
 def required_fields(kind: str) -> list[str]:
     """Names of the fields of a block of `kind` that have no default."""
     return [field.name for field in fields(block_class(kind)) if field.default is MISSING]
+
+
+def rules(kind: str) -> str:
+    """What a block of `kind` refuses, as its docstring says under Raises; empty if it says nothing."""
+    _, _, raises = (getdoc(block_class(kind)) or "").partition("SpaceError: ")
+    return " ".join(raises.split())
 
 
 @lru_cache(maxsize=1 << 14)

@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where anything else runs beside them
     warnings.filterwarnings("ignore")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where blocks and data of the user's own are
     try:
         args.run(args)
         sys.stdout.flush()
@@ -320,6 +322,10 @@ def _space(args: argparse.Namespace) -> None:
     )
     if budget:
         print(f"\nwithin the budget ({budget}): {told['share_that_fits']:.1%}")
+    if told["rules"]:
+        print("\nchecked when the space was loaded; these would be errors:")
+    for kind, text in told["rules"].items():
+        print(f"  {kind}: {text}")
 
 
 def _predict(args: argparse.Namespace) -> None:

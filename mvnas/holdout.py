@@ -101,14 +101,14 @@ def unseen(table: Table, of: str = "latency") -> Unseen:
     archs, truth = list(networks), np.array(list(networks.values()))
     model = LatencyModel.of_kernels(table, of)
     folds = np.random.default_rng(0).permutation(len(archs)) % FOLDS
-    ms, low, high, by_macs = (np.empty(len(archs)) for _ in range(4))
+    ms, low, high, macs = (np.empty(len(archs)) for _ in range(4))
     for fold in range(FOLDS):
         test = folds == fold
         train = {archs[i]: truth[i] for i in np.flatnonzero(~test)}
         rest = [archs[i] for i in np.flatnonzero(test)]
         ms[test], low[test], high[test] = model.calibrated(train).predict_each(rest)[:3]
-        by_macs[test] = _by_macs(train, rest)
-    return Unseen(archs, truth, ms, low, high, by_macs)
+        macs[test] = by_macs(train, rest)
+    return Unseen(archs, truth, ms, low, high, macs)
 
 
 def shares(table: Table) -> dict[str, float]:
@@ -160,7 +160,7 @@ def judge(table: Table, passes: Passes) -> list[Quality]:
         rows.append(Quality.of(f"mvnas, {len(fewer.ops)} op timings", truth, ours, (low, high)))
     for name, price in (("random forest on raw time", _forest(table)), ("lookup, nearest kernel", _nearest(table))):
         rows.append(Quality.of(name, truth, _sums(archs, price)))
-    rows.append(Quality.of("MACs only", truth, _by_macs(calibration, archs)))
+    rows.append(Quality.of("MACs only", truth, by_macs(calibration, archs)))
     return rows + _repeats(passes)
 
 
@@ -175,7 +175,7 @@ def fastest(passes: Passes) -> Array:
     return np.array([min(timing.min_ms for timing in timings) for timings in passes.values()])
 
 
-def _by_macs(train: Mapping[Arch, float], unseen: Sequence[Arch]) -> Array:
+def by_macs(train: Mapping[Arch, float], unseen: Sequence[Arch]) -> Array:
     """A line through MACs and milliseconds, fitted to relative errors."""
     macs, ms = np.array([float(arch.macs) for arch in train]), np.array(list(train.values()))
     slope, offset = np.polyfit(macs, ms, 1, w=1 / ms)

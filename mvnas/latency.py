@@ -154,8 +154,10 @@ class Estimates(NamedTuple):
 class LatencyModel:
     """Latency of any network made of what a table has measured.
 
-    `factor`, `power` and `spread` are the calibration on whole networks: latency = factor * (sum of kernels) ** power, and
-    a network lies within exp(+-spread) of that with the confidence of the interval.
+    `factor`, `power`, `reading` and `spread` are the calibration on whole networks: latency = factor * (sum of kernels +
+    reading * millions of parameters) ** power, and a network lies within exp(+-spread) of that with the confidence of the
+    interval. What is read are the weights, which are in the caches where a kernel alone runs again and again, and in a large
+    network are not.
     """
 
     device: str
@@ -164,11 +166,12 @@ class LatencyModel:
     factor: float = 1.0
     power: float = 1.0
     spread: float = float("nan")
+    reading: float = 0.0
     like: Transfer | None = None
     of: str = "latency"
     table: Table | None = None
     _kernels: dict[Kernel, tuple[float, float]] = field(default_factory=dict, repr=False)
-    _blocks: dict[Summary, tuple[float, float]] = field(default_factory=dict, repr=False)
+    _blocks: dict[Summary, tuple[float, float, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def fit(cls, table: Table, of: str = "latency") -> LatencyModel:
@@ -233,31 +236,36 @@ class LatencyModel:
         return LatencyModel.fit(self.table, "energy")
 
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
-        """This model with factor, power and spread fitted to measured networks, in ms.
+        """This model with factor, power, reading and spread fitted to measured networks, in ms.
 
         The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by, and beside it
         what one sitting cannot see: SITTING.
         """
-        logs = np.log(self.sum_each(list(networks)))
+        sums, _, millions = self._sums(list(networks))
         wanted = np.log(list(networks.values()))
         if self.like:
-            return self._scaled(wanted - self.like.known.power * logs)
+            reading = self.like.reading
+            return self._scaled(wanted - self.like.known.power * np.log(sums + reading * millions), reading)
+        reading = _reading(sums, millions, wanted)
+        logs = np.log(sums + reading * millions)
         columns = np.column_stack([np.ones_like(logs), logs])
-        hat = columns @ np.linalg.pinv(columns)
         (offset, power), *_ = np.linalg.lstsq(columns, wanted)
+        slopes = np.column_stack([columns, millions / (sums + reading * millions)]) if reading else columns
+        hat = slopes @ np.linalg.pinv(slopes)
         left_out = (wanted - columns @ (offset, power)) / (1 - np.diag(hat))
         rank = min(ceil((len(logs) + 1) * CONFIDENCE), len(logs))
         spread = hypot(np.sort(np.abs(left_out))[rank - 1], NORMAL * SITTING)
-        return replace(self, factor=exp(offset), power=float(power), spread=spread)
+        return replace(self, factor=exp(offset), power=float(power), reading=reading, spread=spread)
 
-    def _scaled(self, errors: Array) -> LatencyModel:
+    def _scaled(self, errors: Array, reading: float) -> LatencyModel:
         """The calibration of a device of which few networks were timed: a factor; power and least spread are the known one's."""
         from scipy.stats import t
 
         assert self.like
         known, count = self.like.known, len(errors)
         reach = t.ppf((1 + CONFIDENCE) / 2, count - 1) * errors.std(ddof=1) * (1 + 1 / count) ** 0.5
-        return replace(self, factor=exp(errors.mean()), power=known.power, spread=max(known.spread, float(reach)))
+        spread = max(known.spread, float(reach))
+        return replace(self, factor=exp(errors.mean()), power=known.power, reading=reading, spread=spread)
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of one kernel, timed or estimated.
@@ -320,8 +328,8 @@ class LatencyModel:
         told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
         return f"no {self.of} on {self.device} for {told}: {what}; time it with `mvnas measure --space ... --table ...`"
 
-    def _costs(self, blocks: Sequence[Summary]) -> Iterator[tuple[float, float]]:
-        """Milliseconds of blocks before calibration, and how many of them were measured; remembered."""
+    def _costs(self, blocks: Sequence[Summary]) -> Iterator[tuple[float, float, float]]:
+        """Milliseconds of blocks before calibration, how many of them were measured, and millions of parameters; remembered."""
         new = [block for block in blocks if block not in self._blocks]
         if new:
             self._price_blocks(new)
@@ -338,10 +346,10 @@ class LatencyModel:
             total = measured = 0.0
             for step in block.steps:
                 if step.inner or step.kernel:
-                    ms, timed = self._blocks[step.inner] if step.inner else self._kernels[cast(Kernel, step.kernel)]
-                    total += ms
-                    measured += timed
-            self._blocks[block] = total, measured
+                    cost = self._blocks[step.inner] if step.inner else self._kernels[cast(Kernel, step.kernel)]
+                    total += cost[0]
+                    measured += cost[1]
+            self._blocks[block] = total, measured, block.params / 1e6
 
     def _visit(self, block: Summary, new: dict[Summary, None], kernels: dict[Kernel, None]) -> None:
         """Collect new blocks, inner ones first, and their kernels in execution order."""
@@ -354,14 +362,14 @@ class LatencyModel:
                 kernels[step.kernel] = None
         new[block] = None
 
-    def _sums(self, archs: Sequence[Arch]) -> tuple[Array, Array]:
-        """Milliseconds of networks before calibration, and how many of them were measured: (n,) each."""
+    def _sums(self, archs: Sequence[Arch]) -> tuple[Array, Array, Array]:
+        """Milliseconds of networks before calibration, how many of them were measured, and millions of parameters: (n,) each."""
         rows = [arch.summaries for arch in archs]
         blocks = list(chain.from_iterable(rows))
-        costs = np.fromiter(self._costs(blocks), np.dtype((float, 2)), len(blocks))
+        costs = np.fromiter(self._costs(blocks), np.dtype((float, 3)), len(blocks))
         starts = list(accumulate(map(len, rows[:-1]), initial=0))
-        sums, measured = np.add.reduceat(costs, starts).T
-        return sums, measured
+        sums, measured, millions = np.add.reduceat(costs, starts).T
+        return sums, measured, millions
 
     def sum_each(self, archs: Sequence[Arch]) -> Array:
         """Sums of the kernels of one network or more in ms, before calibration: (n,).
@@ -377,7 +385,7 @@ class LatencyModel:
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed.
         """
-        return sum([ms for ms, _ in self._costs(arch.summaries)])
+        return sum([ms for ms, _, _ in self._costs(arch.summaries)])
 
     def predict_each(self, archs: Sequence[Arch]) -> Estimates:
         """Latency of one network or more at their deployed resolutions and batch 1: many at once are priced fastest.
@@ -393,19 +401,21 @@ class LatencyModel:
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed.
         """
-        costs = list(self._costs(arch.summaries))
-        return Estimate(*self._calibrate(sum([ms for ms, _ in costs]), sum([timed for _, timed in costs])))
+        return Estimate(*self._calibrate(*map(sum, zip(*self._costs(arch.summaries), strict=True))))
 
-    def _calibrate(self, sums: Number, timed: Number) -> tuple[Number, Number, Number, Number]:
-        """The fields of an estimate, from the milliseconds of kernels and how many of them were measured."""
-        ms, margin = self.factor * sums**self.power, exp(self.spread)
+    def _calibrate(self, sums: Number, timed: Number, millions: Number) -> tuple[Number, Number, Number, Number]:
+        """The fields of an estimate, from the milliseconds of kernels, how many of them were measured, and millions of parameters."""
+        ms, margin = self.factor * (sums + self.reading * millions) ** self.power, exp(self.spread)
         return ms, ms / margin, ms * margin, timed / sums
 
     def predict_blocks(self, arch: Arch) -> list[tuple[float, float]]:
         """Milliseconds of each block of a network, which add up to the network's, and the share of them in kernels that were timed."""
-        costs = list(self._costs(arch.summaries))
+        costs = [
+            (ms + self.reading * millions, measured / ms if ms else 1.0)
+            for ms, measured, millions in self._costs(arch.summaries)
+        ]
         scale = self.factor * sum([ms for ms, _ in costs]) ** (self.power - 1)
-        return [(scale * ms, measured / ms if ms else 1.0) for ms, measured in costs]
+        return [(scale * ms, share) for ms, share in costs]
 
 
 @dataclass(frozen=True)
@@ -473,6 +483,20 @@ def column(timings: Mapping[Key, Timing], of: str) -> dict[Key, float]:
     """Milliseconds or millijoules of what has them."""
     found = {key: getattr(timing, COLUMNS[of]) for key, timing in timings.items()}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _reading(sums: Array, millions: Array, wanted: Array) -> float:
+    """What a million parameters add to the sums of networks, not below 0, that a power law of these explains `wanted` best by."""
+    from scipy.optimize import minimize_scalar
+
+    def unexplained(reading: float) -> float:
+        logs = np.log(sums + reading * millions)
+        columns = np.column_stack([np.ones_like(logs), logs])
+        return float(((wanted - columns @ np.linalg.lstsq(columns, wanted)[0]) ** 2).sum())
+
+    most = float(np.median(sums / millions))  # which would double the sum of most
+    found = minimize_scalar(unexplained, bounds=(0, most), method="bounded", options={"xatol": 1e-4 * most})
+    return float(found.x) if found.fun < unexplained(0.0) else 0.0
 
 
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from mvnas.arch import Arch, kind_of
+from mvnas.arch import Arch, kind_of, rules
 from mvnas.budget import UNITS, Budget, price, show
 from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
@@ -343,6 +343,7 @@ def space_json(space: Space, model: Latency, budget: Budget | None, *, seed: int
         "space": space.name,
         "points": space.size,
         "choices": {name: list(values) for name, values in space.choices.items()},
+        "rules": {kind: rules(kind) for kind in dict.fromkeys(space.kinds) if rules(kind)},
         "device": model.device,
         "samples": len(archs),
         "costs": spread,

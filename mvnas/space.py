@@ -215,6 +215,11 @@ class Space:
         return named | {key: values for key, values in whole.items() if isinstance(values, tuple)}
 
     @property
+    def kinds(self) -> list[str]:
+        """The kinds of its blocks, row by row."""
+        return [stage.kind for row in self.rows for stage in row.stages]
+
+    @property
     def mixed(self) -> bool:
         """Whether a row has stages of several kinds."""
         return bool(self._mixed)

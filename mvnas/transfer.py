@@ -12,6 +12,7 @@ and Test Point Rejection", IJCNN 2000, after Cohn). Correction and choice know o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp
 from typing import NamedTuple
 
 import numpy as np
@@ -133,6 +134,11 @@ class Transfer(NamedTuple):
     def errors(self) -> Array:
         """Leave-one-out errors of log ms of what was timed."""
         return self.correction.errors
+
+    @property
+    def reading(self) -> float:
+        """The known device's for a million parameters, by as much slower or faster as the new one is."""
+        return self.known.reading * exp(self.correction.shift)
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of a kernel on the new device.

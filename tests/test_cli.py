@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 from PIL import Image
 from small import make_space, make_table
 
+from mvnas.arch import kind_of
 from mvnas.cli import _parser, main
+from mvnas.study import Study
 
 ROOT = Path(__file__).parent.parent
 
@@ -167,6 +170,26 @@ def test_space_mobilevit(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < told["share_that_fits"] < 1
     for spread in told["costs"].values():
         assert spread["min"] < spread["median"] < spread["max"]
+
+
+def test_space_tells_what_its_blocks_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["space", "mobilevit"]) == 0
+    assert "  mobilevit: the map is smaller than the patch.\n" in capsys.readouterr().out
+
+
+def test_a_newcomers_block_is_searched_as_contributing_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file and the space of CONTRIBUTING.md as they stand there, and nothing else."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for name, content in re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part != str(tmp_path)])
+    measure = ["measure", "--backend", "roofline", "--space", "mine.yaml", "--table", "roof", "--networks", "8"]
+    search = ["search", "--space", "mine.yaml", "--budget", "2M-params", "--device", "roof", "--epochs", "0.1"]
+    assert main(measure) == main([*search, "--trials", "4"]) == 0
+    archs = [score.arch for score in Study.load("mvnas.db").scores]
+    assert len(archs) == 4
+    assert any("shuffle" in map(kind_of, arch.blocks) for arch in archs)
 
 
 def test_fit_tells_held_out_errors(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

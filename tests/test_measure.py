@@ -249,7 +249,9 @@ def test_shipped_table_covers_the_space_and_beats_the_baselines(name: str, space
 def test_several_spaces_are_spanned_and_priced_by_one_table(tmp_path: Path) -> None:
     spaces = [Space.load(name) for name in ("mobilenetv2", "mobileone", "mobilevit_xxs")]
     table = measure(spaces, backend("roofline"), folder=tmp_path / "t", networks=8, protocol=FAST)
-    assert {Space.load(name).arch() for name in ("mobilenetv2_100", "mobileone_s0", "mobilevit_xxs")} < set(table.networks)
+    assert {Space.load(name).arch() for name in ("mobilenetv2_100", "mobileone_s0", "mobilevit_xxs")} < set(
+        table.networks
+    )
     assert len(table.networks) == 3 + 8
     assert coverage(spaces, LatencyModel.of_kernels(table)) == 1
     assert coverage([Space.load("repvit")], LatencyModel.of_kernels(table)) == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import ENOMEM
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -57,9 +58,10 @@ Event = Step | Done | Failed
 
 
 def failure(error: Exception) -> Failed:
-    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault."""
+    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not."""
     told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
-    return Failed(0, told, broken=isinstance(error, DataError | OSError))
+    gone = isinstance(error, DataError) or (isinstance(error, OSError) and error.errno != ENOMEM)
+    return Failed(0, told, broken=gone)
 
 
 class Engine(Protocol):

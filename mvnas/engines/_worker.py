@@ -1,4 +1,7 @@
-"""A worker process: trains what comes through its pipe until its parent is gone."""
+"""A worker process: trains what comes through its pipe until its parent is gone.
+
+What it unpickles comes from the process that started it, by a pipe that no other has.
+"""
 
 from __future__ import annotations
 
