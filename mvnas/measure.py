@@ -63,7 +63,8 @@ ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked wh
 SUSPICIOUS = 1.15  # a timing this many times what its kind lets expect is made again
 SECOND_LOOKS = 2
 FUSED = (0.0,)  # what an op takes that the runtime does within another
-POOL = 1000  # random networks that stand for the space
+POOL = 1000  # random networks that stand for the spaces,
+EACH = 300  # or so many for each of many
 
 Progress = Callable[[str, int, int], None]
 
@@ -148,7 +149,7 @@ def measure(
         if isinstance(runtime, Profiler):
             session.profile(chain(few if known else (), plan_networks(spaces, seed=seed)), ops, end)
         elif known:
-            runs = {k: n for k, n in _runs(_sample(spaces, POOL, seed=seed)).items() if kind(k) in known.rates}
+            runs = {k: n for k, n in _runs(_pool(spaces, seed)).items() if kind(k) in known.rates}
             session.time_ops(informative(known, runs, min(ops, MOST_LIKE)), ops, end)
         else:
             session.time_ops([*session.done(), *planned], ops)
@@ -185,7 +186,7 @@ def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> l
 
     They are at most CORNERS of a kind, and about `ops` in all if that is less.
     """
-    groups = by_kind(_runs(_sample(spaces, POOL, seed=seed) + _ends(spaces) + _one_way(spaces)))
+    groups = by_kind(_runs(_pool(spaces, seed) + _ends(spaces) + _one_way(spaces)))
     most = CORNERS if ops is None else max(FEWEST, min(CORNERS, ops // len(groups)))
     kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
@@ -197,7 +198,7 @@ def plan_networks(spaces: Sequence[Space], *, seed: int = 0) -> Iterator[Arch]:
 
     Of the extremes each next one is that with the most kinds of kernels at sizes beyond those seen so far.
     """
-    left = _classed(_ends(spaces) + _one_way(spaces) + _sample(spaces, POOL, seed=seed))
+    left = _classed(_ends(spaces) + _one_way(spaces) + _pool(spaces, seed))
     spans = {arch: _span(arch) for arch in left}
     most = _widest(spans.values())
     missing = set(most.items())
@@ -229,9 +230,7 @@ def _widest(spans: Iterable[Mapping[tuple[str, str, int], int]]) -> dict[tuple[s
 def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
     """Kernels that bring the table to `ops`, drawn by the time that random networks spend in them and the error of their kind."""
     model = LatencyModel.of_kernels(table)
-    runs = {
-        kernel: count for kernel, count in _runs(_sample(spaces, POOL, seed=seed)).items() if kernel not in table.ops
-    }
+    runs = {kernel: count for kernel, count in _runs(_pool(spaces, seed)).items() if kernel not in table.ops}
     kernels = [kernel for kernel in runs if kind(kernel) in model.rates]
     doubt = [runs[k] * model.kernel_ms(k) * cast(Regression, model.rates[kind(k)].regression).error for k in kernels]
     draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.maximum(doubt, 1e-12)
@@ -247,7 +246,7 @@ def coverage(spaces: Sequence[Space], model: LatencyModel, *, seed: int = 0) -> 
         except UnmeasuredError:
             return False
 
-    archs = _sample(spaces, POOL, seed=seed + 2)
+    archs = _pool(spaces, seed + 2)
     return sum(map(priced, archs)) / len(archs)
 
 
@@ -295,6 +294,11 @@ def _published(spaces: Sequence[Space]) -> list[Arch]:
     """The published networks that are points of a space."""
     archs = [Space.load(name).arch() for name in published()]
     return [arch for arch in archs if any(space.locate(arch) is not None for space in spaces)]
+
+
+def _pool(spaces: Sequence[Space], seed: int) -> list[Arch]:
+    """Random networks that stand for the spaces."""
+    return _sample(spaces, max(POOL, EACH * sum(bool(space.choices) for space in spaces)), seed=seed)
 
 
 def _sample(spaces: Sequence[Space], count: int, *, seed: int) -> list[Arch]:

@@ -93,18 +93,19 @@ def _fit(loads: Sequence[Workload], ms: Array, tile: Tile) -> Regression:
 def _ridge(rows: Array, wanted: Array) -> tuple[Array, float, float]:
     """Weights and intercept of ridge regression at the penalty of least leave-one-out error, and that error.
 
-    By the singular values of the centred rows; the intercept is not penalised. In closed form, so that a table's few hundred
+    By the principal axes of the centred rows; the intercept is not penalised. In closed form, so that a table's thousands of
     small fits take a fraction of a second, which checking the inputs of each would exceed.
     """
     centre, middle = rows.mean(0), wanted.mean()
-    left, values, right = np.linalg.svd(rows - centre, full_matrices=False)
-    target = left.T @ (wanted - middle)
-    kept = values[:, None] ** 2 / (values[:, None] ** 2 + np.array(PENALTIES))  # (rank, penalties)
-    hat = 1 / len(rows) + left**2 @ kept
-    left_out = ((wanted - middle)[:, None] - left @ (kept * target[:, None])) / (1 - hat)
+    variances, axes = np.linalg.eigh((rows - centre).T @ (rows - centre))
+    along = (rows - centre) @ axes  # (n, axes)
+    target = along.T @ (wanted - middle)
+    kept = 1 / (np.maximum(variances, 0)[:, None] + np.array(PENALTIES))  # (axes, penalties)
+    hat = 1 / len(rows) + along**2 @ kept
+    left_out = ((wanted - middle)[:, None] - along @ (kept * target[:, None])) / (1 - hat)
     errors = np.sqrt((left_out**2).mean(0))
     best = int(errors.argmin())
-    weights = right.T @ (values / (values**2 + PENALTIES[best]) * target)
+    weights = axes @ (kept[:, best] * target)
     return weights, float(middle - centre @ weights), float(errors[best])
 
 
