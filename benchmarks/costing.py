@@ -30,10 +30,11 @@ def rate(work: Callable[[Arch], object], space: Space, count: int, seed: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--space", default="mobilevit")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=2000)
     args = parser.parse_args()
-    space = Space.load("mobilevit")
+    space = Space.load(args.space)
     table = Table.load(shipped()[0])
 
     def summed(model: LatencyModel) -> Callable[[Arch], object]:
