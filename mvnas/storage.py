@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import time
 import warnings
 import weakref
@@ -31,6 +32,7 @@ from sqlalchemy.orm import Session
 
 HEARTBEAT = 30  # seconds between two signs of life of a driver that shares a study
 DRAWN = -1  # stands for the id of a trial that is being drawn
+TIMEOUT = 60.0  # seconds that a look at a file waits for another process that writes it
 TRIES = 5  # to open a database that other drivers are setting up at the same time
 
 
@@ -78,27 +80,27 @@ class Rows(RDBStorage):
             def parts(of: Any, *columns: str) -> Iterator[tuple[FrozenTrial, Any]]:
                 chosen = select(of.trial_id, *(getattr(of, column) for column in columns)).join(table).where(*mine)
                 found = database.execute(chosen.order_by(next(iter(of.__table__.primary_key))))
-                return ((trials[row.trial_id], row) for row in found if row.trial_id in trials)
+                return ((trials[row[0]], row) for row in found if row[0] in trials)
 
-            for trial, row in parts(models.TrialParamModel, "param_name", "param_value", "distribution_json"):
-                choice = _distribution(row.distribution_json)
-                trial.distributions[row.param_name] = choice
-                trial.params[row.param_name] = choice.to_external_repr(row.param_value)
+            for trial, (_, name, value, text) in parts(
+                models.TrialParamModel, "param_name", "param_value", "distribution_json"
+            ):
+                choice = _distribution(text)
+                trial.distributions[name] = choice
+                trial.params[name] = choice.to_external_repr(value)
             values: dict[int, dict[int, float]] = {}
-            for trial, row in parts(models.TrialValueModel, "objective", "value", "value_type"):
-                value = models.TrialValueModel.stored_repr_to_value(row.value, row.value_type)
-                values.setdefault(trial._trial_id, {})[row.objective] = value
+            for trial, (_, objective, value, kind) in parts(models.TrialValueModel, "objective", "value", "value_type"):
+                told = models.TrialValueModel.stored_repr_to_value(value, kind)
+                values.setdefault(trial._trial_id, {})[objective] = told
             for identity, found in values.items():
                 trials[identity].values = [found[objective] for objective in sorted(found)]
-            for trial, row in parts(models.TrialUserAttributeModel, "key", "value_json"):
-                trial.user_attrs[row.key] = json.loads(row.value_json)
-            for trial, row in parts(models.TrialSystemAttributeModel, "key", "value_json"):
-                trial.system_attrs[row.key] = json.loads(row.value_json)
+            for trial, (_, key, text) in parts(models.TrialUserAttributeModel, "key", "value_json"):
+                trial.user_attrs[key] = json.loads(text)
+            for trial, (_, key, text) in parts(models.TrialSystemAttributeModel, "key", "value_json"):
+                trial.system_attrs[key] = json.loads(text)
             of = models.TrialIntermediateValueModel
-            for trial, row in parts(of, "step", "intermediate_value", "intermediate_value_type"):
-                trial.intermediate_values[row.step] = of.stored_repr_to_intermediate_value(
-                    row.intermediate_value, row.intermediate_value_type
-                )
+            for trial, (_, step, value, kind) in parts(of, "step", "intermediate_value", "intermediate_value_type"):
+                trial.intermediate_values[step] = of.stored_repr_to_intermediate_value(value, kind)
         return [trial for trial in trials.values() if states is None or trial.state in states]
 
     def _get_prepared_new_trial(
@@ -139,16 +141,30 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 class Trials(_CachedStorage):
-    """Optuna's memory of the trials that were read, which it sorts at every look by a slower key."""
+    """Optuna's memory of the trials that were read; those of a file are not read again while nobody has written it."""
+
+    def __init__(self, backend: RDBStorage, file: Path | None = None) -> None:
+        super().__init__(backend)
+        self._known: dict[
+            int, tuple[int | None, list[FrozenTrial]]
+        ] = {}  # of each study: when it was read, and in order
+        self._file = file and sqlite3.connect(file, timeout=TIMEOUT, check_same_thread=False)
+        if self._file:
+            weakref.finalize(self, self._file.close)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        self._read_trials_from_remote_storage(study_id)
-        known = self._studies[study_id].trials
-        trials = [known[number] for number in sorted(known)]
-        if states is not None:
-            trials = [trial for trial in trials if trial.state in states]
+        version: int | None = None
+        if self._file:
+            version = self._file.execute("PRAGMA data_version").fetchone()[0]  # changes with every commit of others
+        when, trials = self._known.get(study_id, (None, []))
+        if version is None or version != when:
+            self._read_trials_from_remote_storage(study_id)
+            known = self._studies[study_id].trials
+            trials = [known[number] for number in sorted(known)]
+            self._known[study_id] = version, trials
+        trials = [trial for trial in trials if states is None or trial.state in states]
         return copies(trials) if deepcopy else trials
 
 
@@ -181,7 +197,8 @@ def open_storage(place: str, orphaned: Callable[[Study, FrozenTrial], None]) -> 
     Those who share a database have heartbeats; `orphaned` is called with each trial that was failed since its heartbeat had stopped.
     """
     if "://" not in place:
-        return Trials(Rows(f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": 60}}))
+        path = Path(place).resolve()
+        return Trials(Rows(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": TIMEOUT}}), path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         for _ in range(TRIES - 1):
