@@ -226,7 +226,9 @@ def propose(
         met = [row for row, fits in zip(everywhere, ~np.isnan(points.look(everywhere)[:, 0]), strict=True) if fits]
     else:
         strangers = [row for _ in range(NEWCOMERS) if (row := points.draw(generator)) is not None]
-        met = evolve(points, judge, [*trained, *strangers], np.random.default_rng(generator.getrandbits(64)))
+        met = evolve(
+            points, judge, [*(trained[i] for i in kept), *strangers], np.random.default_rng(generator.getrandbits(64))
+        )
     fresh = [row for row in met if row not in seen]
     worst = max(costs.max(), points.look(met)[:, 0].max())
     chosen: list[Row] = []
