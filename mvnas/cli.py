@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what to minimise beside accuracy; energy needs a table that has it (%(default)s)",
     )
     length = search.add_mutually_exclusive_group()
-    length.add_argument("--trials", type=_count, help="candidates in all, earlier runs of the study included (20)")
+    length.add_argument("--trials", type=_count, help="full trainings in all, earlier runs of the study included (20)")
     length.add_argument("--time", type=_duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
     search.add_argument(
         "--epochs",
@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
         default="surrogate",
         metavar="NAME",
         help="how candidates are chosen: surrogate, or a sampler of Optuna such as NSGAIISampler (%(default)s)",
+    )
+    search.add_argument(
+        "--rungs",
+        default="1",
+        metavar="1/9,1/3,1",
+        help="train all to the first share of the epochs, and only the most promising on to the next (%(default)s: all in full)",
     )
     search.add_argument("--seed", type=int, default=0)
     search.add_argument(
@@ -235,7 +241,7 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.engines import engine
     from mvnas.plot import plot
     from mvnas.rank import LONGER
-    from mvnas.report import frontier_table, rank_line, summary_json, verified_json, worst_cost, write_csv
+    from mvnas.report import frontier_table, rank_line, rest_line, summary_json, verified_json, worst_cost, write_csv
     from mvnas.search import Stop, Task, search
 
     task = Task.prepare(
@@ -247,6 +253,7 @@ def _search(args: argparse.Namespace) -> None:
         seed=args.seed,
         skip_broken=args.skip_broken,
         objective=args.objective,
+        rungs=args.rungs,
     )
     _tables(args.device)
     say = _quiet if args.json else print
@@ -290,6 +297,8 @@ def _search(args: argparse.Namespace) -> None:
     worst, knee = worst_cost(study), study.frontier().pick("knee")
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
+    if told := rest_line(study):
+        print(told)
     print(
         f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{show(args.objective, worst)})"
     )
@@ -359,7 +368,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _front(args: argparse.Namespace) -> None:
-    from mvnas.report import frontier_table, rank_line, summary_json, write_csv
+    from mvnas.report import frontier_table, rank_line, rest_line, summary_json, write_csv
 
     study = _study(args)
     study.pick("knee")
@@ -369,8 +378,8 @@ def _front(args: argparse.Namespace) -> None:
         print(json.dumps(summary_json(study), indent=2))
         return
     print(frontier_table(study))
-    if trust := rank_line(study):
-        print(f"\n{trust}")
+    for told in filter(None, (rest_line(study), rank_line(study))):
+        print(f"\n{told}")
 
 
 def _rank(args: argparse.Namespace) -> None:
@@ -640,12 +649,15 @@ class _Bar:
 
     def status(self, status: Any) -> None:
         """Show where a search stands."""
+        from mvnas.report import rests
+
         left = "" if status.left_seconds is None else f", {_clock(status.left_seconds)} left"
+        resting = f"{rests(status.resting)}, " if status.resting else ""
         told = (
-            f"{status.failed} failed, {status.infeasible} over budget, best {status.best:.1%}, "
+            f"{status.failed} failed, {status.infeasible} over budget, {resting}best {status.best:.1%}, "
             f"{status.frontier} on the frontier{left}"
         )
-        self._draw("trials", status.done + status.failed, status.total, told, status.doing)
+        self._draw("trials", round(status.finished, 2), status.total, told, status.doing)
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show where a measurement stands."""
@@ -654,19 +666,19 @@ class _Bar:
             self.bar = None
         self._draw(what, done, total, "", "", every=max(1, total // 10))
 
-    def _draw(self, what: str, done: int, total: int | None, told: str, doing: str, *, every: int = 1) -> None:
+    def _draw(self, what: str, done: float, total: int | None, told: str, doing: str, *, every: int = 0) -> None:
         if self.silent:
             return
         if not self.live:
-            if not doing and (what, done) != self.last and (done % every == 0 or done == total):
-                print(f"{what} {done}/{total or '?'}{'; ' if told else ''}{told}", file=sys.stderr, flush=True)
+            if not doing and (what, done) != self.last and (not every or done % every == 0 or done == total):
+                print(f"{what} {done:g}/{total or '?'}{'; ' if told else ''}{told}", file=sys.stderr, flush=True)
                 self.last = (what, done)
             return
         from tqdm import tqdm
 
         if self.bar is None:
             self.bar = tqdm(total=total, desc=what, dynamic_ncols=True, leave=True,
-                            bar_format="{desc} {n_fmt}/{total_fmt} |{bar:12}| {postfix}")  # fmt: skip
+                            bar_format="{desc} {n:g}/{total_fmt} |{bar:12}| {postfix}")  # fmt: skip
         self.last = (what, done)
         self.bar.desc, self.bar.n, self.bar.total = what, done, total
         self.bar.set_postfix_str("; ".join(part for part in (told, doing) if part), refresh=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from itertools import chain, pairwise
@@ -238,6 +238,16 @@ def _answer(held: bool | None) -> str:
     return "" if held is None else "yes" if held else "no"
 
 
+def rests(resting: Mapping[str, int]) -> str:
+    """How many candidates rest at which rung, in words."""
+    return ", ".join(f"{count} rest after {share} of the epochs" for share, count in resting.items())
+
+
+def rest_line(study: Study) -> str | None:
+    """How many candidates were not trained in full, in one line; None where all are."""
+    return f"not trained in full: {rests(study.resting)}; the frontier is of those that were" if study.resting else None
+
+
 def summary_json(study: Study) -> dict[str, Any]:
     """The Pareto set and what it came from, as plain data."""
     frontier, setup = study.frontier(), study.setup
@@ -252,6 +262,7 @@ def summary_json(study: Study) -> dict[str, Any]:
         "objective": setup.objective,
         "trained": len(study.scores()),
         "failed": len(study.failures()),
+        "resting": study.resting,
         "infeasible": study.infeasible(),
         "hypervolume": frontier.hypervolume(worst=worst),
         "hypervolume_worst": worst,

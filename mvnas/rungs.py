@@ -11,9 +11,11 @@ rung to show that it tells who will be good there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 
+from mvnas.errors import StudyError
 from mvnas.pareto import Array, by_net
 
 ETA = 3
@@ -23,6 +25,24 @@ TRUST = 0.5  # least correlation with the last rung
 
 Point = tuple[float, float]  # accuracy and cost
 Accuracies = Mapping[int, float]  # by a candidate's number
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Rungs as shares of the full training length, of a text that names them with commas.
+
+    Raises:
+        StudyError: they do not rise to 1.
+
+    >>> shares("1/4,0.5,1")
+    (0.25, 0.5, 1.0)
+    """
+    try:
+        found = tuple(float(Fraction(part)) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        found = ()
+    if not found or found[0] <= 0 or found[-1] != 1 or list(found) != sorted(set(found)):
+        raise StudyError(f"rungs must be shares of the epochs that rise to 1, such as 1/9,1/3,1, but got {text!r}")
+    return found
 
 
 def lift(rungs: Sequence[Accuracies]) -> dict[int, tuple[float, float]]:
@@ -75,9 +95,21 @@ def promote(
     whatever became of them; one of so many `rivals` goes on from each. Candidates far up go first.
     """
     for rung in range(len(rungs) - 2, -1, -1):
-        numbers = list(rungs[rung])
-        points = np.array([(-accuracy, cost) for accuracy, cost in rungs[rung].values()], float).reshape(-1, 2)
-        for place in by_net(points)[: len(numbers) // rivals[rung]]:
-            if numbers[place] not in begun[rung + 1]:
-                return numbers[place], rung + 1
+        for number in _best_first(rungs[rung])[: len(rungs[rung]) // rivals[rung]]:
+            if number not in begun[rung + 1]:
+                return number, rung + 1
     return None
+
+
+def resting(rungs: Sequence[Mapping[int, Point]], begun: Sequence[Collection[int]]) -> list[list[int]]:
+    """Of each rung but the last those who finished it and have not gone on, the next to be promoted first."""
+    return [
+        [number for number in _best_first(finished) if number not in after]
+        for finished, after in zip(rungs[:-1], begun[1:], strict=True)
+    ]
+
+
+def _best_first(rung: Mapping[int, Point]) -> list[int]:
+    numbers = list(rung)
+    points = np.array([(-accuracy, cost) for accuracy, cost in rung.values()], float).reshape(-1, 2)
+    return [numbers[place] for place in by_net(points)]

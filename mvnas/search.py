@@ -26,11 +26,24 @@ from mvnas.engines import Engine, Event, Failed, Images, Step, engine
 from mvnas.errors import StudyError, unknown
 from mvnas.job import Job, seed_of
 from mvnas.latency import Latency, latency
+from mvnas.rungs import shares
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
 from mvnas.storage import HEARTBEAT
 from mvnas.strategy import Proposal, Surrogate
-from mvnas.study import Setup, Study, describe, key_of, owned, picks_of, predicted, written
+from mvnas.study import (
+    SLACK,
+    Setup,
+    Study,
+    candidate_of,
+    describe,
+    key_of,
+    owned,
+    picks_of,
+    predicted,
+    rung_of,
+    written,
+)
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
@@ -43,15 +56,19 @@ WALKS = 50  # attempts at a candidate that fits and is new, before the space cou
 
 @dataclass(frozen=True)
 class Status:
-    """Where a search stands, for whoever shows it."""
+    """Where a search stands, for whoever shows it.
 
-    done: int
+    `finished` of `total` are trainings as full lengths; `resting` are candidates by the share of it that they were trained.
+    """
+
+    finished: float
     failed: int
     infeasible: int
     total: int | None
     best: float
     frontier: int
     left_seconds: float | None
+    resting: Mapping[str, int]
     doing: str = ""
 
 
@@ -79,16 +96,18 @@ class Task:
         seed: int = 0,
         skip_broken: bool = False,
         objective: str = "latency",
+        rungs: str = "1",
     ) -> Task:
         """The task that names and paths describe; `schedule` is the default one of `epochs` where none is given.
 
-        `objective`, latency or energy, is what is minimised beside accuracy.
+        `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
         """
         if objective not in COSTS:
             raise StudyError(unknown("objective", objective, COSTS))
+        shares(rungs)
         tables = load_each(device)
         model = latency(tables)
         if objective == "energy":
@@ -114,6 +133,7 @@ class Task:
             classes=images.classes,
             note=images.note,
             objective=objective,
+            rungs=rungs,
             marks={
                 "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
                 "data": images.fingerprint,
@@ -161,6 +181,9 @@ def search(
 ) -> Study:
     """Run or continue a study until it has `trials` scored or failed candidates, or for `seconds`; either may be None.
 
+    With rungs `trials` are full trainings, and one from rung to rung counts as much as lies between: candidates are more, and the
+    last training may go beyond by a part.
+
     Candidates are chosen by `strategy`, `surrogate` or a sampler of Optuna, after the published networks that fit.
 
     They are trained by `trainer`, or in one process beside this one; as many run at a time as it has slots. With one
@@ -173,6 +196,8 @@ def search(
     total = trials if trials is not None or seconds is not None else TRIALS
     if strategy != STRATEGY:
         make_sampler(strategy, 0, total)  # a typo should not wait for the study
+        if len(shares(task.setup.rungs)) > 1:
+            raise StudyError(f"rungs need the strategy {STRATEGY}, but got {strategy}; leave out one of the two")
     with owned(study):
         record = Study.begin(study, task.setup)
         record.recover()
@@ -227,6 +252,8 @@ class _Training(NamedTuple):
 
     name: str
     cost: float  # what is minimised beside accuracy
+    picks: Picks
+    rung: int
 
 
 class _Run:
@@ -250,7 +277,8 @@ class _Run:
         self.running: dict[int, _Training] = {}
         self.exhausted = False
         self.infeasible = 0
-        self.surrogate = Surrogate(task.space, task.cost, self.excess)
+        self.shares = (*study.rungs.values(),)
+        self.surrogate = Surrogate(task.space, task.cost, self.excess, shares=self.shares)
         self.scout = None if strategy == STRATEGY else make_sampler(strategy, 0, total)
         self.base = self.status()
 
@@ -260,8 +288,8 @@ class _Run:
             self.tell_user()
             while True:
                 while not self.stop.asked and len(self.running) < self.trainer.slots:
-                    turn = self.study.begun
-                    if not self.goes_on(turn):
+                    turn, lengths = self.study.begun
+                    if not self.goes_on(lengths):
                         break
                     self.begin(turn)
                 if not self.running and (self.stop.asked or not self.goes_on(self.study.finished)):
@@ -279,10 +307,10 @@ class _Run:
                 self.give_up(number)
             raise
 
-    def goes_on(self, beside: int) -> bool:
-        """Whether there is to be another candidate beside so many."""
+    def goes_on(self, beside: float) -> bool:
+        """Whether there is to be another training beside so many full ones."""
         over = self.seconds is not None and time.monotonic() - self.begun > self.seconds
-        return not (over or self.exhausted) and (self.total is None or beside < self.total)
+        return not (over or self.exhausted) and (self.total is None or beside < self.total - SLACK)
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; those that are, are counted."""
@@ -291,10 +319,10 @@ class _Run:
         return excess
 
     def begin(self, turn: int) -> None:
-        """Ask for a candidate and have it trained; `turn` have begun before it."""
+        """Ask for a candidate and have it trained; `turn` trainings have begun before it."""
         task, study = self.task, self.study
         try:
-            picks, notes, queued = self.draw(int(mark(str(task.setup.seed), str(turn)), 16) % 2**31)
+            (picks, rung, before), notes, queued = self.draw(int(mark(str(task.setup.seed), str(turn)), 16) % 2**31)
         except ExhaustedError:
             self.exhausted = True
             return
@@ -302,6 +330,8 @@ class _Run:
         costs = predicted(arch, task.model, task.setup.costs)
         name = next((name for name, its in task.baselines.items() if its == picks), "")
         attrs = {"arch": arch.to_json(), "infeasible": self.infeasible, **({"name": name} if name else {})}
+        if len(self.shares) > 1:
+            attrs |= {"rung": rung} | ({} if before is None else {"candidate": before})
         self.infeasible = 0
         number = study.ask(picks, task.space.choices, notes, attrs | describe(arch, costs), task.excess(arch))
         if queued:
@@ -309,12 +339,19 @@ class _Run:
         if study.surplus(number, self.total):  # of several drivers another was faster
             study.drop(number)
             return
-        job = Job(arch, Schedule(**task.setup.schedule), task.setup.factor, seed_of(arch, task.setup.seed))
-        self.running[number] = _Training(name, costs[COSTS[task.setup.objective][0]])
+        job = Job(
+            arch,
+            Schedule(**task.setup.schedule),
+            task.setup.factor,
+            seed_of(arch, task.setup.seed),
+            until=self.shares[rung],
+            begin=study.checkpoint(picks, rung - 1) if rung else None,
+        )
+        self.running[number] = _Training(name, costs[COSTS[task.setup.objective][0]], picks, rung)
         self.trainer.start(number, job)
 
-    def draw(self, seed: int) -> tuple[Picks, Mapping[str, Any], FrozenTrial | None]:
-        """The next candidate: one that was interrupted, a published network, or what the strategy chooses.
+    def draw(self, seed: int) -> tuple[Proposal, Mapping[str, Any], FrozenTrial | None]:
+        """What to train next: what was interrupted, a published network, or what the strategy chooses.
 
         With it come what a sampler notes of its trial, and the trial that waited for it in the queue.
 
@@ -325,16 +362,18 @@ class _Run:
         if self.scout:
             base = make_sampler(self.strategy, seed, self.total)
             study.record.sampler = Affordable(task, study, base, seed, self.excess, self.scout)
-            return study.draw(study.record.sampler)
+            picks, notes, queued = study.draw(study.record.sampler)
+            return Proposal(picks, 0), notes, queued
         queued = study.queued
         if queued:
-            return picks_of(queued), {}, queued
+            before = candidate_of(queued) if rung_of(queued) else None
+            return Proposal(picks_of(queued), rung_of(queued), before), {}, queued
         seen = study.seen
-        picks = next((its for its in task.baselines.values() if key_of(its) not in seen), None)
-        proposal = Proposal(picks, 0) if picks else self.surrogate.next(study.told, study.asked, seed)
+        first = next((its for its in task.baselines.values() if key_of(its) not in seen), None)
+        proposal = Proposal(first, 0) if first else self.surrogate.next(study.told, study.asked, seed)
         if proposal is None:
             raise ExhaustedError
-        return proposal.picks, {}, None
+        return proposal, {}, None
 
     def take(self, event: Event) -> None:
         """Take in what has happened to a candidate; whatever goes wrong in it is its own failure."""
@@ -350,14 +389,21 @@ class _Run:
             raise StudyError(
                 f"a search must have its images and its disk, but {event.reason}; the same command continues it"
             )
+        study, training = self.study, self.running[event.key]
         if isinstance(event, Failed):
-            self.study.tell(event.key, reason=event.reason)
+            study.tell(event.key, reason=event.reason)
+        elif training.rung < len(self.shares) - 1:
+            if event.trained.checkpoint:
+                study.save_checkpoint(training.picks, training.rung, event.trained.checkpoint)
+            study.rest(event.key, training.rung, event.trained.accuracy, seconds=event.trained.seconds)
         else:
-            self.study.save_weights(event.key, event.trained.state)
-            values = [event.trained.accuracy, self.running[event.key].cost]
-            self.study.tell(event.key, values, seconds=event.trained.seconds)
-            self.study.keep_weights()
+            study.save_weights(event.key, event.trained.state)
+            study.tell(event.key, [event.trained.accuracy, training.cost], seconds=event.trained.seconds)
+            study.keep_weights()
         del self.running[event.key]
+        if len(self.shares) > 1:
+            study.keep_checkpoints()
+            self.exhausted = False  # whoever rests now may go on
         self.tell_user()
 
     def give_up(self, number: int) -> None:
@@ -380,20 +426,20 @@ class _Run:
     def status(self) -> Status:
         trials = self.study.trials()
         accuracies = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
-        failed = sum("reason" in trial.user_attrs for trial in trials)
-        finished = len(accuracies) + failed
+        finished = self.study.finished
         spent = time.monotonic() - self.begun
         left = [] if self.seconds is None else [self.seconds - spent]
         if self.total is not None and finished > self.before:
             left.append(spent / (finished - self.before) * (self.total - finished))
         return Status(
-            done=len(accuracies),
-            failed=failed,
+            finished=finished,
+            failed=sum("reason" in trial.user_attrs for trial in trials),
             infeasible=sum(trial.user_attrs.get("infeasible", 0) for trial in trials),
             total=self.total,
             best=max(accuracies, default=0.0),
             frontier=len(self.study.frontier().scores),
             left_seconds=min(left, default=None),
+            resting=self.study.resting,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import sqlite3
@@ -12,9 +13,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -30,16 +33,23 @@ from mvnas.arch import FLOAT, Arch, block, kind_of
 from mvnas.errors import StudyError
 from mvnas.latency import Latency
 from mvnas.ops import State
+from mvnas.rungs import Point, resting, shares
 from mvnas.score import COSTS, Frontier, Score, objectives
 from mvnas.space import Picks
 from mvnas.storage import Notes, open_storage
 from mvnas.strategy import Asked, Told
 
+if TYPE_CHECKING:
+    from mvnas.training import Checkpoint
+
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 NAME = "mvnas"
+PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
 Key = tuple[tuple[str, Any], ...]
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+SLACK = 1e-6  # of a number of full trainings, that is a sum of shares
+RESTS = 10  # checkpoints that are kept of each rung, of those that are the next to be promoted
 SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
 
 
@@ -61,6 +71,7 @@ class Setup:
     note: str = ""
     marks: Mapping[str, str] = field(default_factory=dict)
     objective: str = "latency"
+    rungs: str = "1"
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -74,7 +85,7 @@ class Setup:
             StudyError: it contradicts the study; the message names the difference.
         """
         have, want = asdict(self), asdict(wanted)
-        for key in ("budget", "objective", "space", "device", "schedule", "seed", "data"):
+        for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data"):
             same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
             if same:
                 continue
@@ -97,7 +108,7 @@ class Study:
         self._frontier = Frontier(())
         self._numbers: dict[Key, list[int]] = {}  # of the trials of each point
         self._read = 0  # trials among them
-        self._settled, self._count = 0, 0  # leading trials that have finished, and how many of them count
+        self._settled, self._spent = 0, (0, 0.0)  # leading trials that have finished, and what they come to
         self._met: set[int] = set()
 
     def on(self, model: Latency) -> Study:
@@ -148,6 +159,12 @@ class Study:
         data = self.record.user_attrs["setup"]
         return Setup(**{**data, "classes": tuple(data["classes"])})
 
+    @cached_property
+    def rungs(self) -> dict[str, float]:
+        """The rungs as shares of the full training length, by their names."""
+        text = self.setup.rungs
+        return dict(zip(text.split(","), shares(text), strict=True))
+
     @property
     def device(self) -> str:
         """What costs are predicted for."""
@@ -172,21 +189,32 @@ class Study:
         return [self._scores[number] for number in sorted(self._scores)]
 
     @property
-    def finished(self) -> int:
-        """Candidates that were scored, or failed by their own fault."""
-        return sum(_counts(trial) for trial in self.trials(TrialState.COMPLETE, TrialState.FAIL))
+    def finished(self) -> float:
+        """Trainings that have ended, by score or by their own fault, in full lengths: one from rung to rung is as much as lies between."""
+        return self._counted(self.trials())[1] - self._sum(self.trials(TrialState.RUNNING))[1]
 
     @property
-    def begun(self) -> int:
-        """Candidates that have finished, or are in training anywhere."""
+    def begun(self) -> tuple[int, float]:
+        """Trainings that have finished or run anywhere: their number, and how many full lengths they come to."""
         return self._counted(self.trials())
 
-    def _counted(self, trials: Sequence[FrozenTrial]) -> int:
-        """How many of the first trials were asked for."""
-        while self._settled < len(trials) and trials[self._settled].state.is_finished():
-            self._count += _counts(trials[self._settled])
-            self._settled += 1
-        return self._count + sum(map(_counts, trials[self._settled :]))
+    def _counted(self, trials: Sequence[FrozenTrial]) -> tuple[int, float]:
+        """The same of the first trials."""
+        settled = self._settled
+        while settled < len(trials) and trials[settled].state.is_finished():
+            settled += 1
+        self._spent = self._sum(trials[self._settled : settled], *self._spent)
+        self._settled = settled
+        return self._sum(trials[settled:], *self._spent)
+
+    def _sum(self, trials: Iterable[FrozenTrial], count: int = 0, lengths: float = 0.0) -> tuple[int, float]:
+        """How many of the trials were asked for and how many full lengths these are, beside what there is."""
+        upper = (*self.rungs.values(),)
+        lower = (0.0, *upper)
+        for trial in filter(_counts, trials):
+            rung = rung_of(trial)
+            count, lengths = count + 1, lengths + upper[rung] - lower[rung]
+        return count, lengths
 
     @property
     def seen(self) -> Container[Key]:
@@ -195,19 +223,38 @@ class Study:
 
     @property
     def told(self) -> list[Told]:
-        """Every finished candidate, as strategies are told of it."""
-        scored = [Told(trial.number, trial.params, 0, trial.values[0]) for trial in self.trials(TrialState.COMPLETE)]
-        failed = [
-            Told(trial.number, trial.params, 0, None)
-            for trial in self.trials(TrialState.FAIL)
-            if "reason" in trial.user_attrs
+        """Every training that has ended, as strategies are told of it."""
+        ended = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return [
+            Told(candidate_of(trial), trial.params, rung_of(trial), _accuracy(trial))
+            for trial in ended
+            if _counts(trial)
         ]
-        return scored + failed
 
     @property
     def asked(self) -> list[Asked]:
         """Every candidate in training, as strategies are told of it."""
-        return [Asked(trial.number, trial.params, 0) for trial in self.trials(TrialState.RUNNING)]
+        running = self.trials(TrialState.RUNNING)
+        return [Asked(candidate_of(trial), trial.params, rung_of(trial)) for trial in running]
+
+    @property
+    def resting(self) -> dict[str, int]:
+        """How many candidates rest at each rung short of the full length, by the names of these."""
+        finished, begun = self._ladder() if len(self.rungs) > 1 else ([], [])
+        counts = [len(below.keys() - above) for below, above in zip(finished[:-1], begun[1:], strict=True)]
+        return dict(zip(self.rungs, counts, strict=False))
+
+    def _ladder(self) -> tuple[list[dict[int, Point]], list[set[int]]]:
+        """Accuracy and cost of the candidates that finished each rung, and the numbers of those that began it."""
+        cost = COSTS[self.setup.objective][0]
+        finished: list[dict[int, Point]] = [{} for _ in self.rungs]
+        begun: list[set[int]] = [set() for _ in self.rungs]
+        for trial in filter(_counts, self.trials()):
+            candidate, rung, accuracy = candidate_of(trial), rung_of(trial), _accuracy(trial)
+            begun[rung].add(candidate)
+            if accuracy is not None:
+                finished[rung][candidate] = accuracy, trial.user_attrs[cost]
+        return finished, begun
 
     def _known(self, trials: Sequence[FrozenTrial]) -> dict[Key, list[int]]:
         """Numbers of the trials of each point."""
@@ -259,17 +306,29 @@ class Study:
         """Whether a trial that was just asked for is one too many, or another driver's already."""
         trials = self.trials()
         twins = self._known(trials)[key_of(trials[number].params)]
-        same = any(_counts(trials[other]) for other in twins if other < number)
-        return same or (total is not None and self._counted(trials[:number]) >= total)
+        rung = rung_of(trials[number])
+        same = any(_counts(trials[other]) and rung_of(trials[other]) == rung for other in twins if other < number)
+        return same or (total is not None and self._counted(trials[:number])[1] > total - SLACK)
 
     def tell(self, number: int, values: Sequence[float] | None = None, **attrs: Any) -> None:
         """Write what became of a trial, failed where it has no `values`; if another driver gave it up for dead, it stays so."""
-        storage = self.record._storage
-        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        with self._told(number, attrs):
+            self.record.tell(number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
+
+    def rest(self, number: int, rung: int, accuracy: float, **attrs: Any) -> None:
+        """Write that a trial has reached its rung, short of the full length; Optuna calls that pruned."""
+        with self._told(number, attrs):
+            storage, identity = self.record._storage, self._identity(number)
+            storage.set_trial_intermediate_value(identity, rung, accuracy)
+            storage.set_trial_state_values(identity, TrialState.PRUNED)
+
+    @contextmanager
+    def _told(self, number: int, attrs: Mapping[str, Any]) -> Iterator[None]:
+        """Write attributes of a trial, and what else is to be told of it, unless another driver has given it up."""
         try:
             for key, value in attrs.items():
-                storage.set_trial_user_attr(self._identity(number), key, value)
-            self.record.tell(number, values, state=state)
+                self.record._storage.set_trial_user_attr(self._identity(number), key, value)
+            yield
         except (ValueError, UpdateFinishedTrialError):
             if self.trials()[number].state == TrialState.RUNNING:
                 raise
@@ -394,6 +453,41 @@ class Study:
             if path not in kept:
                 path.unlink(missing_ok=True)
 
+    @cached_property
+    def _began_as(self) -> str:
+        return json.dumps(self.record.user_attrs["setup"], sort_keys=True)
+
+    def _checkpoint(self, picks: Picks, rung: int) -> Path:
+        """File of where a candidate rests at a rung, named by what was trained and how."""
+        name = sha256(repr((key_of(picks), rung, self._began_as)).encode()).hexdigest()[:16]
+        return self.weights(0).parent.with_suffix(".resting") / f"{name}.pt"
+
+    def save_checkpoint(self, picks: Picks, rung: int, checkpoint: Checkpoint) -> None:
+        """Keep where a candidate rests."""
+        with _whole(self._checkpoint(picks, rung)) as part:
+            checkpoint.save(part)
+
+    def checkpoint(self, picks: Picks, rung: int) -> Checkpoint | None:
+        """Where a candidate rests at a rung; None if that was not kept, or another machine has it."""
+        from mvnas.training import Checkpoint
+
+        path = self._checkpoint(picks, rung)
+        return Checkpoint.load(path) if path.exists() else None
+
+    def keep_checkpoints(self) -> None:
+        """Remove the checkpoints that nobody needs soon: kept are those of the RESTS next to be promoted from each rung, and of what trains."""
+        trials = self.trials()
+        kept = {
+            self._checkpoint(trials[candidate].params, rung)
+            for rung, candidates in enumerate(resting(*self._ladder()))
+            for candidate in candidates[:RESTS]
+        }
+        for trial in self.trials(TrialState.RUNNING, TrialState.WAITING):
+            kept |= {self._checkpoint(picks_of(trial), rung_of(trial) - below) for below in (0, 1)}
+        for path in self._checkpoint({}, 0).parent.glob("*"):
+            if path.with_suffix(".pt") not in kept:
+                path.unlink(missing_ok=True)
+
 
 @contextmanager
 def owned(place: str) -> Iterator[None]:
@@ -426,9 +520,17 @@ def save_whole(state: State, path: Path) -> None:
     """Write weights to a file, whole or not at all."""
     from safetensors.torch import save_file
 
+    with _whole(path) as part:
+        save_file(state, part)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write, that becomes `path` once it is all there."""
     path.parent.mkdir(exist_ok=True)
-    save_file(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    part = path.with_suffix(".part")
+    yield part
+    part.replace(path)
 
 
 def key_of(picks: Mapping[str, Any]) -> Key:
@@ -494,7 +596,8 @@ def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
     """Queue the candidate of an interrupted trial anew, with all that its sampler noted of it, if it had been drawn."""
     if "arch" in trial.user_attrs or "fixed_params" in trial.system_attrs:
         noted = _noted(trial) | {"fixed_params": picks_of(trial)}
-        record.add_trial(create_trial(state=TrialState.WAITING, system_attrs=noted))
+        place = {key: trial.user_attrs[key] for key in PLACE if key in trial.user_attrs}
+        record.add_trial(create_trial(state=TrialState.WAITING, user_attrs=place, system_attrs=noted))
 
 
 @contextmanager
@@ -515,6 +618,25 @@ def picks_of(trial: FrozenTrial) -> Picks:
     return picks
 
 
+def rung_of(trial: FrozenTrial) -> int:
+    """The rung that a trial reached, or is to reach; 0 is the shortest."""
+    found: int = trial.user_attrs.get("rung", 0)
+    return found
+
+
+def candidate_of(trial: FrozenTrial) -> int:
+    """The number of a candidate is that of the first of its trials: it has one for each rung."""
+    found: int = trial.user_attrs.get("candidate", trial.number)
+    return found
+
+
+def _accuracy(trial: FrozenTrial) -> float | None:
+    """The accuracy of a trial at its rung, if it got there."""
+    if trial.state == TrialState.PRUNED:
+        return trial.intermediate_values[rung_of(trial)]
+    return trial.values[0] if trial.state == TrialState.COMPLETE else None
+
+
 def _noted(trial: FrozenTrial) -> dict[str, Any]:
     """What the sampler noted of a trial."""
     return {name: told for name, told in trial.system_attrs.items() if not name.startswith(("constraints", "fixed"))}
@@ -522,7 +644,7 @@ def _noted(trial: FrozenTrial) -> dict[str, Any]:
 
 def _counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for: not in the queue, and neither interrupted nor surplus."""
-    return trial.state in (TrialState.COMPLETE, TrialState.RUNNING) or "reason" in trial.user_attrs
+    return trial.state not in (TrialState.WAITING, TrialState.FAIL) or "reason" in trial.user_attrs
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: P
     assert drawn(two, task)[0] != draws[0][0]
     third = asked(one, task, drawn(one, task))
     assert [one.surplus(third, total) for total in (1, 2)] == [True, False]
-    assert one.begun == 2
+    assert one.begun == (2, 2.0)
 
 
 def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: Path) -> None:

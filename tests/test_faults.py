@@ -25,10 +25,8 @@ from mvnas.errors import StudyError
 from mvnas.job import Job
 from mvnas.search import Stop, Task
 from mvnas.search import search as search_with
-from mvnas.study import Study
+from mvnas.study import SLACK, Study, key_of
 from mvnas.training import Schedule
-
-MOMENTS = 20  # at which something is killed
 
 
 def command(
@@ -40,10 +38,11 @@ def command(
 
 
 def finished(place: Path) -> dict[int, tuple[object, ...]]:
-    """Number of every finished candidate, with what is known of it."""
+    """Number of every training that has ended, with what is known of it."""
     study = Study.load(str(place))
     scores = {score.number: (score.arch, score.accuracy, score.latency_ms) for score in study.scores()}
-    return scores | {number: (reason,) for number, reason in study.failures().items()}
+    rests = {trial.number: (trial.params, trial.intermediate_values) for trial in study.trials(TrialState.PRUNED)}
+    return scores | rests | {number: (reason,) for number, reason in study.failures().items()}
 
 
 def workers(pid: int) -> list[int]:
@@ -60,14 +59,18 @@ def gone(pids: Sequence[int]) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
-def test_killed_at_random_moments_a_study_loses_nothing(space: Path, table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("moments", "rungs"), [(20, "1"), (8, "1/4,1/2,1")])
+def test_killed_at_random_moments_a_study_loses_nothing(
+    moments: int, rungs: str, space: Path, table: Path, tmp_path: Path
+) -> None:
+    search_for = partial(command, space, table, tmp_path / "s.db")
     place, generator, known = tmp_path / "s.db", random.Random(0), {}
     kills: Counter[str] = Counter()
     process: subprocess.Popen[bytes] | None = None
-    for _ in range(MOMENTS):
+    for _ in range(moments):
         if process is None or process.poll() is not None:
             process = subprocess.Popen(
-                command(space, table, place, trials=10_000, extra=["--workers", "2"]),
+                search_for(trials=10_000, extra=["--rungs", rungs, "--workers", "2"]),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -88,34 +91,49 @@ def test_killed_at_random_moments_a_study_loses_nothing(space: Path, table: Path
             known = now
     process.kill()
     process.wait()
-    assert min(kills["driver"], kills["worker"]) >= 5
-    total = len(finished(place)) + 2
-    subprocess.run(command(space, table, place, trials=total), check=True, capture_output=True)
-    after = finished(place)
-    assert known.items() <= after.items()
-    assert len(after) == total
+    assert min(kills["driver"], kills["worker"]) >= moments // 4
+    total = int(Study.load(str(place)).finished) + 2
+    subprocess.run(search_for(trials=total, extra=["--rungs", rungs]), check=True, capture_output=True)
+    assert known.items() <= finished(place).items()
     study = Study.load(str(place))
-    archs = [score.arch for score in study.scores()]
-    assert len(set(archs)) == len(archs)
+    assert total <= study.finished + SLACK < total + 1
+    assert study.finished == total or rungs != "1"
+    once = [(key_of(one.picks), one.rung) for one in study.told]
+    assert len(set(once)) == len(once)
+    assert {(picks, rung - 1) for picks, rung in once if rung} <= set(once)
     assert not study.trials(TrialState.RUNNING)
     assert all("signal 9" in reason for reason in study.failures().values())
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_interrupted_or_not_a_study_is_the_same(stop: int, space: Path, table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "rungs", "moments"),
+    [
+        (signal.SIGKILL, "1", ("2", "5")),
+        (signal.SIGTERM, "1", ("2", "5")),
+        (signal.SIGINT, "1", ("2", "5")),
+        (signal.SIGKILL, "1/4,1/2,1", ("1.25", "2.5", "5")),  # in training for the second rung, the last, and the first
+    ],
+)
+def test_interrupted_or_not_a_study_is_the_same(
+    stop: int, rungs: str, moments: Sequence[str], space: Path, table: Path, tmp_path: Path
+) -> None:
     whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
-    subprocess.run(command(space, table, whole, trials=8), check=True, capture_output=True)
-    for done in (2, 5):
+    extra = ["--rungs", rungs]
+    subprocess.run(command(space, table, whole, trials=8, extra=extra), check=True, capture_output=True)
+    for done in moments:
         with subprocess.Popen(
-            command(space, table, parts, trials=8), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command(space, table, parts, trials=8, extra=extra),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
             for line in process.stderr:
                 if line.startswith(f"trials {done}/"):
                     break
             process.send_signal(stop)
-    subprocess.run(command(space, table, parts, trials=8), check=True, capture_output=True)
-    rows = [[(score.arch, score.accuracy) for score in Study.load(str(place)).scores()] for place in (whole, parts)]
-    assert len(rows[0]) == 8
+    subprocess.run(command(space, table, parts, trials=8, extra=extra), check=True, capture_output=True)
+    rows = [[one[1:] for one in Study.load(str(place)).told] for place in (whole, parts)]
+    assert sum(rung == rungs.count(",") for _, rung, _ in rows[0]) == 8
     assert rows[1] == rows[0]
 
 
