@@ -832,9 +832,7 @@ class Add(Op):
     """Elementwise sum of two equal shapes."""
 
     def shape(self, a: Shape, b: Shape) -> Shape:
-        if a != b or type(a) is not type(b):
-            raise SpaceError(f"the terms of a sum must have one shape, but got {a} and {b}")
-        return a
+        return one_shape(a, b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
@@ -845,12 +843,17 @@ class Sub(Op):
     """Elementwise difference of two equal shapes."""
 
     def shape(self, a: Shape, b: Shape) -> Shape:
-        if a != b or type(a) is not type(b):
-            raise SpaceError(f"the terms of a difference must have one shape, but got {a} and {b}")
-        return a
+        return one_shape(a, b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a - b
+
+
+def one_shape(a: Shape, b: Shape) -> Shape:
+    """The shape of two terms."""
+    if a != b or type(a) is not type(b):
+        raise SpaceError(f"terms must have one shape, but got {a} and {b}")
+    return a
 
 
 @dataclass(frozen=True)

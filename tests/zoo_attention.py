@@ -49,15 +49,15 @@ POINTS = {
 }
 TOLD = [
     ("mobilevitv2 dim=8 layers=1 patch=64", "the patch must fit into the map, but got patch 64 on 32 x 32"),
-    ("efficientvit channels=16 width=12", "a head's width must divide the channels, but got 12 for 16"),
+    ("efficientvit channels=16 width=12", "the width of a head must divide the channels, but got 12 of 16"),
     ("mpcvit form=sofmax", "unknown form 'sofmax'; did you mean 'softmax'"),
     ("mpcvit heads=3", "heads must divide the channels, but got 3 heads for 16"),
     ("mpcvit form=separable scaled=1", "some heads must be separable, but 1 of 4 are to be only scaled"),
     ("lookupvit ratio=6", "the ratio must divide the map, but got ratio 6 on 32 x 32"),
-    ("lookupvit heads=3", "heads must divide the channels, but got 3 heads for 16"),
+    ("lookupvit heads=3", "heads must divide the width, but got 3 heads for width 16"),
     ("edgevit rate=3", "the rate must divide the map, but got rate 3 on 32 x 32"),
-    ("efficientvit_m window=5", "windows must divide the map, but got window 5 on 32 x 32"),
-    ("efficientvit_m heads=3 window=4", "3 heads must divide 16 channels and have a kernel each, but got 5555"),
-    ("efficientvit_m kernels=53 window=4", "4 heads must divide 16 channels and have a kernel each, but got 53"),
+    ("efficientvit_m window=5", "the window must divide the map, but got window 5 on 32 x 32"),
+    ("efficientvit_m heads=3 window=4", "3 heads must divide 16 channels and have kernels, but got 5555"),
+    ("efficientvit_m kernels=53 window=4", "4 heads must divide 16 channels and have kernels, but got 53"),
     ("efficientvit_m channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
 ]

@@ -1,21 +1,48 @@
-"""Self-attention, as blocks of windows and tokens use it."""
+"""Self-attention among tokens, as several blocks use it."""
 
-from typing import Any
+from dataclasses import dataclass
 
+from mvnas.blocks._parts import feed_forward
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Linear, Value
+from mvnas.ops import Attention, LayerNorm, Linear, Value
 
 
-def attend(x: Value, head_width: int, **options: Any) -> Value:
-    """Self-attention among the patches of `x`, between linear layers: (P, N, C) -> (P, N, C).
-
-    Heads have `head_width` channels; `options` are fields of `Attention`.
+def heads_of(x: Value, width: int) -> int:
+    """How many heads of `width` channels the channels of `x` make.
 
     Raises:
         SpaceError: the width of a head does not divide the channels.
     """
-    c = x.channels
-    if c % head_width:
-        raise SpaceError(f"the width of a head must divide the channels, but got {head_width} of {c}")
-    query = Linear(c, gain=head_width**-0.5)(x)
-    return Linear(c)(Attention(c // head_width, **options)(query, Linear(c)(x), Linear(c)(x)))
+    if x.channels % width:
+        raise SpaceError(f"the width of a head must divide the channels, but got {width} of {x.channels}")
+    return x.channels // width
+
+
+def mix(x: Value, attention: Attention, *, channels: int = 0, bias: bool = True) -> Value:
+    """What each head makes of the patches of `x`, beside one another: (P, N, C) -> (P, N, channels), of which 0 are C.
+
+    `bias` is that of the linear layers before the attention.
+
+    Raises:
+        SpaceError: the heads do not divide the channels.
+    """
+    c = channels or x.channels
+    query = Linear(c, gain=(c / attention.heads) ** -0.5, bias=bias)(x)
+    return attention(query, Linear(c, bias=bias)(x), Linear(c, bias=bias)(x))
+
+
+def attend(x: Value, attention: Attention, *, bias: bool = True) -> Value:
+    """Self-attention among the patches of `x`: `mix`, and a linear layer that joins the heads."""
+    return Linear(x.channels, bias=bias)(mix(x, attention, bias=bias))
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Pre-norm transformer layer: (P, N, C) -> (P, N, C); self-attention, then a feed-forward layer."""
+
+    attention: Attention
+    expand: float
+    act: str = "gelu"
+
+    def __call__(self, x: Value) -> Value:
+        return feed_forward(x + attend(LayerNorm()(x), self.attention), self.expand, self.act)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from mvnas.errors import SpaceError
-from mvnas.ops import BatchNorm, Branched, Conv, Linear, Mul, Pool, Value
+from mvnas.ops import Affine, BatchNorm, Branched, Concat, Conv, LayerNorm, Linear, Map, Mul, Pool, Value
+
+NORM = LayerNorm()
 
 
 def divisible(width: float, *, guard: float = 0.9) -> int:
@@ -21,6 +23,52 @@ def kept(x: Value, channels: int) -> int:
     if channels not in (0, x.channels):
         raise SpaceError(f"channels must stay as they are at stride 1, but are {x.channels} -> {channels}")
     return x.channels
+
+
+def check_fits(patch: int, x: Value) -> None:
+    """Check that a map holds a patch of `patch` x `patch` pixels.
+
+    Raises:
+        SpaceError: it does not.
+    """
+    if min(x.shape[1:]) < patch:
+        raise SpaceError(f"the patch must fit into the map, but got patch {patch} on {x.shape.h} x {x.shape.w}")
+
+
+def check_divides(side: int, x: Value, name: str = "window") -> None:
+    """Check that a map is made of squares of `side` x `side` pixels; `name` is what the side is called in errors.
+
+    Raises:
+        SpaceError: it is not.
+    """
+    if x.shape.h % side or x.shape.w % side:
+        raise SpaceError(f"the {name} must divide the map, but got {name} {side} on {x.shape.h} x {x.shape.w}")
+
+
+def joined(values: list[Value]) -> Value:
+    """Channels of `values` beside one another."""
+    return Concat()(*values) if len(values) > 1 else values[0]
+
+
+def normed(x: Value, *, bias: bool = True) -> Value:
+    """A layer norm that something else than linear layers reads."""
+    return Affine(bias=bias)(LayerNorm(affine=False)(x))
+
+
+def feed_forward(x: Value, expand: float, act: str = "gelu", norm: LayerNorm | BatchNorm = NORM) -> Value:
+    """A transformer's feed-forward layer on tokens or the pixels of a map, normed before, its input added after it.
+
+    The hidden width is `expand` times the channels.
+    """
+    hidden = dense(norm(x), int(expand * x.channels), act)
+    return x + dense(hidden, x.channels)
+
+
+def dense(x: Value, out: int, act: str = "") -> Value:
+    """A linear layer with bias on each token, or each pixel of a map."""
+    if isinstance(x.shape, Map):
+        return Conv(out, norm=False, bias=True, act=act)(x)
+    return Linear(out, act)(x)
 
 
 @dataclass(frozen=True)

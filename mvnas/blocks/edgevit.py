@@ -2,25 +2,11 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import kept
-from mvnas.errors import SpaceError
-from mvnas.ops import (
-    Affine,
-    Attention,
-    BatchNorm,
-    Branched,
-    Conv,
-    Fold,
-    LayerNorm,
-    Linear,
-    Pool,
-    Resize,
-    Spread,
-    Unfold,
-    Value,
-)
+from mvnas.blocks._attention import mix
+from mvnas.blocks._parts import check_divides, dense, feed_forward, kept, normed
+from mvnas.ops import Attention, BatchNorm, Branched, Conv, Fold, LayerNorm, Linear, Pool, Resize, Spread, Unfold, Value
 
-EPS = 1e-6  # of the layer norms before attention and feed-forward layer
+NORM = LayerNorm(eps=1e-6)  # before attention and feed-forward layer
 
 
 @dataclass(frozen=True)
@@ -43,37 +29,31 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
             patches = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")
-            x = Affine()(LayerNorm(affine=False)(patches(x)))
+            x = normed(patches(x))
         kept(x, self.channels)
-        if x.shape.h % self.rate or x.shape.w % self.rate:
-            raise SpaceError(f"the rate must divide the map, but got rate {self.rate} on {x.shape.h} x {x.shape.w}")
+        check_divides(self.rate, x, "rate")
         x = Resize(self.rate)(x)
         return self.attend(around(self.gather(x) if self.rate > 1 else x))
 
     def gather(self, x: Value) -> Value:
         """Local aggregation: each pixel takes up those around it, then a feed-forward layer."""
         c, x = x.channels, around(x)
-        y = linear(c, kernel=5, groups=c)(linear(c)(BatchNorm()(x)))
-        x = x + linear(c)(y)
-        return x + linear(c)(linear(int(self.expand * c), act="gelu")(BatchNorm()(x)))
+        y = depthwise(c, kernel=5)(dense(BatchNorm()(x), c))
+        return feed_forward(x + dense(y, c), self.expand, norm=BatchNorm())
 
     def attend(self, x: Value) -> Value:
         """Global sparse attention among delegates, local propagation, and a feed-forward layer."""
-        c, apart = x.channels, self.rate > 1
-        y = LayerNorm(eps=EPS)(Unfold(1)(Pool(1, self.rate)(x) if apart else x))
-        query = Linear(c, gain=(c / self.heads) ** -0.5)(y)
-        mixed = Attention(self.heads)(query, Linear(c)(y), Linear(c)(y))
+        apart = self.rate > 1
+        mixed = mix(NORM(Unfold(1)(Pool(1, self.rate)(x) if apart else x)), Attention(self.heads))
         mixed = LayerNorm()(Spread(self.rate)(mixed)) if apart else mixed
-        y = Unfold(self.rate, windows=apart)(x) + Linear(c)(mixed)
-        y = y + Linear(c)(Linear(int(self.expand * c), act="gelu")(LayerNorm(eps=EPS)(y)))
-        return Fold(self.rate, windows=apart)(y, x)
+        y = Unfold(self.rate, windows=apart)(x) + Linear(x.channels)(mixed)
+        return Fold(self.rate, windows=apart)(feed_forward(y, self.expand, norm=NORM), x)
 
 
-def linear(out: int, kernel: int = 1, groups: int = 1, act: str = "") -> Conv:
-    """Convolution with bias and no norm."""
-    return Conv(out, kernel, groups=groups, norm=False, bias=True, act=act)
+def depthwise(channels: int, kernel: int) -> Conv:
+    return Conv(channels, kernel, groups=channels, norm=False, bias=True, act="")
 
 
 def around(x: Value) -> Value:
     """The map and a depthwise convolution of it, by which pixels know where they are (arXiv:2102.10882)."""
-    return Branched((linear(x.channels, kernel=3, groups=x.channels), None))(x)
+    return Branched((depthwise(x.channels, kernel=3), None))(x)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.errors import SpaceError
+from mvnas.blocks._attention import heads_of
 from mvnas.ops import Attention, Concat, Conv, Fold, Unfold, Value
 
 
@@ -29,8 +29,6 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         if self.stride == 1 and self.attention:
-            if x.channels % self.width:
-                raise SpaceError(f"a head's width must divide the channels, but got {self.width} for {x.channels}")
             x = x + self.attend(x)
         hidden = int(self.expand * x.channels)
         y = Conv(hidden, norm=False, bias=True, act=self.act)(x)
@@ -40,7 +38,7 @@ class Block:
 
     def attend(self, x: Value) -> Value:
         """Linear attention at two scales (eq. 2, fig. 3): a ReLU takes the place of the softmax."""
-        heads = x.channels // self.width
+        heads = heads_of(x, self.width)
         queries, keys, values = (Unfold(1)(self.scales(x, heads)) for _ in range(3))
         mixed = Attention(2 * heads, form="relu_linear")(queries, keys, values)
         return Conv(x.channels, act="", eps=self.eps)(Fold(1)(mixed, x))

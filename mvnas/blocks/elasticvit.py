@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from mvnas.errors import SpaceError
+from mvnas.blocks._attention import heads_of
+from mvnas.blocks._parts import feed_forward
 from mvnas.ops import Act, Attention, Conv, Fold, LayerNorm, Linear, Unfold, Value
 
 
@@ -23,14 +24,11 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         c, h, w = x.shape
-        if c % self.head_width:
-            raise SpaceError(f"the width of a head must divide the channels, but got {self.head_width} of {c}")
         tokens = Unfold(1)(x)
         y = LayerNorm()(tokens)
         wide = Fold(1)(Linear(self.values * c, bias=False)(y), x)
         value = Unfold(1)(Conv(self.values * c, 3, groups=self.values * c, norm=False, act="")(wide))
         query, key = Linear(c, gain=self.head_width**-0.5, bias=False)(y), Linear(c, bias=False)(y)
-        mixed = Attention(c // self.head_width, grid=(h, w), signed=True)(query, key, value)
+        mixed = Attention(heads_of(x, self.head_width), grid=(h, w), signed=True)(query, key, value)
         tokens = tokens + Linear(c)(Act("hardswish")(mixed))
-        tokens = tokens + Linear(c)(Linear(int(self.mlp * c), act="hardswish")(LayerNorm()(tokens)))
-        return Fold(1)(tokens, x)
+        return Fold(1)(feed_forward(tokens, self.mlp, act="hardswish"), x)

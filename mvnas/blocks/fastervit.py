@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._attention import attend
+from mvnas.blocks._attention import Transformer, heads_of
+from mvnas.blocks._parts import check_divides
 from mvnas.errors import SpaceError
-from mvnas.ops import Concat, Conv, Fold, Layer, LayerNorm, Linear, Pool, Position, Resize, Slice, Unfold, Value
+from mvnas.ops import Attention, Concat, Conv, Fold, Layer, Pool, Position, Resize, Slice, Unfold, Value
 
 HIDDEN = 512  # units of the networks that make positions and biases
 
@@ -19,7 +20,8 @@ class Block:
     resized.
 
     Raises:
-        SpaceError: the map is not square, or the window does not divide it, or the carriers are more than its pixels.
+        SpaceError: the map is not square, or the window does not divide it, or the carriers are more than its pixels, or the
+            width of a head does not divide the channels.
     """
 
     layers: int
@@ -30,14 +32,14 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         c, h, w = x.shape
-        if h != w or h % self.window or self.carriers > self.window:
-            told = f"window {self.window} with {self.carriers} x {self.carriers} carriers on {h} x {w}"
-            raise SpaceError(f"the window must divide a square map and hold its carriers, but got {told}")
+        check_divides(self.window, x)
+        if h != w or self.carriers > self.window:
+            told = f"{self.carriers} x {self.carriers} in windows of {self.window} on {h} x {w}"
+            raise SpaceError(f"carriers must fit into the windows of a square map, but got {told}")
         x = Resize(size=(h, w))(x)
         tokens = Unfold(self.window, windows=True)(x)
         side, count = self.carriers * h // self.window, self.carriers**2 if h > self.window else 0
-        inside = Layer(Encoder(self.window, self.head_width, self.mlp, count))
-        between = Layer(Encoder(side, self.head_width, self.mlp))
+        inside, between = self.layer(x, self.window, count), self.layer(x, side)
         local = Conv(c, 3, groups=c, norm=False, bias=True, act="")(x)
         grid = Pool(h - (side - 1) * (h // side), h // side, pad=False)(local)
         for _ in range(self.layers):
@@ -51,17 +53,7 @@ class Block:
             tokens = Slice(self.window**2, count, patches=True)(y)
         return Fold(self.window, windows=True)(tokens, x)
 
-
-@dataclass(frozen=True)
-class Encoder:
-    """Pre-norm transformer layer: (P, N, C) -> (P, N, C), of `extra` tokens and the `side` x `side` tokens of a map."""
-
-    side: int
-    head_width: int
-    mlp: float
-    extra: int = 0
-
-    def __call__(self, x: Value) -> Value:
-        near = {"grid": (self.side, self.side), "signed": True, "hidden": HIDDEN, "extra": self.extra}
-        x = x + attend(LayerNorm()(x), self.head_width, **near)
-        return x + Linear(x.channels)(Linear(int(self.mlp * x.channels), act="gelu")(LayerNorm()(x)))
+    def layer(self, x: Value, side: int, extra: int = 0) -> Layer:
+        """A transformer layer on `extra` tokens and the tokens of a map of `side` x `side`."""
+        near = Attention(heads_of(x, self.head_width), grid=(side, side), signed=True, hidden=HIDDEN, extra=extra)
+        return Layer(Transformer(near, self.mlp))

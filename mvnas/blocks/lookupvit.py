@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import kept
-from mvnas.errors import SpaceError
-from mvnas.ops import Affine, Attention, Conv, Fold, LayerNorm, Linear, Position, Resize, Unfold, Value
+from mvnas.blocks._attention import attend
+from mvnas.blocks._parts import check_divides, feed_forward, kept, normed
+from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Position, Resize, Unfold, Value
+
+NORM = LayerNorm(bias=False)  # before linear layers
 
 
 @dataclass(frozen=True)
@@ -33,50 +35,24 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
             x = Conv(self.channels, 7 * self.stride, self.stride, norm=False, bias=True, same=True, act="")(x)
-            x = Fold(1)(Position()(normed(Unfold(1)(x))), x)
-        if kept(x, self.channels) % self.heads:
-            raise SpaceError(f"heads must divide the channels, but got {self.heads} heads for {x.channels}")
-        if x.shape.h % self.ratio or x.shape.w % self.ratio:
-            raise SpaceError(f"the ratio must divide the map, but got ratio {self.ratio} on {x.shape.h} x {x.shape.w}")
+            x = Fold(1)(Position()(normed(Unfold(1)(x), bias=False)), x)
+        kept(x, self.channels)
+        check_divides(self.ratio, x, "ratio")
         size = (x.shape.h // self.ratio, x.shape.w // self.ratio)
         lookup, few = Unfold(1)(x), Unfold(1)(Resize(size=size)(x))
         for _ in range(self.layers):
             few, lookup = self.exchange(few, lookup)
-        few_map = Fold(1, size=size)(normed(few))
-        lookup_map = Fold(1)(normed(lookup), x)
+        few_map, lookup_map = Fold(1, size=size)(normed(few, bias=False)), Fold(1)(normed(lookup, bias=False), x)
         return lookup_map + Resize(nearest=True)(few_map, lookup_map)
 
     def exchange(self, few: Value, lookup: Value) -> tuple[Value, Value]:
         """One block: gathering, thought among few, infusion (fig. 2)."""
-        seen = norm(lookup)
-        query, key = self.query(norm(few)), dense(seen)
-        few = few + self.mixed(query, key, seen)
-        own = norm(few)
-        few = few + self.mixed(self.query(own), dense(own), own)
-        few = feed_forward(few, self.expand)
-        lookup = lookup + self.mixed(key, query, norm(few))
-        return few, feed_forward(normed(lookup), self.cheap)
-
-    def query(self, x: Value) -> Value:
-        return Linear(x.channels, bias=False, gain=(x.channels / self.heads) ** -0.5)(x)
-
-    def mixed(self, query: Value, key: Value, source: Value) -> Value:
-        return dense(Attention(self.heads)(query, key, dense(source)))
-
-
-def norm(x: Value) -> Value:
-    """A layer norm without shift, before linear layers."""
-    return LayerNorm(bias=False)(x)
-
-
-def normed(x: Value) -> Value:
-    """The same before anything else."""
-    return Affine(bias=False)(LayerNorm(affine=False)(x))
-
-
-def dense(x: Value) -> Value:
-    return Linear(x.channels, bias=False)(x)
-
-
-def feed_forward(x: Value, expand: float) -> Value:
-    return x + Linear(x.channels)(Linear(int(expand * x.channels), act="gelu")(norm(x)))
+        c, attention = few.channels, Attention(self.heads)
+        linear = Linear(c, bias=False)
+        seen = NORM(lookup)
+        query, key = Linear(c, bias=False, gain=(c / self.heads) ** -0.5)(NORM(few)), linear(seen)
+        few = few + linear(attention(query, key, linear(seen)))
+        few = few + attend(NORM(few), attention, bias=False)
+        few = feed_forward(few, self.expand, norm=NORM)
+        lookup = lookup + linear(attention(key, query, linear(NORM(few))))
+        return few, feed_forward(normed(lookup, bias=False), self.cheap, norm=NORM)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from mvnas.errors import SpaceError
+from mvnas.blocks._parts import check_fits, feed_forward
 from mvnas.ops import Attention, Conv, Fold, Layer, LayerNorm, Linear, Resize, Unfold, Value
+
+NORM = LayerNorm(whole=True)  # over all patches, pixels and channels of an image together
 
 
 @dataclass(frozen=True)
@@ -23,31 +25,24 @@ class Block:
     mlp: float = 2.0
 
     def __call__(self, x: Value) -> Value:
-        if min(x.shape[1:]) < self.patch:
-            raise SpaceError(
-                f"the patch must fit into the map, but got patch {self.patch} on {x.shape.h} x {x.shape.w}"
-            )
+        check_fits(self.patch, x)
         local = Conv(x.channels, kernel=3, groups=x.channels)(Resize(self.patch)(x))
         grid = Conv(self.dim, norm=False, act="")(local)
         y = Unfold(self.patch)(grid)
         layer = Layer(Transformer(self.mlp))
         for _ in range(self.layers):
             y = layer(y)
-        return Conv(x.channels, act="")(Fold(self.patch)(LayerNorm(whole=True)(y), grid))
+        return Conv(x.channels, act="")(Fold(self.patch)(NORM(y), grid))
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """Pre-norm layer (P, N, C) -> (P, N, C): separable self-attention (eq. 3), then a feed-forward layer with SiLU.
-
-    A norm is over all patches, pixels and channels of an image together.
-    """
+    """Pre-norm layer (P, N, C) -> (P, N, C): separable self-attention (eq. 3), then a feed-forward layer with SiLU."""
 
     mlp: float
 
     def __call__(self, x: Value) -> Value:
         dim = x.channels
-        y = LayerNorm(whole=True)(x)
+        y = NORM(x)
         mixed = Attention(1, form="separable")(Linear(1)(y), Linear(dim)(y), Linear(dim, act="relu")(y))
-        x = x + Linear(dim)(mixed)
-        return x + Linear(dim)(Linear(int(self.mlp * dim), act="silu")(LayerNorm(whole=True)(x)))
+        return feed_forward(x + Linear(dim)(mixed), self.mlp, act="silu", norm=NORM)

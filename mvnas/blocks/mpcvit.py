@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import kept
+from mvnas.blocks._attention import mix
+from mvnas.blocks._parts import feed_forward, joined, kept
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Linear, Position, Unfold, Value
+from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Position, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Block:
         y = Unfold(1)(x)
         y = Position()(y) if self.stride > 1 else y
         y = y + Linear(dim)(self.attend(LayerNorm()(y)))
-        y = y + Linear(dim)(Linear(int(self.mlp * dim), act=self.act)(LayerNorm()(y)))
-        return Fold(1)(y, x)
+        return Fold(1)(feed_forward(y, self.mlp, self.act), x)
 
     def attend(self, y: Value) -> Value:
         """What the heads make, beside one another."""
@@ -49,13 +49,7 @@ class Block:
             score, key = Linear(1, bias=False)(y), Linear(dim, bias=False)(y)
             return Attention(1, form="separable")(score, key, Linear(dim, bias=False, act="relu")(y))
         width = dim // self.heads
-        made = [
-            Attention(heads, form=form)(
-                Linear(heads * width, bias=False, gain=width**-0.5)(y),
-                Linear(heads * width, bias=False)(y),
-                Linear(heads * width, bias=False)(y),
-            )
-            for heads, form in ((self.heads - self.scaled, self.form), (self.scaled, "scaled"))
-            if heads
-        ]
-        return Concat()(*made) if len(made) > 1 else made[0]
+        groups = ((self.heads - self.scaled, self.form), (self.scaled, "scaled"))
+        return joined(
+            [mix(y, Attention(heads, form), channels=heads * width, bias=False) for heads, form in groups if heads]
+        )

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._attention import attend
-from mvnas.errors import SpaceError
-from mvnas.ops import Conv, Fold, LayerNorm, Resize, Unfold, Value
+from mvnas.blocks._attention import attend, heads_of
+from mvnas.blocks._parts import check_divides, feed_forward
+from mvnas.ops import Attention, Conv, Fold, LayerNorm, Resize, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,10 @@ class Block:
     mlp: float = 4.0
 
     def __call__(self, x: Value) -> Value:
-        c, h, w = x.shape
-        if h % self.window or w % self.window:
-            raise SpaceError(f"the window must divide the map, but got window {self.window} on {h} x {w}")
+        check_divides(self.window, x)
         x = Resize(self.window)(x)
-        y = attend(LayerNorm()(Unfold(self.window, windows=True)(x)), self.head_width, grid=(self.window, self.window))
+        y = LayerNorm()(Unfold(self.window, windows=True)(x))
+        y = attend(y, Attention(heads_of(x, self.head_width), grid=(self.window, self.window)))
         x = x + Fold(self.window, windows=True)(y, x)
-        x = Conv(c, 3, groups=c, act="")(x)
-        y = Conv(int(self.mlp * c), norm=False, bias=True, act="gelu")(LayerNorm()(x))
-        return x + Conv(c, norm=False, bias=True, act="")(y)
+        x = Conv(x.channels, 3, groups=x.channels, act="")(x)
+        return feed_forward(x, self.mlp)

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from mvnas.blocks._attention import heads_of
+from mvnas.blocks._parts import check_divides, dense, feed_forward
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Pool, Resize, Unfold, Value
+from mvnas.ops import Attention, Fold, LayerNorm, Linear, Pool, Resize, Unfold, Value
 
-EPS = 1e-6  # of layer norms
+NORM = LayerNorm(eps=1e-6)
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Block:
     Hiera-T is what this block is tested by.
 
     Raises:
-        SpaceError: the window does not divide the map, or at stride 2 is odd, or the head's width does not divide the channels.
+        SpaceError: the window does not divide the map, or the stride not the window, or the head's width does not divide the channels.
     """
 
     channels: int = 0
@@ -29,25 +31,22 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         c = self.channels or x.channels
-        if c % self.head_width:
-            raise SpaceError(f"the width of a head must divide the channels, but got {self.head_width} of {c}")
+        if self.window % self.stride:
+            raise SpaceError(f"the stride must divide the window, but got stride {self.stride} of {self.window}")
         if self.window:
-            if x.shape.h % self.window or x.shape.w % self.window or self.window % self.stride:
-                told = f"window {self.window} and stride {self.stride} on {x.shape.h} x {x.shape.w}"
-                raise SpaceError(f"the window must divide the map, and the stride the window, but got {told}")
+            check_divides(self.window, x)
             x = Resize(self.window)(x)
-        y = LayerNorm(eps=EPS)(x)
+        y = NORM(x)
         tokens = self.unfold(y)
         query = Linear(c, gain=self.head_width**-0.5)(tokens)
         if self.stride > 1 or c != x.channels:
-            x = Conv(c, norm=False, bias=True, act="")(y)
+            x = dense(y, c)
         if self.stride > 1:
             pool = Pool(self.stride, self.stride, largest=True)
             x, query = pool(x), self.unfold(pool(self.fold(query, y)), self.stride)
-        mixed = Attention(c // self.head_width)(query, Linear(c)(tokens), Linear(c)(tokens))
+        mixed = Attention(heads_of(query, self.head_width))(query, Linear(c)(tokens), Linear(c)(tokens))
         x = x + self.fold(Linear(c)(mixed), x, self.stride)
-        y = Conv(int(self.mlp * c), norm=False, bias=True, act="gelu")(LayerNorm(eps=EPS)(x))
-        return x + Conv(c, norm=False, bias=True, act="")(y)
+        return feed_forward(x, self.mlp, norm=NORM)
 
     def unfold(self, x: Value, pooled: int = 1) -> Value:
         """The tokens of each window of a map, which may be of `pooled` pixels each way."""
