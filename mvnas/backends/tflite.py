@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -12,7 +11,6 @@ from typing import Any
 
 import ai_edge_litert.interpreter as litert
 import numpy as np
-from ai_edge_litert import _pywrap_analyzer_wrapper as analyzer
 from ai_edge_litert import schema_py_generated as schema
 
 from mvnas.arch import PRECISIONS
@@ -131,19 +129,6 @@ def op_names(path: Path) -> list[str]:
     known = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     return [known[codes[op.opcodeIndex]] for graph in model.subgraphs for op in graph.operators]
-
-
-def refused_by_gpu(path: Path) -> list[str]:
-    """Names of the ops of a TFLite file that TFLite's GPU delegate would leave to the CPU, by its own check of ops and shapes.
-
-    The check is that of the runtime's model analyser. It knows nothing of a device's driver.
-    """
-    told = analyzer.ModelAnalyzer(str(path), True, True)
-    if "looks compatible with GPU delegate" in told:
-        return []
-    (nodes,) = re.findall(r"compatibility issues at nodes ([\d, ]+)", told)
-    names = op_names(path)
-    return [names[int(node)] for node in nodes.split(",")]
 
 
 def tensor_ranks(path: Path) -> list[int]:
