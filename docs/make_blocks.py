@@ -20,7 +20,7 @@ from textwrap import fill
 from typing import Any, get_type_hints
 
 from mvnas import blocks
-from mvnas.arch import block_class, kind_of
+from mvnas.arch import block_class, kind_of, rules
 from mvnas.backends import backend
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Graph, Summary
@@ -176,7 +176,7 @@ def page(data: dict[str, Any]) -> str:
 
 def card(kind: str, data: dict[str, Any] | None) -> str:
     """Heading, docstrings, diagram, dimensions, rules and costs of a block."""
-    what, refused = described(block_class(kind))
+    what, refused = cleandoc(str(block_class(kind).__doc__)).partition("\n\nRaises:\n")[0], rules(kind)
     parts = [f"## {kind}", cleandoc(str(import_module(f"mvnas.blocks.{kind}").__doc__)), what]
     if kind in references():
         name, row = references()[kind]
@@ -193,12 +193,6 @@ def card(kind: str, data: dict[str, Any] | None) -> str:
 def drawn(block: Any) -> Any:
     """The block with one of its layers."""
     return replace(block, layers=1) if hasattr(block, "layers") else block
-
-
-def described(block: type) -> tuple[str, str]:
-    """What the docstring of a block says, and what of that it raises."""
-    what, _, raised = cleandoc(str(block.__doc__)).partition("\n\nRaises:\n")
-    return what, " ".join(raised.split()).removeprefix("SpaceError: ")
 
 
 def dimensions(kind: str) -> str:
