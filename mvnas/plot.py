@@ -175,7 +175,7 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.08)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "2357" else "")  # more would touch
     axes.tick_params(axis="x", which="minor", labelsize=8)
     axes.set_xlabel(f"{objective} in {UNITS[objective]} at batch 1, predicted for {device}")
     axes.set_ylabel("accuracy on held-out images in %")
