@@ -33,7 +33,7 @@ Number = TypeVar("Number", float, Array)
 
 CONFIDENCE = 0.9
 NORMAL = 1.645  # deviations of a normal distribution that hold CONFIDENCE of it
-SITTING = 0.01  # deviation of log latency from one sitting to the next (docs/latency.md)
+SITTING = 0.01  # deviation of log latency from one sitting to the next (benchmarks/sittings.py)
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
 FEWEST_LIKE = 2  # networks that the correction of a known device needs

@@ -14,7 +14,7 @@ from small import make_space, make_table
 
 from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
-from mvnas.latency import LatencyModel, by_kind, latency
+from mvnas.latency import SITTING, LatencyModel, by_kind, latency
 from mvnas.space import Space
 from mvnas.table import Table
 
@@ -97,6 +97,21 @@ def test_a_batch_names_the_first_op_that_cannot_be_priced_and_the_rest_stays_pri
         assert str(caught.value) == str(alone.value)
     good = model.predict_each([*batch[:5], *batch[7:]])
     assert good.ms == pytest.approx(np.array([model.predict(arch).ms for arch in (*batch[:5], *batch[7:])]), rel=1e-12)
+
+
+def test_intervals_hold_nine_tenths_of_networks_over_sittings_not_of_each(
+    known: LatencyModel, archs: list[Arch]
+) -> None:
+    generator = np.random.default_rng(0)
+    sums, covered = known.sum_each(archs), []
+    for shift in generator.normal(0, SITTING, 200):
+        noise = generator.normal(0, 0.01, (2, len(archs)))
+        model = known.calibrated(dict(zip(archs, sums * np.exp(noise[0]), strict=True)))
+        found = model.predict_each(archs)
+        truth = sums * np.exp(shift + noise[1])
+        covered.append(((found.low_ms <= truth) & (truth <= found.high_ms)).mean())
+    assert 0.87 < np.mean(covered) < 0.93
+    assert np.quantile(covered, 0.1) < 0.85 and np.quantile(covered, 0.9) > 0.95
 
 
 def test_each_precision_has_a_table_of_its_own(folder: Path, archs: list[Arch]) -> None:
