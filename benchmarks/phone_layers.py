@@ -28,16 +28,21 @@ Describe = Callable[[Any], Workload]
 
 
 def attention(row: Any) -> Workload:
-    """Layer norm, projections to q, k (width c) and v (v_scale * c), attention of heads of width 16, projection back."""
+    """Layer norm, projections to q, k and v, attention of as many whole heads of width 16 as fit into c, projection back.
+
+    Of 168 channels 10 heads use 160 (`channels // head_dim` in nn-Meter's build_lut_attnffn.py); v is v_scale times as wide.
+    """
     n, c, v = row.hw**2, row.c_in, row.v_scale
-    heads = c / HEAD
+    heads = c // HEAD
+    width = heads * HEAD
     products = (
-        (1, n, c, c * (2 + v)),
-        (1, n, v * c, c),
+        (1, n, c, width * (2 + v)),
+        (1, n, v * width, c),
         (heads, n, HEAD, n),
         (heads, n, n, v * HEAD),
     )
-    return Workload(products, (heads * n * n,), n * c * (6 + 2 * v), c * c * (2 + 2 * v), (n, c, v))
+    moved = n * (2 * c + width * (4 + 2 * v))
+    return Workload(products, (heads * n * n,), moved, c * width * (2 + 2 * v), (n, c, v))
 
 
 def feed_forward(row: Any) -> Workload:
