@@ -3,8 +3,8 @@
     python benchmarks/few_timings.py KNOWN NEW [--draws 20]
     python benchmarks/few_timings.py ../shared/data/phone_layers pixel6 pixel4
 
-KNOWN and NEW are tables of two devices; NEW holds many timings, of which few are used, and networks: three calibrate, the
-others judge. Error is the mean absolute percentage error over networks. Of phones (nn-Meter's data, see phone_layers.py)
+KNOWN and NEW are tables of two devices; NEW holds many timings, of which few are used, and networks: of those that both
+hold three calibrate, the others judge. Error is the mean absolute percentage error over networks. Of phones (nn-Meter's data, see phone_layers.py)
 there are layers only, each of equal weight: the error is that over the layers that were not timed, and the known device is
 the regression of the first phone's. Correction and choice are the same code for both.
 """
@@ -18,13 +18,16 @@ from pathlib import Path
 import numpy as np
 from phone_layers import KINDS, distinct
 
-from mvnas.latency import LatencyModel, kind
+from mvnas.errors import UnmeasuredError
+from mvnas.graph import Kernel
+from mvnas.latency import LatencyModel
 from mvnas.regression import fit
 from mvnas.space import Space, published
 from mvnas.table import Table
 from mvnas.transfer import Correction, Row, choose, informative
 
 COUNTS = (5, 10, 20, 50, 100)
+TARGETS = 1000  # layers of a phone that a choice is judged by
 HALVES = 10
 Error = Callable[[list[int]], float]  # of a model from timings of these kernels or layers
 Pick = Callable[[list[int]], list[int]]  # those to time of these, most telling first
@@ -45,19 +48,23 @@ def curve(error: Error, pick: Pick, kernels: int, draws: int) -> None:
         print(f"| {count} | {' | '.join(f'{cell:.2%}' for cell in cells)} |", flush=True)
 
 
+def priced(model: LatencyModel, kernel: Kernel) -> bool:
+    """Whether a model tells what a kernel costs by regression."""
+    try:
+        return bool(model.estimate_kernels([kernel]))
+    except UnmeasuredError:
+        return False
+
+
 def tables(known_path: str, new_path: str, draws: int) -> None:
     known, table = LatencyModel.fit(Table.load(known_path)), Table.load(new_path)
-    calibration = [arch for arch in (Space.load(name).arch() for name in published()) if arch in table.networks][:3]
-    judged = {arch: timing.min_ms for arch, timing in table.networks.items() if arch not in calibration}
+    assert known.table
+    networks = {arch: timing for arch, timing in table.networks.items() if arch in known.table.networks}
+    calibration = [arch for arch in (Space.load(name).arch() for name in published()) if arch in networks][:3]
+    judged = {arch: timing.min_ms for arch, timing in networks.items() if arch not in calibration}
     truth = np.array(list(judged.values()))
-    timed = {kernel: timing.min_ms for kernel, timing in table.ops.items() if kind(kernel) in known.rates}
+    timed = {kernel: timing.min_ms for kernel, timing in table.ops.items() if priced(known, kernel)}
     kernels = list(timed)
-    runs = dict.fromkeys(kernels, 0)
-    for arch in table.networks:
-        for block in arch.summaries:
-            for kernel, count in block.kernels:
-                if kernel in runs:
-                    runs[kernel] += count
 
     def error(places: list[int]) -> float:
         model = LatencyModel.alike(known, {kernels[i]: timed[kernels[i]] for i in places}, table.name)
@@ -69,7 +76,7 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
     places = {kernel: i for i, kernel in enumerate(kernels)}
 
     def pick(pool: list[int]) -> list[int]:
-        chosen = informative(known, {kernels[i]: max(runs[kernels[i]], 1) for i in pool}, max(COUNTS))
+        chosen = informative(known, list(networks), max(COUNTS), [kernels[i] for i in pool])
         return [places[kernel] for kernel in chosen]
 
     curve(error, pick, len(kernels), draws)
@@ -101,7 +108,9 @@ def phones(folder: Path, known: str, new: str, draws: int) -> None:
     print(f"{known} -> {new}: {len(rows)} layers; {draws} draws\n")
 
     def pick(pool: list[int]) -> list[int]:
-        return [pool[i] for i in choose([rows[i] for i in pool], np.ones(len(pool)), max(COUNTS), calibrated=False)]
+        targets = np.linspace(0, len(pool) - 1, TARGETS).astype(int)
+        chosen = choose([rows[i] for i in pool], np.eye(len(pool))[targets], max(COUNTS), calibrated=False)
+        return [pool[i] for i in chosen]
 
     curve(lambda places: float(np.nanmean(errors(places))), pick, len(rows), draws)
     order = pick(list(range(len(rows))))

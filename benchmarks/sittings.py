@@ -1,6 +1,6 @@
 """How far networks of one sitting lie from a table of another, and what share of them the table's intervals hold.
 
-    python benchmarks/sittings.py 8963119 66aacd6 09af450 72f7a2a a17816e 1d70e58
+    python benchmarks/sittings.py 8963119 66aacd6 09af450 72f7a2a a17816e 1d70e58 74d3ab3
 
 Arguments are commits of this repository, of which latency_tables/ and benchmarks/held_out/ are read. Each table, fitted by
 the code of today, judges the held-out networks of its device: those timed minutes after it and those of other sittings,

@@ -258,14 +258,17 @@ class LatencyModel:
         return replace(self, factor=exp(offset), power=float(power), reading=reading, spread=spread)
 
     def _scaled(self, errors: Array, reading: float) -> LatencyModel:
-        """The calibration of a device of which few networks were timed: a factor; power and least spread are the known one's."""
+        """The calibration of a device of which few networks were timed: a factor; power and least spread are the known one's.
+
+        The factor is the median's: of two or three networks one may be odd.
+        """
         from scipy.stats import t
 
         assert self.like
         known, count = self.like.known, len(errors)
         reach = t.ppf((1 + CONFIDENCE) / 2, count - 1) * errors.std(ddof=1) * (1 + 1 / count) ** 0.5
         spread = max(known.spread, float(reach))
-        return replace(self, factor=exp(errors.mean()), power=known.power, reading=reading, spread=spread)
+        return replace(self, factor=exp(np.median(errors)), power=known.power, reading=reading, spread=spread)
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of one kernel, timed or estimated.

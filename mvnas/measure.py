@@ -65,6 +65,7 @@ SECOND_LOOKS = 2
 FUSED = (0.0,)  # what an op takes that the runtime does within another
 POOL = 1000  # random networks that stand for the spaces,
 EACH = 300  # or so many for each of many
+COMPARED = 300  # networks by which the timings of a device like another are chosen
 
 Progress = Callable[[str, int, int], None]
 
@@ -149,8 +150,8 @@ def measure(
         if isinstance(runtime, Profiler):
             session.profile(chain(few if known else (), plan_networks(spaces, seed=seed)), ops, end)
         elif known:
-            runs = {k: n for k, n in _runs(_pool(spaces, seed)).items() if kind(k) in known.rates}
-            session.time_ops(informative(known, runs, min(ops, MOST_LIKE)), ops, end)
+            telling = informative(known, _classed(_pool(spaces, seed)[:COMPARED]), min(ops, MOST_LIKE))
+            session.time_ops(telling, ops, end)
         else:
             session.time_ops([*session.done(), *planned], ops)
             for share in ROUNDS:

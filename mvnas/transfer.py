@@ -5,19 +5,22 @@
 All but the first shift are drawn from one Gaussian process: nothing unless the timings ask for it, smooth, and fading where
 nothing was timed. So one timing already scales the whole device. How strong the process is beside the noise of timings is
 not known: processes of several strengths are averaged, each by the likelihood of its leave-one-out errors. The same process
-says which timings tell most (integrated variance reduction: Seo et al., "Gaussian Process Regression: Active Data Selection
-and Test Point Rejection", IJCNN 2000, after Cohn). Correction and choice know of rows only, not of kernels or devices.
+says which timings tell most of what networks will take (integrated variance reduction: Seo et al., "Gaussian Process
+Regression: Active Data Selection and Test Point Rejection", IJCNN 2000, after Cohn; here of sums). Correction and choice
+know of rows only, not of kernels or devices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import exp
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvnas.arch import Arch
 from mvnas.graph import Kernel
 from mvnas.latency import LatencyModel, dimensions, kind
 
@@ -28,8 +31,7 @@ CURVE = 3.0  # and of the curve; those of kinds and of surfaces are 1
 REACH = 3.0  # how far, in logarithms, curve and surface reach
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SUPPOSED = 0.3  # the strength before anything is timed
-TARGETS = 1000  # rows that a choice is judged by, of all
-ADDING = 0.75  # errors that kernels share add up as their times do, others as the squares of those
+BLOCK = 500  # rows whose covariances with all others are held at once
 
 
 class Row(NamedTuple):
@@ -72,30 +74,40 @@ class Correction(NamedTuple):
         return ms * np.exp(_covariance(rows, self.rows) @ self.weights + self.shift) if self.rows else ms
 
 
-def choose(rows: Sequence[Row], shares: Sequence[float], count: int, *, calibrated: bool) -> list[int]:
-    """Places of the `count` rows to time on a new device, each the one that tells most beside those before it.
+def choose(
+    rows: Sequence[Row], shares: Array, count: int, *, calibrated: bool, among: Sequence[int] | None = None
+) -> list[int]:
+    """Places of the `count` rows to time on a new device, of all or `among` some, each the one that tells most beside those before it.
 
-    `shares` say how much each row matters. Where whole networks calibrate, as `calibrated` says, no timing is spent on the
-    shift of all.
+    `shares` (targets, rows) says what part of its time each target, such as a network, spends in each row. Where whole
+    networks calibrate, as `calibrated` says, what targets have in common is found by these: only how they differ is left.
     """
-    count = min(count, len(rows))
-    targets = np.linspace(0, len(rows) - 1, min(TARGETS, len(rows))).astype(int)
-    matter = np.array(shares)[targets] / np.sum(np.array(shares)[targets])
-    spread = SHIFT + SUPPOSED * _covariance([rows[i] for i in targets], rows)  # given the chosen
-    variances = np.full(len(rows), SHIFT + SUPPOSED * (CURVE + 2))
-    columns = np.empty((len(rows), count))
+    places = range(len(rows)) if among is None else among
+    pool = [rows[i] for i in places]
+    count = min(count, len(pool))
+    matter = shares / shares.sum(1, keepdims=True)
+    if calibrated:
+        matter = matter - matter.mean(0)
+
+    def covariance(some: Sequence[Row], others: Sequence[Row]) -> Array:
+        return SHIFT + SUPPOSED * _covariance(some, others)
+
+    blocks = [pool[start : start + BLOCK] for start in range(0, len(pool), BLOCK)]
+    spread = np.hstack([matter @ covariance(rows, block) for block in blocks])  # of targets and pool, given the chosen
+    variances = np.full(len(pool), SHIFT + SUPPOSED * (CURVE + 2))
+    columns = np.empty((len(pool), count))
     chosen: list[int] = []
     for turn in range(count):
-        gains = (matter @ spread**2 - calibrated * (matter @ spread) ** 2) / (1 + variances)
+        gains = (spread**2).sum(0) / (1 + variances)
         gains[chosen] = -1
         best = int(gains.argmax())
-        column = SHIFT + SUPPOSED * _covariance(rows, [rows[best]])[:, 0] - columns[:, :turn] @ columns[best, :turn]
-        column /= (1 + variances[best]) ** 0.5
-        spread -= np.outer(column[targets], column)
+        deviation = (1 + variances[best]) ** 0.5
+        column = (covariance(pool, [pool[best]])[:, 0] - columns[:, :turn] @ columns[best, :turn]) / deviation
+        spread -= np.outer(spread[:, best] / deviation, column)
         variances -= column**2
         columns[:, turn] = column
         chosen.append(best)
-    return chosen
+    return [places[i] for i in chosen]
 
 
 def _covariance(rows: Sequence[Row], others: Sequence[Row]) -> Array:
@@ -150,15 +162,29 @@ class Transfer(NamedTuple):
         return float(self.correction.predict([row])[0]) if row.ms else 0.0
 
 
-def informative(known: LatencyModel, runs: Mapping[Kernel, int], count: int) -> list[Kernel]:
-    """The `count` kernels to time on a new device beside some networks, most telling first.
+def informative(
+    known: LatencyModel, networks: Sequence[Arch], count: int, among: Sequence[Kernel] | None = None
+) -> list[Kernel]:
+    """The `count` kernels to time on a new device beside a few networks, of all that `networks` run or `among` some of them.
 
-    `runs` says how often networks run each.
+    Most telling first: those that take most doubt away from how `networks` compare. Kernels of kinds that the known device
+    has no regression of, or does within others, are left out.
+
+    Raises:
+        UnmeasuredError: a kernel lies outside of what was timed of its kind on the known device.
     """
-    kernels = [kernel for kernel in runs if known.kernel_ms(kernel)]
-    rows = [_row(known, kernel) for kernel in kernels]
-    shares = [(row.ms * runs[kernel]) ** ADDING for kernel, row in zip(kernels, rows, strict=True)]
-    return [kernels[i] for i in choose(rows, shares, count, calibrated=True)]
+    run = [[pair for block in arch.summaries for pair in block.kernels] for arch in networks]
+    found = dict.fromkeys(chain((k for counts in run for k, _ in counts), among or ()))
+    priced = (k for k in found if k in known.timed or kind(k) in known.rates)
+    rows = {k: _row(known, k) for k in priced if known.kernel_ms(k)}
+    kernels, place = list(rows), {kernel: i for i, kernel in enumerate(rows)}
+    shares = np.zeros((len(networks), len(kernels)))
+    for share, counts in zip(shares, run, strict=True):
+        for kernel, times in counts:
+            if kernel in place:
+                share[place[kernel]] += times * rows[kernel].ms
+    pool = None if among is None else [place[kernel] for kernel in among if kernel in place]
+    return [kernels[i] for i in choose(list(rows.values()), shares, count, calibrated=True, among=pool)]
 
 
 def _row(known: LatencyModel, kernel: Kernel) -> Row:

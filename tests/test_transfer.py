@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from small import make_space, make_table
 
+from mvnas.arch import Arch
 from mvnas.backends import backend
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.holdout import left_out
 from mvnas.latency import LatencyModel, kind
-from mvnas.measure import Protocol, _runs, _sample, measure
+from mvnas.measure import Protocol, _sample, measure
 from mvnas.ops import Conv, Map
 from mvnas.plot import plot_table
 from mvnas.space import Space
@@ -46,39 +47,57 @@ def known(table: Path) -> LatencyModel:
 
 
 @pytest.fixture(scope="module")
-def runs(space: Path) -> dict[Kernel, int]:
-    return _runs(_sample([Space.load(space)], 50, seed=0))
+def archs(space: Path) -> list[Arch]:
+    return _sample([Space.load(space)], 50, seed=0)
 
 
-def test_a_scaled_device_is_found_from_two_timings(known: LatencyModel, runs: dict[Kernel, int]) -> None:
-    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, runs, 2)}
+@pytest.fixture(scope="module")
+def runs(archs: list[Arch]) -> dict[Kernel, int]:
+    runs: dict[Kernel, int] = {}
+    for arch in archs:
+        for block in arch.summaries:
+            for kernel, count in block.kernels:
+                runs[kernel] = runs.get(kernel, 0) + count
+    return runs
+
+
+def test_a_scaled_device_is_found_from_two_timings(
+    known: LatencyModel, runs: dict[Kernel, int], archs: list[Arch]
+) -> None:
+    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, archs, 2)}
     made = Transfer.fit(known, timed)
     for kernel in runs:
         assert made.kernel_ms(kernel) == pytest.approx(3 * known.kernel_ms(kernel), rel=1e-6)
     assert made.errors == pytest.approx([0, 0], abs=1e-6)
 
 
-def test_shifts_of_kinds_and_the_slope_are_found_from_some(known: LatencyModel, runs: dict[Kernel, int]) -> None:
+def test_shifts_of_kinds_and_the_slope_are_found_from_some(
+    known: LatencyModel, runs: dict[Kernel, int], archs: list[Arch]
+) -> None:
     shifts = {name: 0.3 * i for i, name in enumerate(sorted({kind(kernel) for kernel in runs}))}
 
     def truth(kernel: Kernel) -> float:
         return 2 * known.kernel_ms(kernel) ** 1.1 * exp(shifts[kind(kernel)])
 
-    few = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, runs, 5)})
-    many = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, runs, 60)})
+    few = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, archs, 5)})
+    many = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, archs, 60)})
     errors = [np.mean([abs(np.log(made.kernel_ms(kernel) / truth(kernel))) for kernel in runs]) for made in (few, many)]
     assert errors[1] < 0.1 < errors[0]
 
 
-def test_informative_kernels_are_different_and_of_what_takes_time(known: LatencyModel, runs: dict[Kernel, int]) -> None:
+def test_informative_kernels_are_different_and_of_what_takes_time(
+    known: LatencyModel, runs: dict[Kernel, int], archs: list[Arch]
+) -> None:
     spent: dict[str, float] = {}
     for kernel, count in runs.items():
         spent[kind(kernel)] = spent.get(kind(kernel), 0) + count * known.kernel_ms(kernel)
-    chosen = informative(known, runs, 20)
+    chosen = informative(known, archs, 20)
     assert len(set(chosen)) == 20
-    assert sum(spent[name] for name in {kind(kernel) for kernel in chosen[:5]}) > 0.5 * sum(spent.values())
-    assert informative(known, runs, 60)[:20] == chosen
-    assert set(informative(known, runs, 10**6)) == set(runs)
+    kinds = {kind(kernel) for kernel in chosen[:5]}
+    assert sum(spent[name] for name in kinds) > 1.5 * len(kinds) / len(spent) * sum(spent.values())
+    assert informative(known, archs, 60)[:20] == chosen
+    assert set(informative(known, archs, 10**6)) == set(runs)
+    assert set(informative(known, archs, 10**6, among=chosen[5:9])) == set(chosen[5:9])
 
 
 def draw_device(generator: np.random.Generator) -> tuple[list[Row], np.ndarray]:
@@ -100,10 +119,18 @@ def test_chosen_timings_tell_more_than_random_ones() -> None:
     for _ in range(10):
         rows, ms = draw_device(generator)
         for count in (6, 12):
-            chosen = choose(rows, np.ones(300), count, calibrated=False)
+            chosen = choose(rows, np.eye(300), count, calibrated=False)
             random = [mean_error(rows, ms, generator.permutation(300)[:count].tolist()) for _ in range(9)]
             wins.append(mean_error(rows, ms, chosen) < np.median(random))
     assert sum(wins) >= 15
+
+
+def test_what_all_networks_share_alike_is_left_to_the_networks_that_calibrate() -> None:
+    rows = [Row("shared", 1.0, (1.0,)), Row("own", 1.0, (1.0,)), Row("other", 1.0, (1.0,))]
+    shares = np.array([[8.0, 2.0, 0.0], [8.0, 0.0, 2.0]])
+    assert choose(rows, shares, 1, calibrated=False) == [0]
+    assert set(choose(rows, shares, 2, calibrated=True)) == {1, 2}
+    assert choose(rows, shares, 3, calibrated=True, among=[2, 0]) == [2, 0]
 
 
 def test_errors_left_out_are_those_of_timings_not_used() -> None:
@@ -169,7 +196,16 @@ def test_without_timings_of_kernels_networks_alone_scale_the_known_device(known:
     assert model.like and not len(model.like.errors)
 
 
-def test_kernels_that_a_device_does_within_others_correct_nothing(known: LatencyModel, runs: dict[Kernel, int]) -> None:
-    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, runs, 4)}
+def test_one_odd_network_of_three_does_not_move_the_others(known: LatencyModel, archs: list[Arch]) -> None:
+    networks = {arch: 3 * known.predict(arch).ms for arch in archs[:3]}
+    model = LatencyModel.alike(known, {}, "new").calibrated(networks | {archs[1]: 4 * known.predict(archs[1]).ms})
+    assert model.predict(archs[5]).ms == pytest.approx(3 * known.predict(archs[5]).ms)
+    assert model.spread > LatencyModel.alike(known, {}, "new").calibrated(networks).spread
+
+
+def test_kernels_that_a_device_does_within_others_correct_nothing(
+    known: LatencyModel, runs: dict[Kernel, int], archs: list[Arch]
+) -> None:
+    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, archs, 4)}
     fused = next(kernel for kernel in runs if kernel not in timed)
     assert Transfer.fit(known, timed | {fused: 0.0}).errors == pytest.approx(Transfer.fit(known, timed).errors)
