@@ -42,6 +42,14 @@ class Workload(NamedTuple):
     sizes: tuple[float, ...]
 
 
+class _Numbers(NamedTuple):
+    """Workloads of one kind: products (n, products, 4), other works (n, 3 + others), logarithms of sizes (n, sizes)."""
+
+    products: Array
+    plain: Array
+    sizes: Array
+
+
 class Regression(NamedTuple):
     """Milliseconds of workloads of one kind: the costs of what they do, and the correction."""
 
@@ -59,7 +67,7 @@ class Regression(NamedTuple):
 
     def predict(self, loads: Sequence[Workload]) -> Array:
         """Milliseconds: (n,)."""
-        works, features = _describe(loads, self.tile)
+        works, features = _described(_numbers(loads), self.tile)
         rows = _expand((features - self.mean) / self.scale, self.sizes if self.squares else 0)
         correction = np.clip(rows @ self.weights + self.intercept, self.low - SLACK, self.high + SLACK)
         return works @ self.costs * np.exp(correction)
@@ -69,20 +77,21 @@ def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
     """The regression of timings of one kind; tile, squares and penalty are those of least leave-one-out error."""
     times = np.asarray(ms, float)
     tiles = product(ROWS, COLUMNS) if loads[0].products else [(1, 1)]
-    return min((_fit(loads, times, tile) for tile in tiles), key=lambda made: made.error)
+    numbers = _numbers(loads)
+    return min((_fit(numbers, times, tile) for tile in tiles), key=lambda made: made.error)
 
 
-def _fit(loads: Sequence[Workload], ms: Array, tile: Tile) -> Regression:
+def _fit(numbers: _Numbers, ms: Array, tile: Tile) -> Regression:
     from scipy.optimize import nnls
 
-    works, features = _describe(loads, tile)
+    works, features = _described(numbers, tile)
     size = np.maximum(works.max(0), 1e-300)
     costs = nnls(works / size / ms[:, None], np.ones(len(ms)))[0] / size  # relative errors count, not milliseconds
     wanted = np.log(ms / (works @ costs))
     mean, deviation = features.mean(0), features.std(0)
     scale = np.where(deviation > 1e-9, deviation, 1.0)
     standard = (features - mean) / scale
-    sizes = len(loads[0].sizes)
+    sizes = numbers.sizes.shape[1]
     forms = (False, True) if len(ms) >= FEWEST_SQUARES else (False,)
     fits = [(form, _ridge(_expand(standard, sizes * form), wanted)) for form in forms]
     squares, (weights, intercept, error) = min(fits, key=lambda pair: pair[1][-1])
@@ -109,14 +118,18 @@ def _ridge(rows: Array, wanted: Array) -> tuple[Array, float, float]:
     return weights, float(middle - centre @ weights), float(errors[best])
 
 
-def _describe(loads: Sequence[Workload], tile: Tile) -> tuple[Array, Array]:
-    """Works (n, 3 + others + products) and features (n, sizes and the padding of each product)."""
+def _numbers(loads: Sequence[Workload]) -> _Numbers:
     products = np.array([load.products for load in loads], float).reshape(len(loads), -1, 4)
-    count, rows, inner, columns = np.moveaxis(products, -1, 0)
-    padded = count * _whole(rows, tile[0]) * inner * _whole(columns, tile[1])
     plain = np.array([(1.0, load.moved, load.weights, *load.others) for load in loads], float)
-    logs = np.log(np.array([load.sizes for load in loads], float))
-    return np.hstack([plain, padded]), np.hstack([logs, np.log(padded / (count * rows * inner * columns))])
+    return _Numbers(products, plain, np.log(np.array([load.sizes for load in loads], float)))
+
+
+def _described(numbers: _Numbers, tile: Tile) -> tuple[Array, Array]:
+    """Works (n, 3 + others + products) and features (n, sizes and the padding of each product)."""
+    count, rows, inner, columns = np.moveaxis(numbers.products, -1, 0)
+    padded = count * _whole(rows, tile[0]) * inner * _whole(columns, tile[1])
+    padding = np.log(padded / (count * rows * inner * columns))
+    return np.hstack([numbers.plain, padded]), np.hstack([numbers.sizes, padding])
 
 
 def _whole(size: Array, tile: int) -> Array:
