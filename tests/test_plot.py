@@ -8,7 +8,7 @@ import pytest
 
 from mvnas.errors import TableError
 from mvnas.holdout import shares
-from mvnas.plot import draw, draw_table, plot_table
+from mvnas.plot import KINDS, draw, draw_table, plot_table
 from mvnas.score import Frontier, Score
 from mvnas.space import Space
 from mvnas.table import DEVICE, Table
@@ -52,13 +52,15 @@ def test_one_score_is_a_picture_too() -> None:
     assert draw(SCORES[:1], title="", device="").axes
 
 
-def test_picture_of_a_table_shows_every_network_and_kind(tmp_path: Path) -> None:
+def test_picture_of_a_table_shows_every_network_and_what_takes_most_time(tmp_path: Path) -> None:
     table = Table.load(DEVICE)
     figure = draw_table(table)
     left, right = figure.axes
     assert sum(len(bars.lines[0].get_xdata()) for bars in left.containers) == len(table.passes)
-    assert len(right.get_yticklabels()) == len(shares(table))
-    assert sum(shares(table).values()) == pytest.approx(1)
+    spent = shares(table)
+    assert [label.get_text() for label in right.get_yticklabels()] == list(spent)[:KINDS][::-1]
+    assert f"{len(spent) - KINDS} others take {sum(list(spent.values())[KINDS:]):.0%}" in right.get_title()
+    assert sum(spent.values()) == pytest.approx(1)
     plot_table(table, tmp_path / "trust.png")
     assert (tmp_path / "trust.png").stat().st_size > 30_000
     with pytest.raises(TableError, match="must end in"):
