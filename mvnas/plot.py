@@ -101,7 +101,9 @@ def draw_table(table: Table) -> Figure:
     right.set_yticks(places, kinds, fontsize=8)
     right.set_xlabel("%")
     others = sum(list(spent.values())[KINDS:])
-    right.set_title("kinds of ops" + (f"; {len(spent) - KINDS} others take {others:.0%}" if others else ""), fontsize=10)
+    right.set_title(
+        "kinds of ops" + (f"; {len(spent) - KINDS} others take {others:.0%}" if others else ""), fontsize=10
+    )
     for axes in (left, right):
         axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
