@@ -65,7 +65,7 @@ def check_field(kind: str, key: str, value: object) -> None:
     Raises:
         SpaceError: there is no such field, or the value has the wrong type, or is neither positive nor the default.
     """
-    types = get_type_hints(block_class(kind))
+    types = _types(kind)
     if key not in types:
         raise SpaceError(unknown("key", key, (*types, "block", "repeat")))
     wanted = types[key]
@@ -75,6 +75,12 @@ def check_field(kind: str, key: str, value: object) -> None:
     defaults = [field.default for field in fields(block_class(kind)) if field.name == key]
     if wanted in (int, float) and not 0 < cast(float, value) < inf and value not in defaults:
         raise SpaceError(f"{key} must be positive and finite, but got {value!r}")
+
+
+@cache
+def _types(kind: str) -> dict[str, type]:
+    """The type of each field of a block of `kind`."""
+    return get_type_hints(block_class(kind))
 
 
 def required_fields(kind: str) -> list[str]:
