@@ -182,7 +182,7 @@ def check_feasible(budget: Budget, space: Space, model: Latency, *, seed: int = 
         BudgetError: none was found; the message gives the nearest feasible budget found.
     """
     generator = random.Random(seed)
-    points = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
+    points: list[dict[str, Any]] = [*space.ends]
     points += [{name: generator.choice(values) for name, values in space.choices.items()} for _ in range(starts)]
 
     def excess(picks: Mapping[str, Any]) -> float:

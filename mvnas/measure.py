@@ -274,19 +274,15 @@ def _classed(archs: Sequence[Arch]) -> list[Arch]:
 
 
 def _ends(spaces: Sequence[Space]) -> list[Arch]:
-    """Of each space the network with every choice at its first option, and that with all at their last."""
-    points = [
-        (space, {name: values[end] for name, values in space.choices.items()}) for space in spaces for end in (0, -1)
-    ]
-    return [space.at(picks) for space, picks in points]
+    """Of each space the networks at its two ends."""
+    return [space.at(picks) for space in spaces for picks in space.ends]
 
 
 def _one_way(spaces: Sequence[Space]) -> list[Arch]:
     """Of each space every option of every choice with all others at their first, and with all others at their last."""
     archs = []
     for space in spaces:
-        ends = [{name: values[end] for name, values in space.choices.items()} for end in (0, -1)]
-        for end, (name, values) in product(ends, space.choices.items()):
+        for end, (name, values) in product(space.ends, space.choices.items()):
             archs += [space.at({**space.activated(end, name), name: value}) for value in values]
     return archs
 

@@ -215,6 +215,12 @@ class Space:
         return named | {key: values for key, values in whole.items() if isinstance(values, tuple)}
 
     @property
+    def ends(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The point with every choice at its first option, and that with all at their last."""
+        first = {name: values[0] for name, values in self.choices.items()}
+        return first, {name: values[-1] for name, values in self.choices.items()}
+
+    @property
     def kinds(self) -> list[str]:
         """The kinds of its blocks, row by row."""
         return [stage.kind for row in self.rows for stage in row.stages]
@@ -323,8 +329,7 @@ class Space:
         chosen = {key: value for key, value in whole.items() if isinstance(getattr(self, key), tuple)}
         if found is None:
             return None
-        first = {name: values[0] for name, values in self.choices.items()}  # of what does not matter
-        return first | found | chosen
+        return self.ends[0] | found | chosen  # what does not matter is at its first option
 
     def with_classes(self, classes: int) -> Space:
         """The same space with another number of classes in its last block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ import pytest
 from optuna.trial import TrialState
 from small import PATIENCE, SHORT, make_task, search, wait_until, write_images
 
-from mvnas.engines import Done, Event, Failed, engine
+from mvnas.engines import Done, Event, Failed, engine, failure
 from mvnas.errors import StudyError
 from mvnas.job import Job
 from mvnas.search import Stop, Task
@@ -185,6 +186,10 @@ def test_a_file_has_one_search_at_a_time(space: Path, table: Path, task: Task, t
         process.kill()
 
 
+def test_a_candidate_too_large_for_the_memory_is_its_own_failure_and_a_full_disk_is_not() -> None:
+    assert [failure(OSError(number, "")).broken for number in (errno.ENOMEM, errno.ENOSPC)] == [False, True]
+
+
 def test_a_candidate_that_takes_too_long_is_a_failure(task: Task, tmp_path: Path) -> None:
     endless = replace(task, setup=replace(task.setup, schedule=replace_epochs(task, 1000)))
     with closing(engine("processes", task.images, limit=4.0)) as trainer:
@@ -193,7 +198,7 @@ def test_a_candidate_that_takes_too_long_is_a_failure(task: Task, tmp_path: Path
 
 
 def test_a_candidate_whose_process_dies_is_a_failure_and_the_next_one_trains(task: Task) -> None:
-    arch = task.space.at({name: values[0] for name, values in task.space.choices.items()})
+    arch = task.space.at(task.space.ends[0])
     job = Job(arch, Schedule(epochs=200), task.setup.factor, 0)
     with closing(engine("processes", task.images)) as trainer:
         trainer.start(7, job)

@@ -148,7 +148,7 @@ def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, t
 
 def test_two_drivers_do_not_both_go_on_with_a_candidate(climb: Task, tmp_path: Path) -> None:
     one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", climb.setup) for _ in range(2))
-    picks = {name: values[0] for name, values in climb.space.choices.items()}
+    picks = climb.space.ends[0]
     arch = {"arch": climb.space.at(picks).to_json(), "latency_ms": 1.0}
     first = one.ask(picks, climb.space.choices, {}, {**arch, "rung": 0}, 0.0)
     one.rest(first, 0, 0.5)
