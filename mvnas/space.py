@@ -90,7 +90,7 @@ class Stage:
     kind: str
     settings: tuple[tuple[str, Any], ...]
     repeat: Any = 1
-    shared: frozenset[str] = frozenset()
+    shared: tuple[str, ...] = ()
 
     def choices(self) -> dict[str, tuple[Any, ...]]:
         return {key: value for key, value in (*self.settings, ("repeat", self.repeat)) if isinstance(value, tuple)}
@@ -337,7 +337,11 @@ class Space:
 
         def classed(stage: Stage) -> Stage:
             settings = [(key, value) for key, value in stage.settings if key != "classes"]
-            return replace(stage, settings=(*settings, ("classes", classes)), shared=stage.shared - {"classes"})
+            return replace(
+                stage,
+                settings=(*settings, ("classes", classes)),
+                shared=tuple([key for key in stage.shared if key != "classes"]),
+            )
 
         return replace(self, rows=(*others, Row(tuple(map(classed, last.stages)))))
 
@@ -426,7 +430,7 @@ def _row(row: Any, where: str) -> Row:
         if not isinstance(own, Mapping) or "block" in own:
             raise SpaceError(f"{where}, key {kind} must hold fields of that block, but got {own!r:.100}")
         stage = _stage({"block": kind, **shared, **own}, where)
-        stages.append(replace(stage, shared=frozenset(shared) - frozenset(own)))
+        stages.append(replace(stage, shared=tuple([key for key in shared if key not in own])))
     return Row(tuple(stages))
 
 

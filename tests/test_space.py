@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import prod
@@ -159,6 +162,13 @@ def test_a_row_of_several_kinds_holds_the_networks_of_each() -> None:
             assert len(changed) == (len(space.choices[name]) if name in space.active(picks) else 1)
             assert name in space.active(space.activated(picks, name))
     assert len({tuple(space.settled(picks).values()) for picks in points}) == space.size
+
+
+def test_a_space_is_written_alike_by_every_process() -> None:
+    """Studies know their space by it, and a set would be written in another order each time."""
+    command = [sys.executable, "-c", "from mvnas.space import Space; print(Space.load('hybrid'))"]
+    texts = [subprocess.check_output(command, env=os.environ | {"PYTHONHASHSEED": seed}) for seed in "123"]
+    assert len(set(texts)) == 1
 
 
 def test_a_head_of_any_kind_tells_the_classes() -> None:
