@@ -370,7 +370,7 @@ class _Run:
             return Proposal(picks_of(queued), rung_of(queued), before), {}, queued
         seen = study.seen
         first = next((its for its in task.baselines.values() if key_of(its) not in seen), None)
-        proposal = Proposal(first, 0) if first else self.surrogate.next(study.told, study.asked, seed)
+        proposal = Proposal(first, 0) if first else self.surrogate.next(study.told, study.asked, task.setup.seed)
         if proposal is None:
             raise ExhaustedError
         return proposal, {}, None

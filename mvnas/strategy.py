@@ -6,7 +6,7 @@ A strategy remembers nothing: the same history gives the same proposal, so that 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +17,8 @@ from mvnas.space import Picks, Space
 from mvnas.surrogate import Points, Row, propose
 
 FIRST = 5  # candidates that fill the space before a model chooses
-DRAWS = 20  # of which each of them is the one farthest from all before
+DRAWS = 20  # of which each of them is the one farthest from all before, and the very first the cheapest
+PATIENCE = 100  # a model chooses for this share of a study at a time: one candidate until there are twice as many
 
 
 class Asked(NamedTuple):
@@ -57,7 +58,8 @@ class Strategy(Protocol):
 class Surrogate:
     """The strategy of `mvnas.surrogate`: a space-filling start, then what promises the most hypervolume.
 
-    With several rungs candidates begin at the first, and are promoted by `mvnas.rungs`.
+    With several rungs candidates begin at the first, and are promoted by `mvnas.rungs`. Of a long study a batch of candidates is
+    chosen at a time, since its model hardly changes with one more of a thousand scores.
     """
 
     def __init__(
@@ -69,40 +71,77 @@ class Surrogate:
         shares: Sequence[float] = (1.0,),
     ) -> None:
         self.points, self.shares = Points(space, cost, excess), shares
+        self._made: tuple[int, int, list[Row]] = (-1, 0, [])
 
     def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
-        points = self.points
         every: list[Told | Asked] = [*history, *pending]
+        if len(self.shares) > 1 and (promoted := self._promoted(history, every)):
+            return promoted
+        numbers = sorted({one.number for one in every})
+        batch = max(1, len(numbers) // PATIENCE)
+        for begun in dict.fromkeys((len(numbers) - len(numbers) % batch, len(numbers))):
+            later = set(numbers[begun:])
+            taken = {self.points.row(one.picks) for one in every if one.number in later}
+            for row in self._batch(begun, batch, history, pending, later, seed):
+                if row not in taken:
+                    return Proposal(self.points.picks(row), 0)
+        return None
+
+    def _promoted(self, history: Sequence[Told], every: Sequence[Told | Asked]) -> Proposal | None:
+        """The candidate that goes on to the next rung, if one does."""
         picks = {one.number: one.picks for one in every}
-        rows = {number: points.row(picks[number]) for number in sorted(picks)}
-        rungs: list[dict[int, float]] = [{} for _ in self.shares]
         begun: list[set[int]] = [set() for _ in self.shares]
         for one in every:
             begun[one.rung].add(one.number)
+        rungs = self._rungs(history)
+        rows = {number: self.points.row(its) for number, its in picks.items()}
+        costs = dict(zip(rows, self.points.look(list(rows.values()))[:, 0], strict=True))
+        finished = [{number: (accuracy, costs[number]) for number, accuracy in rung.items()} for rung in rungs]
+        found = promote(finished, begun, rivals(rungs))
+        return Proposal(picks[found[0]], found[1], found[0]) if found else None
+
+    def _rungs(self, history: Sequence[Told]) -> list[dict[int, float]]:
+        """Accuracies of the candidates that finished each rung."""
+        rungs: list[dict[int, float]] = [{} for _ in self.shares]
         for one in sorted(history, key=lambda one: one.number):
             if one.accuracy is not None:
                 rungs[one.rung][one.number] = one.accuracy
-        costs = dict(zip(rows, points.look(list(rows.values()))[:, 0], strict=True))
-        finished = [{number: (accuracy, costs[number]) for number, accuracy in rung.items()} for rung in rungs]
-        promoted = promote(finished, begun, rivals(rungs))
-        if promoted:
-            number, rung = promoted
-            return Proposal(picks[number], rung, number)
+        return rungs
+
+    def _batch(
+        self,
+        begun: int,
+        count: int,
+        history: Sequence[Told],
+        pending: Sequence[Asked],
+        later: Container[int],
+        seed: int,
+    ) -> list[Row]:
+        """The next `count` points after the first `begun` candidates, as if there were no `later` ones; remembered if several."""
+        if count > 1 and self._made[:2] == (begun, seed):
+            return self._made[2]
+        history = [one for one in history if one.number not in later]
+        pending = [one for one in pending if one.number not in later]
+        every: list[Told | Asked] = [*history, *pending]
+        points, rungs = self.points, self._rungs(history)
+        rows = {one.number: points.row(one.picks) for one in sorted(every, key=lambda one: one.number)}
         generator = random.Random(f"{seed} {len(history)} {len(pending)}")
         scored = sum(map(len, rungs))
         found = self._apart(set(rows.values()), generator) if len(rows) < FIRST or scored < 2 else []
         if not found and scored >= 2:
-            found = propose(points, rows, rungs, {one.number for one in pending}, generator)
-        return Proposal(points.picks(found[0]), 0) if found else None
+            found = propose(points, rows, rungs, {one.number for one in pending}, generator, count=count)
+        self._made = begun, seed, found
+        return found
 
     def _apart(self, seen: set[Row], generator: random.Random) -> list[Row]:
-        """Of DRAWS random points within the budget and new, the one farthest from the seen ones."""
+        """Of DRAWS random points within the budget and new, the one farthest from the seen ones; the cheapest if none is."""
         drawn = [row for _ in range(DRAWS) if (row := self.points.draw(generator)) is not None and row not in seen]
         if not drawn:
             return []
+        if not seen:  # of equal accuracy, which is all that is known, the cheapest has the most volume
+            return [drawn[int(self.points.look(drawn)[:, 0].argmin())]]
         features = self.points.features([*drawn, *seen])
         spread = features.std(0)
         scaled = features / np.where(spread > 0, spread, 1)
         new, old = scaled[: len(drawn)], scaled[len(drawn) :]
-        gaps = np.linalg.norm(new[:, None] - old, axis=2).min(1, initial=np.inf)
-        return [drawn[int(gaps.argmax())]]
+        return [drawn[int(np.linalg.norm(new[:, None] - old, axis=2).min(1).argmax())]]

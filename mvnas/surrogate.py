@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +35,7 @@ GENERATIONS = 20
 NEWCOMERS = 20  # of the first population, that descend from no candidate
 SCORES = 500  # most that the process holds: half the best by rank, half evenly from the others
 SHAPING = 100  # most, evenly from these, that its kernel is fitted to
+LISTED = 10  # for each point to propose, those of most promise by itself that it is chosen from
 REMEMBERED = 1 << 17
 
 
@@ -129,6 +130,11 @@ class Model(NamedTuple):
         mean, deviation = self.process.predict((features - self.centre) / self.scale, return_std=True)
         return self.mean + self.deviation * mean, self.deviation * deviation
 
+    def joint(self, features: Array) -> tuple[Array, Array]:
+        """Expected accuracy of trainings and their covariance: (n,), (n, n)."""
+        mean, covariance = self.process.predict((features - self.centre) / self.scale, return_cov=True)
+        return self.mean + self.deviation * mean, self.deviation**2 * covariance
+
     def believing(self, features: Array) -> Model:
         """The model that has seen networks with these features (n, f) reach what it expects of them."""
         from sklearn.gaussian_process import GaussianProcessRegressor
@@ -206,15 +212,11 @@ def propose(
     kept = _few(front)
     model = Model.fit(points.features([trained[i] for i in kept]), accuracy[kept], variance[kept])
 
-    def expect(more: Sequence[Row]) -> None:
-        nonlocal model, front
-        features = points.features(more)
-        front = np.vstack([front, np.column_stack([model.predict(features)[0], points.look(more)[:, 0]])])
-        model = model.believing(features)
-
     waiting = [rows[number] for number in sorted(pending) if number not in lifted]
     if waiting:
-        expect(waiting)
+        features = points.features(waiting)
+        front = np.vstack([front, np.column_stack([model.predict(features)[0], points.look(waiting)[:, 0]])])
+        model = model.believing(features)
 
     def judge(some: Sequence[Row]) -> Array:
         mean, deviation = model.predict(points.features(some))
@@ -230,15 +232,26 @@ def propose(
             points, judge, [*(trained[i] for i in kept), *strangers], np.random.default_rng(generator.getrandbits(64))
         )
     fresh = [row for row in met if row not in seen]
+    if not fresh:
+        return []
     worst = max(costs.max(), points.look(met)[:, 0].max())
-    chosen: list[Row] = []
-    while fresh and len(chosen) < count:
-        if chosen:
-            expect(chosen[-1:])
-        mean, deviation = model.predict(points.features(fresh))
-        gain = improvement(front, points.look(fresh)[:, 0], mean, deviation, worst)
-        chosen.append(fresh.pop(int(gain.argmax())))
-    return chosen
+    gain = improvement(front, points.look(fresh)[:, 0], *model.predict(points.features(fresh)), worst)
+    listed = [fresh[i] for i in (-gain).argsort(kind="stable")[: LISTED * count]]
+    found = _together(listed, points.look(listed)[:, 0], *model.joint(points.features(listed)), front, worst)
+    return list(islice(found, count))
+
+
+def _together(
+    rows: list[Row], costs: Array, mean: Array, covariance: Array, front: Array, worst: float
+) -> Iterator[Row]:
+    """Rows, each the one that promises most beside those before it, as if these had the accuracy that is expected of them."""
+    while rows:
+        best = int(improvement(front, costs, mean, np.diag(covariance) ** 0.5, worst).argmax())
+        yield rows[best]
+        front = np.vstack([front, (mean[best], costs[best])])
+        covariance = covariance - np.outer(covariance[best], covariance[best]) / covariance[best, best]
+        covariance = np.delete(np.delete(covariance, best, 0), best, 1)
+        rows, costs, mean = [*rows[:best], *rows[best + 1 :]], np.delete(costs, best), np.delete(mean, best)
 
 
 def _few(front: Array) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,22 @@ def test_proposals_are_new_affordable_and_repeat(shares: Sequence[float], worker
     if workers == 1:  # goes on from any point of its history, whoever asks
         for i in (3, 9, 18):
             assert Surrogate(SMALL, cost, excess, shares=shares).next(history[:i], (), 0) == proposals[i]
+
+
+def test_a_batch_of_a_long_study_is_chosen_once_and_again_by_whoever_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+
+    def counting(*args: Any, count: int, **settings: Any) -> list[tuple[int, ...]]:
+        chosen.append(count)
+        return propose(*args, count=count, **settings)
+
+    monkeypatch.setattr("mvnas.strategy.propose", counting)
+    monkeypatch.setattr("mvnas.strategy.PATIENCE", 5)
+    history, proposals = run(Surrogate(SMALL, cost, excess), 30)
+    assert chosen == [1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5]  # from the fifth on; 4 at 20 and 24, the last at 25
+    assert len({tuple(one.picks.items()) for one in proposals}) == 30
+    for i in (11, 17, 28):
+        assert Surrogate(SMALL, cost, excess).next(history[:i], (), 0) == proposals[i]
 
 
 def test_a_space_is_searched_to_its_end_and_no_further() -> None:
