@@ -36,6 +36,7 @@ NORMAL = 1.645  # deviations of a normal distribution that hold CONFIDENCE of it
 SITTING = 0.01  # deviation of log latency from one sitting to the next (benchmarks/sittings.py)
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
+KEPT = tuple(0.5 * step for step in range(17))  # millions of parameters whose weights caches may keep
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
 USUAL = {Concat: Map, Fold: Tokens, LayerNorm: Tokens, Pool: Map}  # what ops are given where their kind does not tell
 FLAGS = ("same", "biased", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
@@ -154,10 +155,10 @@ class Estimates(NamedTuple):
 class LatencyModel:
     """Latency of any network made of what a table has measured.
 
-    `factor`, `power`, `reading` and `spread` are the calibration on whole networks: latency = factor * (sum of kernels +
-    reading * millions of parameters) ** power, and a network lies within exp(+-spread) of that with the confidence of the
-    interval. What is read are the weights, which are in the caches where a kernel alone runs again and again, and in a large
-    network are not.
+    `factor`, `power`, `reading`, `kept` and `spread` are the calibration on whole networks: latency = factor * (sum of kernels +
+    reading * millions of parameters that are read) ** power, and a network lies within exp(+-spread) of that with the
+    confidence of the interval. What is read are weights that are in the caches where a kernel alone runs again and again. Those of
+    a network of up to `kept` millions are too, and of one twice that size none: each run has evicted what the next needs first.
     """
 
     device: str
@@ -167,6 +168,7 @@ class LatencyModel:
     power: float = 1.0
     spread: float = float("nan")
     reading: float = 0.0
+    kept: float = 0.0
     like: Transfer | None = None
     of: str = "latency"
     table: Table | None = None
@@ -236,7 +238,7 @@ class LatencyModel:
         return LatencyModel.fit(self.table, "energy")
 
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
-        """This model with factor, power, reading and spread fitted to measured networks, in ms.
+        """This model with factor, power, reading, kept and spread fitted to measured networks, in ms.
 
         The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by, and beside it
         what one sitting cannot see: SITTING.
@@ -244,31 +246,26 @@ class LatencyModel:
         sums, _, millions = self._sums(list(networks))
         wanted = np.log(list(networks.values()))
         if self.like:
-            reading = self.like.reading
-            return self._scaled(wanted - self.like.known.power * np.log(sums + reading * millions), reading)
-        reading = _reading(sums, millions, wanted)
-        logs = np.log(sums + reading * millions)
-        columns = np.column_stack([np.ones_like(logs), logs])
-        (offset, power), *_ = np.linalg.lstsq(columns, wanted)
-        slopes = np.column_stack([columns, millions / (sums + reading * millions)]) if reading else columns
-        hat = slopes @ np.linalg.pinv(slopes)
-        left_out = (wanted - columns @ (offset, power)) / (1 - np.diag(hat))
-        rank = min(ceil((len(logs) + 1) * CONFIDENCE), len(logs))
-        spread = hypot(np.sort(np.abs(left_out))[rank - 1], NORMAL * SITTING)
-        return replace(self, factor=exp(offset), power=float(power), reading=reading, spread=spread)
+            return self._scaled(sums, millions, wanted)
+        fits = (_Calibration.fit(sums, millions, wanted, kept) for kept in KEPT)
+        factor, power, reading, kept, errors = min(fits, key=lambda fit: float((fit.errors**2).sum()))
+        rank = min(ceil((len(errors) + 1) * CONFIDENCE), len(errors))
+        spread = hypot(np.sort(np.abs(errors))[rank - 1], NORMAL * SITTING)
+        return replace(self, factor=factor, power=power, reading=reading, kept=kept, spread=spread)
 
-    def _scaled(self, errors: Array, reading: float) -> LatencyModel:
-        """The calibration of a device of which few networks were timed: a factor; power and least spread are the known one's.
+    def _scaled(self, sums: Array, millions: Array, wanted: Array) -> LatencyModel:
+        """The calibration of a device of which few networks were timed: a factor; all else and the least spread are the known one's.
 
         The factor is the median's: of two or three networks one may be odd.
         """
         from scipy.stats import t
 
         assert self.like
-        known, count = self.like.known, len(errors)
+        known, count = self.like.known, len(wanted)
+        base = replace(self, reading=self.like.reading, kept=known.kept, power=known.power)
+        errors = wanted - known.power * np.log(sums + base._read(millions))
         reach = t.ppf((1 + CONFIDENCE) / 2, count - 1) * errors.std(ddof=1) * (1 + 1 / count) ** 0.5
-        spread = max(known.spread, float(reach))
-        return replace(self, factor=exp(np.median(errors)), power=known.power, reading=reading, spread=spread)
+        return replace(base, factor=exp(np.median(errors)), spread=max(known.spread, float(reach)))
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of one kernel, timed or estimated.
@@ -408,17 +405,46 @@ class LatencyModel:
 
     def _calibrate(self, sums: Number, timed: Number, millions: Number) -> tuple[Number, Number, Number, Number]:
         """The fields of an estimate, from the milliseconds of kernels, how many of them were measured, and millions of parameters."""
-        ms, margin = self.factor * (sums + self.reading * millions) ** self.power, exp(self.spread)
+        ms, margin = self.factor * (sums + self._read(millions)) ** self.power, exp(self.spread)
         return ms, ms / margin, ms * margin, timed / sums
+
+    def _read(self, millions: Number) -> Number:
+        """Milliseconds that so many millions of parameters take to be read anew."""
+        return self.reading * _evicted(millions, self.kept)
 
     def predict_blocks(self, arch: Arch) -> list[tuple[float, float]]:
         """Milliseconds of each block of a network, which add up to the network's, and the share of them in kernels that were timed."""
-        costs = [
-            (ms + self.reading * millions, measured / ms if ms else 1.0)
-            for ms, measured, millions in self._costs(arch.summaries)
-        ]
+        each = list(self._costs(arch.summaries))
+        every = sum([millions for _, _, millions in each])
+        read = self._read(every) / every if every else 0.0  # a million parameters of this network
+        costs = [(ms + read * millions, measured / ms if ms else 1.0) for ms, measured, millions in each]
         scale = self.factor * sum([ms for ms, _ in costs]) ** (self.power - 1)
         return [(scale * ms, share) for ms, share in costs]
+
+
+class _Calibration(NamedTuple):
+    """What is fitted to whole networks, and the error of the log ms of each by what the others alone ask for: (n,)."""
+
+    factor: float
+    power: float
+    reading: float
+    kept: float
+    errors: Array
+
+    @classmethod
+    def fit(cls, sums: Array, millions: Array, wanted: Array, kept: float) -> _Calibration:
+        """What explains the `wanted` log ms best where caches keep so many millions of parameters."""
+        from scipy.optimize import nnls
+
+        evicted = _evicted(millions, kept)
+        (plain, read), _ = nnls(np.column_stack([sums, evicted]) / np.exp(wanted)[:, None], np.ones(len(sums)))
+        reading = float(read / plain)
+        ms = sums + reading * evicted
+        columns = np.column_stack([np.ones_like(ms), np.log(ms)])
+        (offset, power), *_ = np.linalg.lstsq(columns, wanted)
+        slopes = np.column_stack([columns, evicted / ms]) if reading else columns
+        errors = (wanted - columns @ (offset, power)) / (1 - np.diag(slopes @ np.linalg.pinv(slopes)))
+        return cls(exp(offset), float(power), reading, kept, errors)
 
 
 @dataclass(frozen=True)
@@ -488,18 +514,9 @@ def column(timings: Mapping[Key, Timing], of: str) -> dict[Key, float]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _reading(sums: Array, millions: Array, wanted: Array) -> float:
-    """What a million parameters add to the sums of networks, not below 0, that a power law of these explains `wanted` best by."""
-    from scipy.optimize import minimize_scalar
-
-    def unexplained(reading: float) -> float:
-        logs = np.log(sums + reading * millions)
-        columns = np.column_stack([np.ones_like(logs), logs])
-        return float(((wanted - columns @ np.linalg.lstsq(columns, wanted)[0]) ** 2).sum())
-
-    most = float(np.median(sums / millions))  # which would double the sum of most
-    found = minimize_scalar(unexplained, bounds=(0, most), method="bounded", options={"xatol": 1e-4 * most})
-    return float(found.x) if found.fun < unexplained(0.0) else 0.0
+def _evicted(millions: Number, kept: float) -> Number:
+    """How many of a network's millions of parameters are read in each run, where caches keep those of `kept` millions."""
+    return millions * np.clip(millions / kept - 1, 0.0, 1.0) if kept else millions
 
 
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:

@@ -44,7 +44,7 @@ def known(folder: Path) -> LatencyModel:
 @pytest.fixture(params=["whole", "like another"])
 def model(request: pytest.FixtureRequest, known: LatencyModel, archs: list[Arch]) -> LatencyModel:
     """A model that remembers nothing."""
-    first = LatencyModel("known", known.timed, known.rates, known.factor, known.power, known.spread, 0.5)
+    first = LatencyModel("known", known.timed, known.rates, known.factor, known.power, known.spread, 0.5, 0.02)
     if request.param == "whole":
         return first
     few = {kernel: 2 * ms for kernel, ms in list(known.timed.items())[::3]}
@@ -58,7 +58,8 @@ def test_a_batch_says_what_the_ops_of_each_network_say(model: LatencyModel, arch
         kernels = [node.key for node in arch.graph().deployed().work]
         total = sum(apart.kernel_ms(kernel) for kernel in kernels)
         measured = sum(model.timed[kernel] for kernel in kernels if kernel in model.timed)
-        ms = model.factor * (total + model.reading * arch.params / 1e6) ** model.power
+        read = arch.params / 1e6 * min(1.0, max(0.0, arch.params / 1e6 / model.kept - 1))
+        ms = model.factor * (total + model.reading * read) ** model.power
         wanted = (ms, ms / exp(model.spread), ms * exp(model.spread), measured / total)
         assert [column[i] for column in found] == pytest.approx(wanted, rel=1e-12)
         assert list(vars(model.predict(arch)).values()) == pytest.approx(wanted, rel=1e-12)
@@ -67,15 +68,20 @@ def test_a_batch_says_what_the_ops_of_each_network_say(model: LatencyModel, arch
     assert len(set(found.ms)) > 20
 
 
-def test_what_it_takes_to_read_weights_is_found_on_networks(known: LatencyModel, archs: list[Arch]) -> None:
+def test_what_it_takes_to_read_weights_is_found_on_networks(
+    known: LatencyModel, archs: list[Arch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mvnas.latency.KEPT", (0.0, 0.03, 0.06, 0.09))
     plain = LatencyModel("known", known.timed, known.rates)
     sums = plain.sum_each(archs)
     millions = np.array([arch.params / 1e6 for arch in archs])
+    kept = 0.06
+    assert millions.min() < kept < millions.max()
     reading = 0.3 * float(np.median(sums / millions))
-    truth = 1.2 * (sums + reading * millions)
+    truth = 1.2 * (sums + reading * millions * np.clip(millions / kept - 1, 0, 1))
     model = plain.calibrated(dict(zip(archs, truth.tolist(), strict=True)))
-    assert model.reading == pytest.approx(reading, rel=0.05)
-    assert model.predict_each(archs).ms == pytest.approx(truth, rel=1e-3)
+    assert (model.reading, model.kept) == pytest.approx((reading, kept), rel=1e-6)
+    assert model.predict_each(archs).ms == pytest.approx(truth, rel=1e-6)
     faster = 1.2 * sums**1.1 * (1 - 0.2 * millions / millions.max())
     assert plain.calibrated(dict(zip(archs, faster.tolist(), strict=True))).reading == 0
 
