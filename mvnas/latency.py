@@ -437,6 +437,8 @@ class _Calibration(NamedTuple):
         from scipy.optimize import nnls
 
         evicted = _evicted(millions, kept)
+        if np.count_nonzero(evicted) < FEWEST:  # too few networks would tell
+            evicted = np.zeros_like(evicted)
         (plain, read), _ = nnls(np.column_stack([sums, evicted]) / np.exp(wanted)[:, None], np.ones(len(sums)))
         reading = float(read / plain)
         ms = sums + reading * evicted

@@ -58,7 +58,8 @@ BATCH = 32  # kernels converted together
 OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
 LIKE_OPS = 100  # and one that corrects another
 MOST_LIKE = 300  # of which no more are chosen in the time that a user gives, since choosing takes time itself
-CORNERS = 32  # kernels of a kind that are timed because they span it
+CORNERS = 32  # kernels of a kind that are timed because they span it,
+SPANNING = 2000  # or fewer, where there are so many kinds that they would be more than this
 ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
 SUSPICIOUS = 1.15  # a timing this many times what its kind lets expect is made again
 SECOND_LOOKS = 2
@@ -185,10 +186,10 @@ def measure_networks(
 def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> list[Kernel]:
     """Kernels that span the spaces: of each kind its extremes, then those farthest from all chosen so far.
 
-    They are at most CORNERS of a kind, and about `ops` in all if that is less.
+    They are at most CORNERS of a kind, and about `ops`, or SPANNING, in all if that is less.
     """
     groups = by_kind(_runs(_pool(spaces, seed) + _ends(spaces) + _one_way(spaces)))
-    most = CORNERS if ops is None else max(FEWEST, min(CORNERS, ops // len(groups)))
+    most = max(FEWEST, min(CORNERS, (ops or SPANNING) // len(groups)))
     kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
     return kernels
