@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from types import ModuleType
 
 import pytest
@@ -16,6 +19,13 @@ from small import make_space, make_table, make_task
 from torch.nn import Module
 
 from mvnas.search import Task
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several test processes a temporary folder of its own, so that each may measure: of one folder one may at a time."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix=f"{worker}-")
+        config.add_cleanup(partial(rmtree, folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
