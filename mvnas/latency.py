@@ -22,7 +22,7 @@ from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel, Summary
 from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
-from mvnas.regression import Regression, Workload, fit
+from mvnas.regression import Regression, Workload, fit, nonnegative
 from mvnas.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
 
 if TYPE_CHECKING:
@@ -302,15 +302,16 @@ class LatencyModel:
         if self.like:
             self.like.known._price_kernels(kernels)
             return [self.like.kernel_ms(kernel) for kernel in kernels]
+        groups = by_kind(kernels)
+        names = {kernel: name for name, rows in groups.items() for kernel in rows}
         for kernel in kernels:
-            self._check_domain(kernel)
+            self._check_domain(kernel, names[kernel])
         found: dict[Kernel, float] = {}
-        for name, rows in by_kind(kernels).items():
+        for name, rows in groups.items():
             found.update(zip(rows, self.rates[name].predict(rows), strict=True))
         return [found[kernel] for kernel in kernels]
 
-    def _check_domain(self, kernel: Kernel) -> None:
-        name = kind(kernel)
+    def _check_domain(self, kernel: Kernel, name: str) -> None:
         rate = self.rates.get(name)
         if rate is None:
             raise UnmeasuredError(self._advice(kernel, f"{name} must have been timed {FEWEST} times or more"))
@@ -434,12 +435,10 @@ class _Calibration(NamedTuple):
     @classmethod
     def fit(cls, sums: Array, millions: Array, wanted: Array, kept: float) -> _Calibration:
         """What explains the `wanted` log ms best where caches keep so many millions of parameters."""
-        from scipy.optimize import nnls
-
         evicted = _evicted(millions, kept)
         if np.count_nonzero(evicted) < FEWEST:  # too few networks would tell
             evicted = np.zeros_like(evicted)
-        (plain, read), _ = nnls(np.column_stack([sums, evicted]) / np.exp(wanted)[:, None], np.ones(len(sums)))
+        plain, read = nonnegative(np.column_stack([sums, evicted]) / np.exp(wanted)[:, None], np.ones(len(sums)))
         reading = float(read / plain)
         ms = sums + reading * evicted
         columns = np.column_stack([np.ones_like(ms), np.log(ms)])
@@ -522,9 +521,8 @@ def _evicted(millions: Number, kept: float) -> Number:
 
 
 def _fit(kernels: Sequence[Kernel], ms: Sequence[float]) -> Rate:
-    spans = [dimensions(kernel) for kernel in kernels]
-    domain = {name: (min(span[name] for span in spans), max(span[name] for span in spans)) for name in spans[0]}
-    taking = [(kernel, value) for kernel, value in zip(kernels, ms, strict=True) if value]
-    return Rate(
-        fit([workload(kernel) for kernel, _ in taking], [value for _, value in taking]) if taking else None, domain
-    )
+    loads = [workload(kernel) for kernel in kernels]
+    spans = zip(*[load.sizes for load in loads], strict=True)
+    domain = {name: (min(span), max(span)) for name, span in zip(dimensions(kernels[0]), spans, strict=True)}
+    taking = [(load, value) for load, value in zip(loads, ms, strict=True) if value]
+    return Rate(fit(*zip(*taking, strict=True)) if taking else None, domain)

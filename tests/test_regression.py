@@ -6,9 +6,10 @@ from math import ceil
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 from sklearn.linear_model import RidgeCV
 
-from mvnas.regression import PENALTIES, Workload, _ridge, fit
+from mvnas.regression import PENALTIES, Workload, _ridge, fit, nonnegative
 
 
 def matmul(rows: int, inner: int, columns: int) -> Workload:
@@ -57,12 +58,30 @@ def test_work_without_products_needs_no_tile() -> None:
     assert made.predict([Workload((), (), 5500, 0, (5500,))]) == pytest.approx([1e-3 + 5.5e-4], rel=0.01)
 
 
+def test_of_tiles_that_pad_in_proportion_the_smallest_is_taken() -> None:
+    loads = [matmul(1, inner, 32 * columns) for inner in range(16, 256, 24) for columns in range(1, 6)]
+    assert fit(loads, [truth(load, (7, 16)) for load in loads]).tile == (1, 1)
+
+
+@pytest.mark.parametrize("columns", [2, 3, 6])
+def test_costs_explain_as_much_as_those_of_scipy_and_of_equal_columns_the_first_has_all(columns: int) -> None:
+    generator = np.random.default_rng(columns)
+    rows = generator.uniform(0, 1, (50, 20, columns)) ** 4
+    rows[0, :, -1] = 0
+    rows[1, :, -1] = 3 * rows[1, :, 0]
+    wanted = generator.normal(0.5, 1, 20)
+    found = nonnegative(rows, wanted)
+    assert (found >= 0).all() and found[1, -1] == 0
+    for one, costs in zip(rows, found, strict=True):
+        assert one @ costs == pytest.approx(one @ nnls(one, wanted)[0], abs=1e-9)
+
+
 @pytest.mark.parametrize("count", [12, 200])
 def test_its_ridge_regression_is_that_of_scikit_learn(count: int) -> None:
     generator = np.random.default_rng(count)
-    rows = generator.normal(size=(count, 9))
-    wanted = rows @ generator.normal(size=9) + generator.normal(size=count)
-    weights, intercept, error = _ridge(rows, wanted)
-    known = RidgeCV(alphas=PENALTIES).fit(rows, wanted)
-    assert weights == pytest.approx(known.coef_) and intercept == pytest.approx(known.intercept_)
-    assert error == pytest.approx((-known.best_score_) ** 0.5)
+    rows = generator.normal(size=(3, count, 9))
+    wanted = rows @ generator.normal(size=9) + generator.normal(size=(3, count))
+    for one, goal, weights, intercept, error in zip(rows, wanted, *_ridge(rows, wanted), strict=True):
+        known = RidgeCV(alphas=PENALTIES).fit(one, goal)
+        assert weights == pytest.approx(known.coef_) and intercept == pytest.approx(known.intercept_)
+        assert error == pytest.approx((-known.best_score_) ** 0.5)
