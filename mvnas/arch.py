@@ -65,27 +65,28 @@ def check_field(kind: str, key: str, value: object) -> None:
     Raises:
         SpaceError: there is no such field, or the value has the wrong type, or is neither positive nor the default.
     """
-    types = _types(kind)
-    if key not in types:
-        raise SpaceError(unknown("key", key, (*types, "block", "repeat")))
-    wanted = types[key]
+    known = _fields(kind)
+    if key not in known:
+        raise SpaceError(unknown("key", key, (*known, "block", "repeat")))
+    wanted, default = known[key]
     fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or isinstance(value, bool) != (wanted is bool):
         raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {value!r}")
-    defaults = [field.default for field in fields(block_class(kind)) if field.name == key]
-    if wanted in (int, float) and not 0 < cast(float, value) < inf and value not in defaults:
+    if wanted in (int, float) and not 0 < cast(float, value) < inf and value != default:
         raise SpaceError(f"{key} must be positive and finite, but got {value!r}")
 
 
 @cache
-def _types(kind: str) -> dict[str, type]:
-    """The type of each field of a block of `kind`."""
-    return get_type_hints(block_class(kind))
+def _fields(kind: str) -> dict[str, tuple[type, Any]]:
+    """The type of each field of a block of `kind`, and its default: MISSING if it has none."""
+    made = block_class(kind)
+    types = get_type_hints(made)
+    return {field.name: (types[field.name], field.default) for field in fields(made)}
 
 
 def required_fields(kind: str) -> list[str]:
     """Names of the fields of a block of `kind` that have no default."""
-    return [field.name for field in fields(block_class(kind)) if field.default is MISSING]
+    return [name for name, (_, default) in _fields(kind).items() if default is MISSING]
 
 
 def rules(kind: str) -> str:

@@ -10,6 +10,7 @@ import ast
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
@@ -29,6 +30,9 @@ OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "t
 INSIDE = "timed inside networks"  # what device.json says of ops where they were not timed alone
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
 ENERGY = "energy_mj"  # the column that either may have beside these
+
+CALL = re.compile(r"(\w+)\((.*)\)")
+COMMA = re.compile(r",(?![^(]*\))")  # between arguments, not inside of a tuple
 
 
 def write_op(op: Op) -> str:
@@ -71,22 +75,35 @@ def read_kernel(op: str, shapes: str) -> Kernel:
 def _call(text: str) -> Any:
     """Value of a call such as `Conv(out=64)` of an op or shape, with constants as arguments."""
     try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        call = CALL.fullmatch(text.strip())
+        if not call:
             raise ValueError("not a call")
-        kind = vars(ops).get(call.func.id)
+        kind = vars(ops).get(call[1])
         if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)):
-            raise ValueError(f"there is no {call.func.id}")
-        positional = [ast.literal_eval(arg) for arg in call.args]
-        named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        for value in (*positional, *named.values()):
-            if type(value) in (int, float) and value <= 0:
-                raise ValueError(f"{value} is not positive")
-            if type(value) is not int and not issubclass(kind, Op):
+            raise ValueError(f"there is no {call[1]}")
+        words = [word.rpartition("=") for word in COMMA.split(call[2])] if call[2] else []
+        positional = [_constant(value) for _, equals, value in words if not equals]
+        named = {key.strip(): _constant(value) for key, equals, value in words if equals}
+        if len(positional) + len(named) < len(words):
+            raise ValueError("an argument is there twice")
+        for value in () if issubclass(kind, Op) else (*positional, *named.values()):
+            if type(value) is not int:
                 raise ValueError(f"{value!r} is no whole number")
         return kind(*positional, **named)
     except (SyntaxError, ValueError, TypeError) as error:
         raise ValueError(f"{text!r} is no op or shape: {error}") from None
+
+
+@lru_cache(maxsize=1 << 14)
+def _constant(text: str) -> Any:
+    """Value of an argument: a number that is positive, a truth value, a word, or several in a tuple."""
+    value = ast.literal_eval(text)
+    for part in value if isinstance(value, tuple) else (value,):
+        if type(part) not in (int, float, bool, str):
+            raise ValueError(f"{part!r} is no number or word")
+        if type(part) in (int, float) and part <= 0:
+            raise ValueError(f"{part} is not positive")
+    return value
 
 
 @dataclass(frozen=True)

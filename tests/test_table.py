@@ -138,6 +138,11 @@ TOKENS = "Tokens(4, 6, 8)"
         ({"op": "Conv(out=8, krnl=3)"}, "column op: 'Conv(out=8, krnl=3)' is no op or shape"),
         ({"op": "Conv(out=8, stride=0)"}, "column op: 'Conv(out=8, stride=0)' is no op or shape"),
         ({"op": "Conv(out=-8)"}, "column op: 'Conv(out=-8)' is no op or shape"),
+        ({"op": "Conv(out=8, out=9)"}, "column op: 'Conv(out=8, out=9)' is no op or shape"),
+        ({"op": "Conv(out=8, 3)"}, "column op: 'Conv(out=8, 3)' is no op or shape"),
+        ({"op": "Conv(out=8,, kernel=3)"}, "column op: 'Conv(out=8,, kernel=3)' is no op or shape"),
+        ({"op": "Conv(out=[8])"}, "column op: 'Conv(out=[8])' is no op or shape"),
+        ({"op": "Conv(out=8) Pool()"}, "column op: 'Conv(out=8) Pool()' is no op or shape"),
         ({"op": "Conv(out=__import__('os').getpid())"}, "column op: "),
         ({"op": "Map(3, 8, 8)"}, "column op: 'Map(3, 8, 8)' on 'Map(3, 8, 8)' is no op on shapes"),
         (
