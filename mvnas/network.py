@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvnas.arch import Arch
 from mvnas.errors import SpaceError, StudyError, unknown
 from mvnas.score import Score
 from mvnas.space import Space, published
-from mvnas.study import Study
+
+if TYPE_CHECKING:
+    from mvnas.study import Study
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def resolve(text: str, *, pick: str | None = None) -> Network:
         raise SpaceError(unknown("network", text, published()) + "; or give an Arch's .json, or STUDY:ID")
     if pick is None:
         raise StudyError(f"one network of the study {text} must be named, as {text}:ID with a trial's number")
+    from mvnas.study import Study
+
     study = Study.load(text)
     score = study.pick(pick)
     return Network(score.name or f"trial{score.number}", score.arch, score, study)

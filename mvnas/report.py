@@ -20,13 +20,13 @@ from mvnas.clock import DRIFT
 from mvnas.errors import StudyError
 from mvnas.holdout import Quality
 from mvnas.latency import Latency
-from mvnas.rank import ENOUGH, Agreement, Ranking, ranking
 from mvnas.score import COSTS, Score
 from mvnas.space import Space
-from mvnas.study import Study
 from mvnas.table import Table
 
 if TYPE_CHECKING:
+    from mvnas.rank import Agreement, Ranking
+    from mvnas.study import Study
     from mvnas.verify import Verification
 
 SAMPLES = 2000
@@ -140,6 +140,8 @@ def frontier_table(study: Study) -> str:
 
 def rank_line(study: Study) -> str | None:
     """How far a study's short scores may be trusted, in one line; None where nothing was trained longer."""
+    from mvnas.rank import ranking
+
     found = ranking(study)
     return _rank_line(found) if found else None
 
@@ -158,6 +160,8 @@ def _tau(found: Agreement) -> str:
 
 def rank_told(found: Ranking, epochs: float) -> str:
     """A ranking as text; `epochs` are those of the study."""
+    from mvnas.rank import ENOUGH
+
     rows = [("trained", "epochs", "candidates", "tau", "95 % interval", "rho", "95 % interval")]
     compared = {"scores of the study": (1, found.overall), "of its frontier": (1, found.frontier)}
     compared |= {f"{times}x{' again' * (times == 1)}": (times, row) for times, row in found.lengths.items()}
@@ -250,6 +254,8 @@ def rest_line(study: Study) -> str | None:
 
 def summary_json(study: Study) -> dict[str, Any]:
     """The Pareto set and what it came from, as plain data."""
+    from mvnas.rank import ranking
+
     frontier, setup = study.frontier(), study.setup
     worst = worst_cost(study)
     ranked = ranking(study)

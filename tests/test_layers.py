@@ -112,7 +112,10 @@ def test_every_exception_from_the_layers_is_needed() -> None:
     assert upwards >= LAZY
 
 
-@pytest.mark.parametrize("names", ["mvnas", "mvnas.space, mvnas.budget, mvnas.score, mvnas.table", "mvnas.cli"])
+@pytest.mark.parametrize(
+    "names",
+    ["mvnas", "mvnas.space, mvnas.budget, mvnas.score, mvnas.table", "mvnas.network, mvnas.report", "mvnas.cli"],
+)
 def test_slow_packages_are_not_loaded_before_they_are_needed(names: str) -> None:
     if names == "mvnas.cli" and find_spec(names) is None:
         pytest.skip("there is no command line yet")
