@@ -177,7 +177,7 @@ class LatencyModel:
 
     @classmethod
     def fit(cls, table: Table, of: str = "latency") -> LatencyModel:
-        """The model of a table's `latency` or `energy`: a second's work, so that it is never stored.
+        """The model of a table's `latency` or `energy`: less than a second's work, so that it is never stored.
 
         A table whose device.json says `like` another corrects that one's model by its own few timings.
 
