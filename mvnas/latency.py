@@ -402,7 +402,7 @@ class LatencyModel:
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed.
         """
-        return Estimate(*self._calibrate(*map(sum, zip(*self._costs(arch.summaries), strict=True))))
+        return Estimate(*map(float, self._calibrate(*map(sum, zip(*self._costs(arch.summaries), strict=True)))))
 
     def _calibrate(self, sums: Number, timed: Number, millions: Number) -> tuple[Number, Number, Number, Number]:
         """The fields of an estimate, from the milliseconds of kernels, how many of them were measured, and millions of parameters."""
@@ -417,7 +417,7 @@ class LatencyModel:
         """Milliseconds of each block of a network, which add up to the network's, and the share of them in kernels that were timed."""
         each = list(self._costs(arch.summaries))
         every = sum([millions for _, _, millions in each])
-        read = self._read(every) / every if every else 0.0  # a million parameters of this network
+        read = float(self._read(every)) / every if every else 0.0  # a million parameters of this network
         costs = [(ms + read * millions, measured / ms if ms else 1.0) for ms, measured, millions in each]
         scale = self.factor * sum([ms for ms, _ in costs]) ** (self.power - 1)
         return [(scale * ms, share) for ms, share in costs]

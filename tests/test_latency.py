@@ -62,7 +62,8 @@ def test_a_batch_says_what_the_ops_of_each_network_say(model: LatencyModel, arch
         ms = model.factor * (total + model.reading * read) ** model.power
         wanted = (ms, ms / exp(model.spread), ms * exp(model.spread), measured / total)
         assert [column[i] for column in found] == pytest.approx(wanted, rel=1e-12)
-        assert list(vars(model.predict(arch)).values()) == pytest.approx(wanted, rel=1e-12)
+        told = list(vars(model.predict(arch)).values())
+        assert told == pytest.approx(wanted, rel=1e-12) and {type(value) for value in told} == {float}
         assert sum(ms for ms, _ in model.predict_blocks(arch)) == pytest.approx(ms, rel=1e-12)
     assert (found.measured_share > 0).all() and (found.measured_share < 1).all()
     assert len(set(found.ms)) > 20
