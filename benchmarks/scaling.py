@@ -37,11 +37,12 @@ from mvnas.budget import repair
 from mvnas.engines import Done
 from mvnas.job import Job
 from mvnas.plot import plot
+from mvnas.record import SIZES, key_of, predicted
 from mvnas.report import frontier_table, summary_json
 from mvnas.search import Task, search
 from mvnas.space import Picks
 from mvnas.strategy import Surrogate, Told
-from mvnas.study import SIZES, Study, key_of, predicted
+from mvnas.study import Study
 from mvnas.training import Trained
 
 BUDGET = "6M-params"

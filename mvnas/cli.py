@@ -287,7 +287,7 @@ def _search(args: argparse.Namespace) -> None:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
     if not study.scores():
         raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did")
-    table, picture = study.folder / "frontier.csv", study.folder / "frontier.png"
+    table, picture = study.files.folder / "frontier.csv", study.files.folder / "frontier.png"
     write_csv(study.frontier().scores, table)
     plot(study, picture)
     if args.json:
@@ -388,7 +388,8 @@ def _rank(args: argparse.Namespace) -> None:
     from mvnas.rank import rank
     from mvnas.report import rank_told
     from mvnas.retrain import images
-    from mvnas.study import Study, owned
+    from mvnas.storage import owned
+    from mvnas.study import Study
 
     study = Study.load(args.study)
     with owned(study.place), _Bar(args.json) as bar:
@@ -410,7 +411,7 @@ def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
     """The verified frontier of a study, told unless plain data is asked for."""
     from mvnas.report import verified_told
     from mvnas.retrain import images
-    from mvnas.study import owned
+    from mvnas.storage import owned
     from mvnas.verify import folder, verify
 
     tables = _tables(args.device or study.setup.device)

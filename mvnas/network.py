@@ -26,7 +26,7 @@ class Network:
 
     @property
     def weights(self) -> Path | None:
-        return self.study.weights(self.score.number) if self.study and self.score else None
+        return self.study.files.weights(self.score.number) if self.study and self.score else None
 
 
 def resolve(text: str, *, pick: str | None = None) -> Network:

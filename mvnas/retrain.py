@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError
+from mvnas.files import save_whole
 from mvnas.score import Score
-from mvnas.study import Study, save_whole
+from mvnas.study import Study
 
 KEY = "retrained"  # an attribute of the study for each training: retrained TRIAL xTIMES
 
@@ -39,7 +40,7 @@ def accuracies(study: Study, times: int) -> Mapping[int, float]:
 
 def weights(study: Study, number: int, times: int) -> Path:
     """File of a candidate's weights after `times` the study's epochs."""
-    return study.weights(number).parent.with_suffix(".longer") / f"{number}x{times}.safetensors"
+    return study.files.subfolder("longer") / f"{number}x{times}.safetensors"
 
 
 def images(study: Study, place: str | None = None, *, skip_broken: bool = False) -> Data:

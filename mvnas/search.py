@@ -26,24 +26,13 @@ from mvnas.engines import Engine, Event, Failed, Images, Step, engine
 from mvnas.errors import StudyError, unknown
 from mvnas.job import Job, seed_of
 from mvnas.latency import Latency, latency
+from mvnas.record import Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
 from mvnas.rungs import shares
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
-from mvnas.storage import HEARTBEAT
+from mvnas.storage import HEARTBEAT, owned, written
 from mvnas.strategy import Proposal, Surrogate
-from mvnas.study import (
-    SLACK,
-    Setup,
-    Study,
-    candidate_of,
-    describe,
-    key_of,
-    owned,
-    picks_of,
-    predicted,
-    rung_of,
-    written,
-)
+from mvnas.study import SLACK, Study
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
@@ -345,7 +334,7 @@ class _Run:
             task.setup.factor,
             seed_of(arch, task.setup.seed),
             until=self.shares[rung],
-            begin=study.checkpoint(picks, rung - 1) if rung else None,
+            begin=study.files.checkpoint(picks, rung - 1) if rung else None,
         )
         self.running[number] = _Training(name, costs[COSTS[task.setup.objective][0]], picks, rung)
         self.trainer.start(number, job)
@@ -394,10 +383,10 @@ class _Run:
             study.tell(event.key, reason=event.reason)
         elif training.rung < len(self.shares) - 1:
             if event.trained.checkpoint:
-                study.save_checkpoint(training.picks, training.rung, event.trained.checkpoint)
+                study.files.save_checkpoint(training.picks, training.rung, event.trained.checkpoint)
             study.rest(event.key, training.rung, event.trained.accuracy, seconds=event.trained.seconds)
         else:
-            study.save_weights(event.key, event.trained.state)
+            study.files.save_weights(event.key, event.trained.state)
             study.tell(event.key, [event.trained.accuracy, training.cost], seconds=event.trained.seconds)
             study.keep_weights()
         del self.running[event.key]

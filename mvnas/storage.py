@@ -1,4 +1,4 @@
-"""Where Optuna keeps trials: its own tables, read and written in bulk, and what a sampler notes before its trial is made.
+"""Where a study is kept, a file or a database: Optuna's tables, read and written in bulk, who may write them, and what is said where that fails.
 
 Optuna handles each row as an object, 430,000 of them for a study of 10,000 candidates (docs/scaling.md). What is overridden here is
 private to Optuna 5.
@@ -6,6 +6,7 @@ private to Optuna 5.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import sqlite3
@@ -13,14 +14,14 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy as copies
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
@@ -29,6 +30,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import and_, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+
+from mvnas.errors import StudyError
 
 HEARTBEAT = 30  # seconds between two signs of life of a driver that shares a study
 DRAWN = -1  # stands for the id of a trial that is being drawn
@@ -218,3 +221,59 @@ def _shared(place: str, orphaned: Callable[[Study, FrozenTrial], None]) -> RDBSt
     )
     weakref.finalize(storage, storage.engine.dispose)  # with its connections
     return storage
+
+
+@contextmanager
+def owned(place: str) -> Iterator[None]:
+    """Be the only process that writes the study in a file; a database may have many.
+
+    Raises:
+        StudyError: another process searches it, or its folder is not there.
+    """
+    if "://" in place:
+        yield
+        return
+    path = Path(place)
+    if not path.parent.is_dir():
+        raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(
+                f"a study must have one search at a time, but another process searches {place}; wait for it, or give it more --workers"
+            ) from None
+        try:
+            yield
+        finally:
+            if path.exists() and path.stat().st_size == 0:  # nothing has begun
+                path.unlink()
+
+
+@contextmanager
+def written(place: str) -> Iterator[None]:
+    """Turn what a full disk or a lost database says while a study is written into one sentence."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
+        source = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+        raise StudyError(
+            f"a study must be written as it goes, but {place} cannot be: {str(source).splitlines()[0]}; the same command continues it"
+        ) from error
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Turn a database's complaints into one sentence."""
+    try:
+        yield
+    except KeyError:
+        raise StudyError(f"{place} must hold a study of mvnas, but holds none; run the search first") from None
+    except ImportError:
+        raise StudyError(
+            f"a study in a database needs its driver, but that of {place.partition(':')[0]} is not installed; "
+            "pip install 'mvnas[postgres]' for PostgreSQL's"
+        ) from None
+    except (SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError) as error:
+        told = str(getattr(error, "orig", error) or error).splitlines()[0]
+        raise StudyError(f"a study must be a SQLite file or a database's URL, but {place} is not: {told}") from None

@@ -1,100 +1,56 @@
-"""Studies: the one file a search leaves, and what can be read from it."""
+"""Studies: the record of a search, which its driver or several write as they go, and which all else reads."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
-import sqlite3
 import time
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from functools import cached_property
-from hashlib import sha256
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
-from mvnas.arch import FLOAT, Arch, block, kind_of
 from mvnas.errors import StudyError
+from mvnas.files import StudyFiles
 from mvnas.latency import Latency
-from mvnas.ops import State
+from mvnas.record import (
+    NAME,
+    Key,
+    Setup,
+    accuracy_of,
+    candidate_of,
+    counts,
+    key_of,
+    notes_of,
+    picks_of,
+    requeued,
+    rung_of,
+    score_of,
+)
 from mvnas.rungs import Point, resting, shares
 from mvnas.score import COSTS, Frontier, Score, objectives
 from mvnas.space import Picks
-from mvnas.storage import Notes, open_storage
+from mvnas.storage import Notes, open_storage, readable
 from mvnas.strategy import Asked, Told
-
-if TYPE_CHECKING:
-    from mvnas.training import Checkpoint
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-NAME = "mvnas"
-PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
-Key = tuple[tuple[str, Any], ...]
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 SLACK = 1e-6  # of a number of full trainings, that is a sum of shares
 RESTS = 10  # checkpoints that are kept of each rung, of those that are the next to be promoted
-SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a study remembers and every command that continues it must agree with.
-
-    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show.
-    """
-
-    budget: str
-    space: str
-    data: str
-    device: str
-    schedule: Mapping[str, Any]
-    seed: int
-    factor: float
-    classes: tuple[str, ...]
-    note: str = ""
-    marks: Mapping[str, str] = field(default_factory=dict)
-    objective: str = "latency"
-    rungs: str = "1"
-
-    @property
-    def costs(self) -> tuple[str, ...]:
-        """What is predicted of each candidate: latency, and the objective if it is another."""
-        return tuple(dict.fromkeys(("latency", self.objective)))
-
-    def check(self, wanted: Setup, study: str) -> None:
-        """Return if a command that wants `wanted` may continue this study.
-
-        Raises:
-            StudyError: it contradicts the study; the message names the difference.
-        """
-        have, want = asdict(self), asdict(wanted)
-        for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data"):
-            same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
-            if same:
-                continue
-            change = f"{key} was {have[key]} and is {want[key]}"
-            if have[key] == want[key]:
-                change = f"the content of {key} {have[key]} has changed since"
-            raise StudyError(
-                f"the study {study} must be continued as it began, but {change}; repeat its command or name another --study"
-            )
 
 
 class Study:
@@ -126,7 +82,7 @@ class Study:
             raise StudyError(
                 f"a study must be a file that `mvnas search` wrote, but there is no {place}; run the search first"
             )
-        with _readable(place):
+        with readable(place):
             study = cls(place, optuna.load_study(study_name=NAME, storage=open_storage(place, _queue)))
         if "setup" not in study.record.user_attrs:
             raise StudyError(f"{place} must be a study of mvnas, but holds another one")
@@ -139,7 +95,7 @@ class Study:
         Raises:
             StudyError: it is there, and began in another way.
         """
-        with _readable(place):
+        with readable(place):
             storage = open_storage(place, _queue)
             try:
                 record = optuna.create_study(study_name=NAME, storage=storage, directions=DIRECTIONS)
@@ -170,15 +126,10 @@ class Study:
         """What costs are predicted for."""
         return self.model.device if self.model else self.setup.device
 
-    @property
-    def folder(self) -> Path:
-        """Where the study's files lie: beside its own, or here if it is in a database elsewhere."""
-        return Path(".") if "://" in self.place else Path(self.place).parent
-
-    def weights(self, number: int) -> Path:
-        """File of a candidate's trained weights."""
-        stem = NAME if "://" in self.place else Path(self.place).stem
-        return self.folder / f"{stem}.weights" / f"{number}.safetensors"
+    @cached_property
+    def files(self) -> StudyFiles:
+        """The files beside the study."""
+        return StudyFiles(self.place, self.record.user_attrs["setup"])
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.record.get_trials(deepcopy=False, states=states or None)
@@ -211,7 +162,7 @@ class Study:
         """How many of the trials were asked for and how many full lengths these are, beside what there is."""
         upper = (*self.rungs.values(),)
         lower = (0.0, *upper)
-        for trial in filter(_counts, trials):
+        for trial in filter(counts, trials):
             rung = rung_of(trial)
             count, lengths = count + 1, lengths + upper[rung] - lower[rung]
         return count, lengths
@@ -226,9 +177,9 @@ class Study:
         """Every training that has ended, as strategies are told of it."""
         ended = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [
-            Told(candidate_of(trial), trial.params, rung_of(trial), _accuracy(trial))
+            Told(candidate_of(trial), trial.params, rung_of(trial), accuracy_of(trial))
             for trial in ended
-            if _counts(trial)
+            if counts(trial)
         ]
 
     @property
@@ -241,16 +192,16 @@ class Study:
     def resting(self) -> dict[str, int]:
         """How many candidates rest at each rung short of the full length, by the names of these."""
         finished, begun = self._ladder() if len(self.rungs) > 1 else ([], [])
-        counts = [len(below.keys() - above) for below, above in zip(finished[:-1], begun[1:], strict=True)]
-        return dict(zip(self.rungs, counts, strict=False))
+        rests = [len(below.keys() - above) for below, above in zip(finished[:-1], begun[1:], strict=True)]
+        return dict(zip(self.rungs, rests, strict=False))
 
     def _ladder(self) -> tuple[list[dict[int, Point]], list[set[int]]]:
         """Accuracy and cost of the candidates that finished each rung, and the numbers of those that began it."""
         cost = COSTS[self.setup.objective][0]
         finished: list[dict[int, Point]] = [{} for _ in self.rungs]
         begun: list[set[int]] = [set() for _ in self.rungs]
-        for trial in filter(_counts, self.trials()):
-            candidate, rung, accuracy = candidate_of(trial), rung_of(trial), _accuracy(trial)
+        for trial in filter(counts, self.trials()):
+            candidate, rung, accuracy = candidate_of(trial), rung_of(trial), accuracy_of(trial)
             begun[rung].add(candidate)
             if accuracy is not None:
                 finished[rung][candidate] = accuracy, trial.user_attrs[cost]
@@ -277,7 +228,7 @@ class Study:
         trial = create_trial(state=TrialState.RUNNING, system_attrs=queued.system_attrs if queued else None)
         sampler.before_trial(study, trial)
         picks = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
-        return picks, storage.notes | (_noted(queued) if queued else {}), queued
+        return picks, storage.notes | (notes_of(queued) if queued else {}), queued
 
     def ask(
         self,
@@ -307,7 +258,7 @@ class Study:
         trials = self.trials()
         twins = self._known(trials)[key_of(trials[number].params)]
         rung = rung_of(trials[number])
-        same = any(_counts(trials[other]) and rung_of(trials[other]) == rung for other in twins if other < number)
+        same = any(counts(trials[other]) and rung_of(trials[other]) == rung for other in twins if other < number)
         return same or (total is not None and self._counted(trials[:number])[1] > total - SLACK)
 
     def tell(self, number: int, values: Sequence[float] | None = None, **attrs: Any) -> None:
@@ -337,29 +288,6 @@ class Study:
         """The database's number of a trial."""
         return self.record._storage.get_trial_id_from_study_id_trial_number(self.record._study_id, number)
 
-    def _score(self, trial: FrozenTrial, setup: Setup) -> Score:
-        known = trial.user_attrs
-        arch = _arch(known["arch"])
-        device = self.model.device if self.model else setup.device
-        precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
-        sources = {
-            "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}",
-            **dict.fromkeys(setup.costs, f"predicted for {device}{precision}"),
-        }
-        costs = {"latency_ms": trial.values[1]}  # an older study tells it nowhere else
-        costs |= {name: known[name] for cost in setup.costs for name in COSTS[cost] if name in known}
-        if self.model:
-            costs = predicted(arch, self.model, setup.costs)
-        return Score(
-            arch=arch,
-            accuracy=trial.values[0],
-            **{name: known[name] if name in known else getattr(arch, name) for name in SIZES},
-            number=trial.number,
-            name=known.get("name", ""),
-            sources=sources,
-            **costs,
-        )
-
     def failures(self) -> dict[int, str]:
         """Number and reason of every candidate that failed."""
         failed = self.trials(TrialState.FAIL)
@@ -374,7 +302,9 @@ class Study:
         trials = self.trials(TrialState.COMPLETE)
         if len(trials) > len(self._scores):
             setup = self.setup
-            new = {trial.number: self._score(trial, setup) for trial in trials if trial.number not in self._scores}
+            new = {
+                trial.number: score_of(trial, setup, self.model) for trial in trials if trial.number not in self._scores
+            }
             self._scores |= new
             self._frontier = Frontier.of([*self._frontier.scores, *new.values()], objectives(setup.objective))
         return self._frontier
@@ -441,115 +371,22 @@ class Study:
         """Whether the study is in a database, which several drivers may use."""
         return "://" in self.place
 
-    def save_weights(self, number: int, state: State) -> None:
-        """Keep a candidate's weights."""
-        save_whole(state, self.weights(number))
-
     def keep_weights(self) -> None:
         """Remove the weights of candidates that are no longer on the frontier; those in training may be about to be told."""
         numbers = [trial.number for trial in self.trials(TrialState.RUNNING)]
-        kept = {self.weights(number) for number in [*numbers, *(score.number for score in self.frontier().scores)]}
-        for path in self.weights(0).parent.glob("*.safetensors"):
-            if path not in kept:
-                path.unlink(missing_ok=True)
-
-    @cached_property
-    def _began_as(self) -> str:
-        return json.dumps(self.record.user_attrs["setup"], sort_keys=True)
-
-    def _checkpoint(self, picks: Picks, rung: int) -> Path:
-        """File of where a candidate rests at a rung, named by what was trained and how."""
-        name = sha256(repr((key_of(picks), rung, self._began_as)).encode()).hexdigest()[:16]
-        return self.weights(0).parent.with_suffix(".resting") / f"{name}.pt"
-
-    def save_checkpoint(self, picks: Picks, rung: int, checkpoint: Checkpoint) -> None:
-        """Keep where a candidate rests."""
-        with _whole(self._checkpoint(picks, rung)) as part:
-            checkpoint.save(part)
-
-    def checkpoint(self, picks: Picks, rung: int) -> Checkpoint | None:
-        """Where a candidate rests at a rung; None if that was not kept, or another machine has it."""
-        from mvnas.training import Checkpoint
-
-        path = self._checkpoint(picks, rung)
-        return Checkpoint.load(path) if path.exists() else None
+        self.files.keep_weights([*numbers, *(score.number for score in self.frontier().scores)])
 
     def keep_checkpoints(self) -> None:
         """Remove the checkpoints that nobody needs soon: kept are those of the RESTS next to be promoted from each rung, and of what trains."""
         trials = self.trials()
-        kept = {
-            self._checkpoint(trials[candidate].params, rung)
+        needed: list[tuple[Picks, int]] = [
+            (trials[candidate].params, rung)
             for rung, candidates in enumerate(resting(*self._ladder()))
             for candidate in candidates[:RESTS]
-        }
+        ]
         for trial in self.trials(TrialState.RUNNING, TrialState.WAITING):
-            kept |= {self._checkpoint(picks_of(trial), rung_of(trial) - below) for below in (0, 1)}
-        for path in self._checkpoint({}, 0).parent.glob("*"):
-            if path.with_suffix(".pt") not in kept:
-                path.unlink(missing_ok=True)
-
-
-@contextmanager
-def owned(place: str) -> Iterator[None]:
-    """Be the only process that writes the study in a file; a database may have many.
-
-    Raises:
-        StudyError: another process searches it, or its folder is not there.
-    """
-    if "://" in place:
-        yield
-        return
-    path = Path(place)
-    if not path.parent.is_dir():
-        raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(
-                f"a study must have one search at a time, but another process searches {place}; wait for it, or give it more --workers"
-            ) from None
-        try:
-            yield
-        finally:
-            if path.exists() and path.stat().st_size == 0:  # nothing has begun
-                path.unlink()
-
-
-def save_whole(state: State, path: Path) -> None:
-    """Write weights to a file, whole or not at all."""
-    from safetensors.torch import save_file
-
-    with _whole(path) as part:
-        save_file(state, part)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write, that becomes `path` once it is all there."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    yield part
-    part.replace(path)
-
-
-def key_of(picks: Mapping[str, Any]) -> Key:
-    """Picks in a form that sets can hold."""
-    return tuple(sorted(picks.items()))
-
-
-def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, float]:
-    """What `model` predicts of a network, by the names of Score's fields: `costs` of COSTS with their intervals.
-
-    Raises:
-        UnmeasuredError: the model does not know one of the ops.
-        TableError: energy is asked for, and the model's table has none.
-    """
-    found: dict[str, float] = {}
-    for cost in costs:
-        estimate = (model.energy if cost == "energy" else model).predict(arch)
-        found |= dict(zip(COSTS[cost], (estimate.ms, estimate.low_ms, estimate.high_ms), strict=True))
-    return found
+            needed += [(picks_of(trial), rung_of(trial) - below) for below in (0, 1)]
+        self.files.keep_checkpoints(needed)
 
 
 def _name(record: optuna.Study, values: Sequence[str]) -> None:
@@ -559,109 +396,11 @@ def _name(record: optuna.Study, values: Sequence[str]) -> None:
         record.set_metric_names(list(values))
 
 
-def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
-    """What Optuna's own tools show of a candidate: its blocks in a line, its sizes, and the costs that `predicted` gave.
-
-    >>> from mvnas.space import Space
-    >>> describe(Space.load("mobilevit_xxs").arch(), {})["architecture"][:70]
-    '256 px: stem 16, inverted_residual 16 expand 2, inverted_residual 24 s'
-    """
-    runs = [(part, len(list(same))) for part, same in groupby(map(_told, arch.blocks))]
-    return {
-        "architecture": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
-        "precision": arch.precision,
-        **{size: getattr(arch, size) for size in SIZES},
-        **costs,
-    }
-
-
-def _told(part: Any) -> str:
-    """A block in words: its first field, and the others where they are not their default."""
-    first, *rest = fields(part)
-    others = [
-        f"{field.name} {getattr(part, field.name)}" for field in rest if getattr(part, field.name) != field.default
-    ]
-    return " ".join([kind_of(part), str(getattr(part, first.name)), *others])
-
-
-def _arch(told: Mapping[str, Any]) -> Arch:
-    """The architecture in a trial's attributes, which was checked before it was written."""
-    rows = [
-        (row["block"], tuple((key, value) for key, value in row.items() if key != "block")) for row in told["blocks"]
-    ]
-    return Arch(tuple(block(*row) for row in rows), told["resolution"], told.get("precision", FLOAT))
-
-
 def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue the candidate of an interrupted trial anew, with all that its sampler noted of it, if it had been drawn."""
-    if "arch" in trial.user_attrs or "fixed_params" in trial.system_attrs:
-        noted = _noted(trial) | {"fixed_params": picks_of(trial)}
-        place = {key: trial.user_attrs[key] for key in PLACE if key in trial.user_attrs}
-        record.add_trial(create_trial(state=TrialState.WAITING, user_attrs=place, system_attrs=noted))
-
-
-@contextmanager
-def written(place: str) -> Iterator[None]:
-    """Turn what a full disk or a lost database says while a study is written into one sentence."""
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
-        source = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
-        raise StudyError(
-            f"a study must be written as it goes, but {place} cannot be: {str(source).splitlines()[0]}; the same command continues it"
-        ) from error
-
-
-def picks_of(trial: FrozenTrial) -> Picks:
-    """The point of the space that a trial is of: drawn, or queued."""
-    picks: Picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params", trial.params)
-    return picks
-
-
-def rung_of(trial: FrozenTrial) -> int:
-    """The rung that a trial reached, or is to reach; 0 is the shortest."""
-    found: int = trial.user_attrs.get("rung", 0)
-    return found
-
-
-def candidate_of(trial: FrozenTrial) -> int:
-    """The number of a candidate is that of the first of its trials: it has one for each rung."""
-    found: int = trial.user_attrs.get("candidate", trial.number)
-    return found
-
-
-def _accuracy(trial: FrozenTrial) -> float | None:
-    """The accuracy of a trial at its rung, if it got there."""
-    if trial.state == TrialState.PRUNED:
-        return trial.intermediate_values[rung_of(trial)]
-    return trial.values[0] if trial.state == TrialState.COMPLETE else None
-
-
-def _noted(trial: FrozenTrial) -> dict[str, Any]:
-    """What the sampler noted of a trial."""
-    return {name: told for name, told in trial.system_attrs.items() if not name.startswith(("constraints", "fixed"))}
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of those that were asked for: not in the queue, and neither interrupted nor surplus."""
-    return trial.state not in (TrialState.WAITING, TrialState.FAIL) or "reason" in trial.user_attrs
-
-
-@contextmanager
-def _readable(place: str) -> Iterator[None]:
-    """Turn a database's complaints into one sentence."""
-    try:
-        yield
-    except KeyError:
-        raise StudyError(f"{place} must hold a study of mvnas, but holds none; run the search first") from None
-    except ImportError:
-        raise StudyError(
-            f"a study in a database needs its driver, but that of {place.partition(':')[0]} is not installed; "
-            "pip install 'mvnas[postgres]' for PostgreSQL's"
-        ) from None
-    except (SQLAlchemyError, sqlite3.Error, StorageInternalError, RuntimeError) as error:
-        told = str(getattr(error, "orig", error) or error).splitlines()[0]
-        raise StudyError(f"a study must be a SQLite file or a database's URL, but {place} is not: {told}") from None
+    """Queue the candidate of an interrupted trial anew, if it had been drawn."""
+    waiting = requeued(trial)
+    if waiting:
+        record.add_trial(waiting)
 
 
 def _alive(pid: int) -> bool:

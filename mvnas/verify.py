@@ -142,7 +142,7 @@ def verify(
 
 def folder(study: Study) -> Path:
     """Where the files of a verification lie, beside the study."""
-    return study.weights(0).parent.with_suffix(".verified")
+    return study.files.subfolder("verified")
 
 
 def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> Verified:

@@ -72,12 +72,12 @@ def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
     monkeypatch.chdir(tmp_path)
     study = Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup)
     number = asked(study, task, drawn(study, task))
-    study.save_weights(number, {"w": torch.zeros(1)})
+    study.files.save_weights(number, {"w": torch.zeros(1)})
     Study.load(study.place).keep_weights()
-    assert study.weights(number).exists()
+    assert study.files.weights(number).exists()
     study.tell(number, reason="it failed")
     Study.load(study.place).keep_weights()
-    assert not study.weights(number).exists()
+    assert not study.files.weights(number).exists()
 
 
 def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_three_drivers_of_which_one_is_killed_finish_what_was_asked(
     assert not study.trials(TrialState.RUNNING, TrialState.WAITING)
     trained = [t.params for t in study.trials(TrialState.COMPLETE, TrialState.PRUNED)]
     assert all(picks in trained for picks in lost)
-    kept = {int(path.stem) for path in (tmp_path / study.weights(0).parent).iterdir()}
+    kept = {int(path.stem) for path in (tmp_path / study.files.subfolder("weights")).iterdir()}
     assert kept == {score.number for score in study.frontier().scores}
 
 

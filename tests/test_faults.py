@@ -24,9 +24,10 @@ from small import PATIENCE, SHORT, make_task, search, wait_until, write_images
 from mvnas.engines import Done, Event, Failed, engine, failure
 from mvnas.errors import StudyError
 from mvnas.job import Job
+from mvnas.record import key_of
 from mvnas.search import Stop, Task
 from mvnas.search import search as search_with
-from mvnas.study import SLACK, Study, key_of
+from mvnas.study import SLACK, Study
 from mvnas.training import Schedule
 
 

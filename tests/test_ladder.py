@@ -17,9 +17,10 @@ from mvnas.datasets import load
 from mvnas.engines import Done, Event
 from mvnas.errors import StudyError
 from mvnas.job import Job, seed_of, train
+from mvnas.record import candidate_of, rung_of
 from mvnas.report import rest_line, summary_json
 from mvnas.search import Task
-from mvnas.study import RESTS, Study, candidate_of, rung_of
+from mvnas.study import RESTS, Study
 from mvnas.training import Checkpoint, Trained
 
 SHARES = (1 / 4, 1 / 2, 1.0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import optuna
 from small import make_space, make_table, make_task, search
 
+from mvnas.record import describe
 from mvnas.space import Space
-from mvnas.study import describe
 
 
 def test_optuna_reads_a_study(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
 @pytest.fixture
 def study(searched: Study, tmp_path: Path) -> Study:
     """A copy of that study, of which nothing was trained longer."""
-    return Study.load(str(copytree(searched.folder, tmp_path / "copy") / "s.db"))
+    return Study.load(str(copytree(searched.files.folder, tmp_path / "copy") / "s.db"))
 
 
 def front(study: Study) -> set[int]:

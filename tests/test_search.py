@@ -53,9 +53,9 @@ def test_score_is_what_the_architecture_costs(task: Task, study: Study) -> None:
 
 def test_weights_are_kept_for_the_frontier_alone_and_fit(study: Study) -> None:
     kept = {score.number for score in study.frontier().scores}
-    assert {int(path.stem) for path in study.weights(0).parent.iterdir()} == kept
+    assert {int(path.stem) for path in study.files.subfolder("weights").iterdir()} == kept
     score = study.pick("knee")
-    build(score.arch.graph()).load_state_dict(load_file(study.weights(score.number)))
+    build(score.arch.graph()).load_state_dict(load_file(study.files.weights(score.number)))
 
 
 def test_same_seed_same_search(task: Task, study: Study, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_accuracy_is_that_of_the_precision_that_is_searched(space: Path, table: 
     (score,) = study.scores()
     assert score.arch.precision == "int8"
     module = build(score.arch.graph())
-    module.load_state_dict(load_file(study.weights(score.number)))
+    module.load_state_dict(load_file(study.files.weights(score.number)))
     side = pixels(score.arch.resolution, fixed.setup.factor)
     assert 0.2 < score.accuracy == pytest.approx(evaluate(module, fixed.data.val, side=side), abs=0.1)
 
