@@ -16,8 +16,8 @@ from mvnas.rungs import promote, rivals
 from mvnas.space import Picks, Space
 from mvnas.surrogate import Points, Row, propose
 
-FIRST = 5  # candidates that fill the space before a model chooses
-DRAWS = 20  # of which each of them is the one farthest from all before, and the very first the cheapest
+FIRST = 3  # candidates that fill the space before a model chooses: the cheapest of so many draws,
+DRAWS = 20  # and the one of these that is farthest from all before
 PATIENCE = 100  # a model chooses for this share of a study at a time: one candidate until there are twice as many
 
 
@@ -134,12 +134,13 @@ class Surrogate:
         return found
 
     def _apart(self, seen: set[Row], generator: random.Random) -> list[Row]:
-        """Of DRAWS random points within the budget and new, the one farthest from the seen ones; the cheapest if none is."""
+        """Of DRAWS random points within the budget and new, the one farthest from the seen ones; if none is, the cheapest of FIRST."""
         drawn = [row for _ in range(DRAWS) if (row := self.points.draw(generator)) is not None and row not in seen]
         if not drawn:
             return []
-        if not seen:  # of equal accuracy, which is all that is known, the cheapest has the most volume
-            return [drawn[int(self.points.look(drawn)[:, 0].argmin())]]
+        if not seen:  # of equal accuracy, which is all that is known, the cheapest has the most volume; not of all, which is a corner
+            few = drawn[:FIRST]
+            return [few[int(self.points.look(few)[:, 0].argmin())]]
         features = self.points.features([*drawn, *seen])
         spread = features.std(0)
         scaled = features / np.where(spread > 0, spread, 1)
