@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice, product
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -153,7 +153,7 @@ def improvement(front: Array, costs: Array, mean: Array, deviation: Array, worst
     """
     from scipy.special import ndtr
 
-    steps = front[ranks(front * (-1, 1)) == 0]
+    steps = _best(front)
     steps = steps[steps[:, 1].argsort(kind="stable")]
     levels = np.concatenate([[0.0], steps[:, 0]])  # above each accuracy, what costs more than `bounds` is new
     bounds = np.append(steps[:, 1], worst)
@@ -235,23 +235,31 @@ def propose(
     if not fresh:
         return []
     worst = max(costs.max(), points.look(met)[:, 0].max())
+    front = _best(front)
     gain = improvement(front, points.look(fresh)[:, 0], *model.predict(points.features(fresh)), worst)
     listed = [fresh[i] for i in (-gain).argsort(kind="stable")[: LISTED * count]]
-    found = _together(listed, points.look(listed)[:, 0], *model.joint(points.features(listed)), front, worst)
-    return list(islice(found, count))
+    return _together(count, listed, points.look(listed)[:, 0], *model.joint(points.features(listed)), front, worst)
 
 
 def _together(
-    rows: list[Row], costs: Array, mean: Array, covariance: Array, front: Array, worst: float
-) -> Iterator[Row]:
-    """Rows, each the one that promises most beside those before it, as if these had the accuracy that is expected of them."""
-    while rows:
-        best = int(improvement(front, costs, mean, np.diag(covariance) ** 0.5, worst).argmax())
-        yield rows[best]
+    count: int, rows: Sequence[Row], costs: Array, mean: Array, covariance: Array, front: Array, worst: float
+) -> list[Row]:
+    """`count` of the rows, each the one that promises most beside those before it, as if these had the accuracy that is expected of them."""
+    chosen: list[int] = []
+    for _ in range(min(count, len(rows))):
+        deviation = np.maximum(np.diag(covariance), 1e-18) ** 0.5  # of what is chosen nothing is left
+        gain = improvement(front, costs, mean, deviation, worst)
+        gain[chosen] = -1
+        best = int(gain.argmax())
+        chosen.append(best)
         front = np.vstack([front, (mean[best], costs[best])])
-        covariance = covariance - np.outer(covariance[best], covariance[best]) / covariance[best, best]
-        covariance = np.delete(np.delete(covariance, best, 0), best, 1)
-        rows, costs, mean = [*rows[:best], *rows[best + 1 :]], np.delete(costs, best), np.delete(mean, best)
+        covariance -= np.outer(covariance[best], covariance[best]) / covariance[best, best]
+    return [rows[i] for i in chosen]
+
+
+def _best(front: Array) -> Array:
+    """Those of (accuracy, cost) that no other beats: (m, 2)."""
+    return front[ranks(front * (-1, 1)) == 0]  # type: ignore[no-any-return]
 
 
 def _few(front: Array) -> NDArray[np.int64]:
