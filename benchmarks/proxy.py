@@ -26,6 +26,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from mvnas.arch import Arch
 from mvnas.datasets import Data, Split, load
@@ -190,6 +191,10 @@ def main() -> None:
         worth = f"{found.tau / fmean(seconds):.3f}" if found else ""
         print(f"| {name}, {variant.schedule.epochs:g} epochs | {len(done)} | {spread(accuracies)} | {fmean(seconds):.1f} "
               f"| {told(found)} | {worth} |")  # fmt: skip
+    every = [arch for arch in archs if all(key(arch, name) in known for name in schedules)]
+    ranks = {name: rankdata([known[key(arch, name)][0] for arch in every]) for name in schedules}
+    long = ranks.pop("long")
+    print(f"mean rank of the short ones, {len(every)} networks: tau {told(Agreement.of(sum(ranks.values()), long))}")
 
 
 if __name__ == "__main__":

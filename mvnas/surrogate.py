@@ -36,6 +36,8 @@ NEWCOMERS = 20  # of the first population, that descend from no candidate
 SCORES = 500  # most that the process holds: half the best by rank, half evenly from the others
 SHAPING = 100  # most, evenly from these, that its kernel is fitted to
 LISTED = 10  # for each point to propose, those of most promise by itself that it is chosen from
+EDGE = 0.005  # accuracies nearer to 0 or 1 count as this near
+NODES = 9  # of quadrature
 REMEMBERED = 1 << 17
 
 
@@ -95,7 +97,10 @@ def _columns(values: Sequence[object]) -> Array:
 
 
 class Model(NamedTuple):
-    """Accuracy of networks by their features: a Gaussian process, linear and smooth, of the standardised."""
+    """Accuracy of networks by their features: a Gaussian process, linear and smooth, of its standardised logits.
+
+    Accuracies lie between 0 and 1, and differ the less the nearer they are to 1; their logits are as uncertain everywhere.
+    """
 
     process: GaussianProcessRegressor
     centre: Array
@@ -112,8 +117,10 @@ class Model(NamedTuple):
 
         centre, spread = features.mean(0), features.std(0)
         scale = np.where(spread > 1e-9, spread, 1.0)
-        mean, deviation = float(accuracy.mean()), float(accuracy.std()) or 1.0
-        x, y, alpha = (features - centre) / scale, (accuracy - mean) / deviation, variance / deviation**2 + 1e-6
+        within = np.clip(accuracy, EDGE, 1 - EDGE)
+        logits, unsure = np.log(within / (1 - within)), variance / (within * (1 - within)) ** 2
+        mean, deviation = float(logits.mean()), float(logits.std()) or 1.0
+        x, y, alpha = (features - centre) / scale, (logits - mean) / deviation, unsure / deviation**2 + 1e-6
         width = features.shape[1]
         smooth = ConstantKernel(0.5, (0.01, 10)) * Matern(2 * width**0.5, (0.6 * width**0.5, 30 * width**0.5), nu=2.5)
         line = ConstantKernel(0.5 / width, (1e-3 / width, 10 / width)) * DotProduct(1.0, "fixed")
@@ -128,12 +135,23 @@ class Model(NamedTuple):
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Expected accuracy of a training and its standard deviation: (n,), (n,)."""
         mean, deviation = self.process.predict((features - self.centre) / self.scale, return_std=True)
-        return self.mean + self.deviation * mean, self.deviation * deviation
+        return self._accuracy(mean, deviation)
 
     def joint(self, features: Array) -> tuple[Array, Array]:
         """Expected accuracy of trainings and their covariance: (n,), (n, n)."""
         mean, covariance = self.process.predict((features - self.centre) / self.scale, return_cov=True)
-        return self.mean + self.deviation * mean, self.deviation**2 * covariance
+        logits = np.diag(covariance) ** 0.5
+        accuracy, deviation = self._accuracy(mean, logits)
+        slope = deviation / logits
+        return accuracy, slope[:, None] * covariance * slope
+
+    def _accuracy(self, mean: Array, deviation: Array) -> tuple[Array, Array]:
+        """Mean and deviation of accuracies whose standardised logits are normal, by Gauss-Hermite quadrature."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        logits = self.mean + self.deviation * (mean[:, None] + deviation[:, None] * nodes)
+        accuracies, weights = 1 / (1 + np.exp(-logits)), weights / weights.sum()
+        middle = accuracies @ weights
+        return middle, ((accuracies - middle[:, None]) ** 2 @ weights) ** 0.5
 
     def believing(self, features: Array) -> Model:
         """The model that has seen networks with these features (n, f) reach what it expects of them."""
