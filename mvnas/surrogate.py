@@ -38,6 +38,7 @@ SHAPING = 100  # most, evenly from these, that its kernel is fitted to
 LISTED = 10  # for each point to propose, those of most promise by itself that it is chosen from
 EDGE = 0.005  # accuracies nearer to 0 or 1 count as this near
 NODES = 9  # of quadrature
+LEAST = 1e-18  # variance of an accuracy, so that it can be divided by
 REMEMBERED = 1 << 17
 
 
@@ -151,7 +152,7 @@ class Model(NamedTuple):
         logits = self.mean + self.deviation * (mean[:, None] + deviation[:, None] * nodes)
         accuracies, weights = 1 / (1 + np.exp(-logits)), weights / weights.sum()
         middle = accuracies @ weights
-        return middle, ((accuracies - middle[:, None]) ** 2 @ weights) ** 0.5
+        return middle, np.maximum((accuracies - middle[:, None]) ** 2 @ weights, LEAST) ** 0.5
 
     def believing(self, features: Array) -> Model:
         """The model that has seen networks with these features (n, f) reach what it expects of them."""
@@ -265,7 +266,7 @@ def _together(
     """`count` of the rows, each the one that promises most beside those before it, as if these had the accuracy that is expected of them."""
     chosen: list[int] = []
     for _ in range(min(count, len(rows))):
-        deviation = np.maximum(np.diag(covariance), 1e-18) ** 0.5  # of what is chosen nothing is left
+        deviation = np.maximum(np.diag(covariance), LEAST) ** 0.5  # of what is chosen nothing is left
         gain = improvement(front, costs, mean, deviation, worst)
         gain[chosen] = -1
         best = int(gain.argmax())

@@ -15,7 +15,7 @@ from mvnas.arch import Arch
 from mvnas.rungs import SHARES
 from mvnas.space import Space
 from mvnas.strategy import Asked, Proposal, Surrogate, Told
-from mvnas.surrogate import Points, evolve, improvement, propose
+from mvnas.surrogate import Model, Points, evolve, improvement, propose
 
 SMALL = Space.from_data(yaml.safe_load(SPACE), source="small")
 LARGE = Space.load("mobilevit")
@@ -112,6 +112,26 @@ def test_improvement_is_the_mean_growth_of_hypervolume() -> None:
     for i in range(5):
         grown = [area(np.vstack([front, (draw, costs[i])]), worst) - area(front, worst) for draw in draws[:, i]]
         assert found[i] == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / len(grown) ** 0.5 + 1e-9)
+
+
+def test_expected_accuracies_are_accuracies_and_alike_together_and_one_by_one() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((40, 3))
+    scores = 1 / (1 + np.exp(-2 - features @ (1.0, 0.5, 0.0) - 0.1 * generator.standard_normal(40)))
+    model = Model.fit(features[:30], scores[:30], np.zeros(30))
+    mean, deviation = model.predict(features[30:])
+    assert np.abs(mean - scores[30:]).max() < 0.05
+    together, covariance = model.joint(features[30:])
+    assert together == pytest.approx(mean) and np.diag(covariance) ** 0.5 == pytest.approx(deviation)
+    assert np.linalg.eigvalsh(covariance).min() > 0
+
+    draws = np.append(
+        model.predict(20 * features)[0], Model.fit(features, scores.round(), np.zeros(40)).predict(features)[0]
+    )
+    assert (draws >= 0).all() and (draws <= 1).all()  # far outside, and where all that was seen is 0 or 1
+    assert (model.predict(100 * features)[1] > 0).all()  # which expected growth is divided by
+    least, greatest = (model.predict(np.array([[x, 0.0, 0.0]]))[1] for x in (0.0, 3.0))
+    assert greatest < least  # accuracies near 1 differ less
 
 
 def test_what_is_in_training_counts_as_if_it_had_the_accuracy_expected_of_it() -> None:
