@@ -1,10 +1,10 @@
 """How good a table's latency model is on random networks that it has never seen, beside what other tools would say.
 
-    python benchmarks/latency_bar.py latency_tables/genoa-1t [--networks 100] [--draw 2]
+    python benchmarks/latency_bar.py latency_tables/genoa-1t [--networks 100]
 
 Networks of 1 to 8 million parameters at 160 to 320 px are timed in three interleaved passes on the machine of the table
 and kept in benchmarks/held_out/, so that only the first run takes minutes; truth is the fastest pass. Where that folder is
-complete the machine is not asked. Each `--draw` is of other networks, timed in a sitting of their own.
+complete the machine is not asked.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from mvnas.table import Table, read_passes
 HELD_OUT = Path(__file__).parent / "held_out"
 
 
-def unseen(space: Space, table: Table, count: int, draw: int) -> list[Arch]:
+def unseen(space: Space, table: Table, count: int) -> list[Arch]:
     """Random networks of 1 to 8 million parameters that the table does not hold."""
-    generator, found = random.Random(f"held out {draw}" if draw > 1 else "held out"), dict[Arch, None]()
+    generator, found = random.Random("held out"), dict[Arch, None]()
     while len(found) < count:
         arch = space.sample(lambda name, options: generator.choice(options))
         if 1e6 <= arch.params <= 8e6 and arch not in table.passes:
@@ -100,11 +100,10 @@ def main() -> None:
     parser.add_argument("table")
     parser.add_argument("--space", default="mobilevit")
     parser.add_argument("--networks", type=int, default=100)
-    parser.add_argument("--draw", type=int, default=1)
     args = parser.parse_args()
     table = Table.load(args.table)
-    folder = HELD_OUT / (f"{table.name}.{args.draw}" if args.draw > 1 else table.name)
-    archs = unseen(Space.load(args.space), table, args.networks, args.draw)
+    folder = HELD_OUT / table.name
+    archs = unseen(Space.load(args.space), table, args.networks)
     passes = read_passes(folder)
     if any(len(passes.get(arch, ())) < 3 for arch in archs):
         runtime = of_table(table.device)

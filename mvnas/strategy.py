@@ -16,8 +16,8 @@ from mvnas.rungs import promote, rivals
 from mvnas.space import Picks, Space
 from mvnas.surrogate import Points, Row, propose
 
-FIRST = 3  # candidates that fill the space before a model chooses: the cheapest of so many draws,
-DRAWS = 20  # and the one of these that is farthest from all before
+FIRST = 3  # candidates that fill the space before a model chooses, the very first the cheapest of as many draws
+DRAWS = 20  # of which each other one is the farthest from all before
 PATIENCE = 100  # a model chooses for this share of a study at a time: one candidate until there are twice as many
 
 
@@ -59,7 +59,8 @@ class Surrogate:
     """The strategy of `mvnas.surrogate`: a space-filling start, then what promises the most hypervolume.
 
     With several rungs candidates begin at the first, and are promoted by `mvnas.rungs`. Of a long study a batch of candidates is
-    chosen at a time, since its model hardly changes with one more of a thousand scores.
+    chosen at a time, since its model hardly changes with one more of a thousand scores; it is remembered, and whoever goes on
+    chooses it again by what is known of the candidates before it.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Surrogate:
         shares: Sequence[float] = (1.0,),
     ) -> None:
         self.points, self.shares = Points(space, cost, excess), shares
+        # The last batch, behind how many candidates there were before it and the seed that it was chosen with.
         self._made: tuple[int, int, list[Row]] = (-1, 0, [])
 
     def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:

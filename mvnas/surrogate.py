@@ -1,9 +1,9 @@
 """Propose many, train few: which architecture to train next, by a model of accuracy that learns from those that were trained.
 
 The costs of an architecture take microseconds to find and its accuracy minutes. So a Gaussian process is fitted to the
-accuracies that are there, thousands of untrained architectures within the budget are bred against what it says (NSGA-II), and
-that one is proposed whose training promises the frontier the most hypervolume. Candidates in training count as if they had
-the accuracy that is expected of them.
+logits of the accuracies that are there, thousands of untrained architectures within the budget are bred against what it says
+(NSGA-II), and that one is proposed whose training promises the frontier the most hypervolume. Candidates in training count as
+if they had the accuracy that is expected of them.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from mvnas.errors import StudyError
 from mvnas.job import Job, seed_of, train
 from mvnas.record import candidate_of, rung_of
 from mvnas.report import rest_line, summary_json
+from mvnas.rungs import resting
 from mvnas.search import Task
 from mvnas.study import RESTS, Study
 from mvnas.training import Checkpoint, Trained
@@ -94,9 +95,33 @@ def test_trainings_go_on_where_they_rested_and_come_to_what_was_asked(
     assert {states[score.number] for score in scores} == {TrialState.COMPLETE}
     assert sum(state == TrialState.PRUNED for state in states.values()) == len(states) - len(scores)
     kept = [Checkpoint.load(path).step for path in (tmp_path / "s.resting").iterdir()]
-    for step, count in zip((25, 50), counts, strict=False):  # who was once out of those who are next has none
-        assert 0 < kept.count(step) <= min(count, RESTS)
     assert len(kept) == kept.count(25) + kept.count(50)
+    assert all(0 < kept.count(step) <= min(count, RESTS) for step, count in zip((25, 50), counts, strict=False))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_checkpoint_is_kept_while_its_candidate_is_among_the_next_or_trains(
+    climb: Task, tmp_path: Path, workers: int
+) -> None:
+    place = str(tmp_path / "s.db")
+    seen: set[tuple[int, int]] = set()
+    kept: set[tuple[int, int]] = set()  # candidates and rungs
+
+    def look(status: object) -> None:
+        nonlocal seen, kept
+        study = Study.load(place)
+        picks = {(one.number, one.rung): one.picks for one in study.told if one.rung < len(SHARES) - 1}
+        following = resting(*study._ladder())
+        needed = {(number, rung) for rung, numbers in enumerate(following) for number in numbers[:RESTS]}
+        training = study.trials(TrialState.RUNNING)
+        needed |= {(candidate_of(trial), rung_of(trial) - below) for trial in training for below in (0, 1)}
+        kept = (kept | (picks.keys() - seen)) & needed
+        seen |= picks.keys()
+        assert {rest for rest in seen if study.files.checkpoint(picks[rest], rest[1])} == kept
+        assert len(list((tmp_path / "s.resting").glob("*"))) == len(kept)
+
+    search(climb, study=place, trials=20, trainer=Told(workers), show=look)
+    assert len(seen) > len(kept) > RESTS
 
 
 def test_interrupted_anywhere_a_search_with_rungs_is_the_same(climb: Task, tmp_path: Path) -> None:
