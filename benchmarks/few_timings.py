@@ -76,7 +76,7 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
     places = {kernel: i for i, kernel in enumerate(kernels)}
 
     def pick(pool: list[int]) -> list[int]:
-        chosen = informative(known, list(networks), max(COUNTS), [kernels[i] for i in pool])
+        chosen = informative(known, list(networks), max(COUNTS), calibration, [kernels[i] for i in pool])
         return [places[kernel] for kernel in chosen]
 
     curve(error, pick, len(kernels), draws)
@@ -109,7 +109,7 @@ def phones(folder: Path, known: str, new: str, draws: int) -> None:
 
     def pick(pool: list[int]) -> list[int]:
         targets = np.linspace(0, len(pool) - 1, TARGETS).astype(int)
-        chosen = choose([rows[i] for i in pool], np.eye(len(pool))[targets], max(COUNTS), calibrated=False)
+        chosen = choose([rows[i] for i in pool], np.eye(len(pool))[targets], max(COUNTS))
         return [pool[i] for i in chosen]
 
     curve(lambda places: float(np.nanmean(errors(places))), pick, len(rows), draws)

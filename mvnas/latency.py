@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, chain
-from math import ceil, exp, hypot, prod
+from itertools import accumulate, chain, islice
+from math import ceil, exp, hypot, log, prod
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -38,6 +38,7 @@ DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no 
 FEWEST = 8  # timings of a kind that a regression needs
 KEPT = tuple(0.5 * step for step in range(17))  # millions of parameters whose weights caches may keep
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
+LIKE_FOLDS = 5  # parts of its networks of which each is left out, where they are more
 USUAL = {Concat: Map, Fold: Tokens, LayerNorm: Tokens, Pool: Map}  # what ops are given where their kind does not tell
 FLAGS = ("same", "biased", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
 COLUMNS = {"latency": "min_ms", "energy": ENERGY}  # what is modelled -> column of a table
@@ -243,29 +244,37 @@ class LatencyModel:
         The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by, and beside it
         what one sitting cannot see: SITTING.
         """
+        if self.like:
+            return self._scaled(networks)
         sums, _, millions = self._sums(list(networks))
         wanted = np.log(list(networks.values()))
-        if self.like:
-            return self._scaled(sums, millions, wanted)
         fits = (_Calibration.fit(sums, millions, wanted, kept) for kept in KEPT)
         factor, power, reading, kept, errors = min(fits, key=lambda fit: float((fit.errors**2).sum()))
         rank = min(ceil((len(errors) + 1) * CONFIDENCE), len(errors))
         spread = hypot(np.sort(np.abs(errors))[rank - 1], NORMAL * SITTING)
         return replace(self, factor=factor, power=power, reading=reading, kept=kept, spread=spread)
 
-    def _scaled(self, sums: Array, millions: Array, wanted: Array) -> LatencyModel:
-        """The calibration of a device of which few networks were timed: a factor; all else and the least spread are the known one's.
-
-        The factor is the median's: of two or three networks one may be odd.
-        """
+    def _scaled(self, networks: Mapping[Arch, float]) -> LatencyModel:
+        """The calibration of a device of which few networks were timed: by the known one's, with the spread of theirs that are left out."""
         from scipy.stats import t
 
         assert self.like
-        known, count = self.like.known, len(wanted)
-        base = replace(self, reading=self.like.reading, kept=known.kept, power=known.power)
-        errors = wanted - known.power * np.log(sums + base._read(millions))
-        reach = t.ppf((1 + CONFIDENCE) / 2, count - 1) * errors.std(ddof=1) * (1 + 1 / count) ** 0.5
-        return replace(base, factor=exp(np.median(errors)), spread=max(known.spread, float(reach)))
+        errors = []
+        for fold in range(min(len(networks), LIKE_FOLDS)):
+            unseen = dict(islice(networks.items(), fold, None, LIKE_FOLDS))
+            seen = {arch: ms for arch, ms in networks.items() if arch not in unseen}
+            errors += [log(ms / self._corrected(seen).predict(arch).ms) for arch, ms in unseen.items()]
+        reach = t.ppf((1 + CONFIDENCE) / 2, len(errors) - 1) * float(np.square(errors).mean()) ** 0.5
+        return replace(self._corrected(networks), spread=max(self.like.known.spread, reach))
+
+    def _corrected(self, networks: Mapping[Arch, float]) -> LatencyModel:
+        """The model of a device like a known one, by these networks too; their factor is the median's, since one of few may be odd."""
+        assert self.like
+        known, like = self.like.known, type(self.like).fit(self.like.known, self.timed, networks)
+        made = replace(self, like=like, factor=1.0, power=known.power, reading=like.reading, kept=known.kept,
+                       _kernels={}, _blocks={})  # fmt: skip
+        excess = np.log(list(networks.values())) - np.log(made.predict_each(list(networks)).ms)
+        return replace(made, factor=exp(np.median(excess)))
 
     def kernel_ms(self, kernel: Kernel) -> float:
         """Milliseconds of one kernel, timed or estimated.
@@ -301,7 +310,7 @@ class LatencyModel:
         """
         if self.like:
             self.like.known._price_kernels(kernels)
-            return [self.like.kernel_ms(kernel) for kernel in kernels]
+            return self.like.price(kernels)
         groups = by_kind(kernels)
         names = {kernel: name for name, rows in groups.items() for kernel in rows}
         for kernel in kernels:

@@ -151,7 +151,7 @@ def measure(
         if isinstance(runtime, Profiler):
             session.profile(chain(few if known else (), plan_networks(spaces, seed=seed)), ops, end)
         elif known:
-            telling = informative(known, _classed(_pool(spaces, seed)[:COMPARED]), min(ops, MOST_LIKE))
+            telling = informative(known, _classed(_pool(spaces, seed)[:COMPARED]), min(ops, MOST_LIKE), archs)
             session.time_ops(telling, ops, end)
         else:
             session.time_ops([*session.done(), *planned], ops)

@@ -15,7 +15,7 @@ from mvnas.arch import Arch
 from mvnas.rungs import SHARES
 from mvnas.space import Space
 from mvnas.strategy import Asked, Proposal, Surrogate, Told
-from mvnas.surrogate import Model, Points, evolve, improvement, propose
+from mvnas.surrogate import Model, Points, _together, evolve, improvement, propose
 
 SMALL = Space.from_data(yaml.safe_load(SPACE), source="small")
 LARGE = Space.load("mobilevit")
@@ -132,6 +132,15 @@ def test_expected_accuracies_are_accuracies_and_alike_together_and_one_by_one() 
     assert (model.predict(100 * features)[1] > 0).all()  # which expected growth is divided by
     least, greatest = (model.predict(np.array([[x, 0.0, 0.0]]))[1] for x in (0.0, 3.0))
     assert greatest < least  # accuracies near 1 differ less
+
+
+def test_of_a_batch_each_is_chosen_beside_those_before_it() -> None:
+    rows = list(dict.fromkeys(Points(SMALL, cost, excess).draw(random.Random(seed)) for seed in range(9)))[:3]
+    alike = (
+        np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.5]]) * 0.01
+    )  # what tells of the first tells of the second
+    arguments = rows, np.ones(3), np.full(3, 0.5), alike, np.array([[0.4, 2.0]]), 3.0
+    assert _together(2, *arguments) == [rows[0], rows[2]]
 
 
 def test_what_is_in_training_counts_as_if_it_had_the_accuracy_expected_of_it() -> None:
