@@ -259,11 +259,11 @@ class LatencyModel:
         from scipy.stats import t
 
         assert self.like
-        errors = []
+        errors: list[float] = []
         for fold in range(min(len(networks), LIKE_FOLDS)):
             unseen = dict(islice(networks.items(), fold, None, LIKE_FOLDS))
-            seen = {arch: ms for arch, ms in networks.items() if arch not in unseen}
-            errors += [log(ms / self._corrected(seen).predict(arch).ms) for arch, ms in unseen.items()]
+            model = self._corrected({arch: ms for arch, ms in networks.items() if arch not in unseen})
+            errors += [log(ms / model.predict(arch).ms) for arch, ms in unseen.items()]
         reach = t.ppf((1 + CONFIDENCE) / 2, len(errors) - 1) * float(np.square(errors).mean()) ** 0.5
         return replace(self._corrected(networks), spread=max(self.like.known.spread, reach))
 

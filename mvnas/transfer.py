@@ -139,16 +139,21 @@ def _covariance(rows: Sequence[Row], others: Sequence[Row]) -> Array:
     """Of the corrections of rows (n) with those of others (m), but for the shift of all: (n, m)."""
     from scipy.spatial.distance import cdist
 
-    width = max(len(row.sizes) for row in (*rows, *others))
-    kinds, logs, sizes = zip(*(_columns(side, width) for side in (rows, others)), strict=True)
-    curve = CURVE * np.exp(-(((logs[0][:, None] - logs[1]) / REACH) ** 2) / 2)
-    return curve + (kinds[0][:, None] == kinds[1]) * (1 + np.exp(-cdist(*sizes) / REACH))  # type: ignore[no-any-return]
+    steps = np.subtract.outer(*(np.log([row.ms for row in side]) for side in (rows, others)))
+    found: Array = CURVE * np.exp(-((steps / REACH) ** 2) / 2)
+    groups, columns = _by_kind(rows), _by_kind(others)
+    for name in groups.keys() & columns.keys():
+        sizes = (np.log([side[i].sizes for i in places[name]]) for side, places in ((rows, groups), (others, columns)))
+        found[np.ix_(groups[name], columns[name])] += 1 + np.exp(-cdist(*sizes) / REACH)
+    return found
 
 
-def _columns(rows: Sequence[Row], width: int) -> tuple[NDArray[np.str_], Array, Array]:
-    """Kinds, log ms and log sizes, these filled up to `width`."""
-    sizes = [(*row.sizes, *[1.0] * (width - len(row.sizes))) for row in rows]
-    return np.array([row.kind for row in rows]), np.log([row.ms for row in rows]), np.log(sizes)
+def _by_kind(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Places of the rows of each kind."""
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        places.setdefault(row.kind, []).append(i)
+    return places
 
 
 class Transfer(NamedTuple):
