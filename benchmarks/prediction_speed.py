@@ -11,6 +11,7 @@ which ops make a kernel. All sides run in one process on one core, in interleave
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import re
 import subprocess
@@ -161,6 +162,8 @@ def main() -> None:
         for arch, path in zip(nets, paths, strict=True):
             flat = arch.graph().deployed()
             note("write", partial(runtime.export, flat, path, arbitrary(flat)), 1)
+        gc.collect()
+        gc.freeze()  # the forests are many objects, which the collector would walk while the other side is timed
         for _ in range(args.rounds):
             for what, took in zip(("import", "load", "fit"), fresh(args.table), strict=True):
                 taken.setdefault(what, []).append(took)

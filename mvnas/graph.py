@@ -93,10 +93,9 @@ class Graph:
                 return
             place = index[value] = len(nodes)
             inputs = tuple([index[x] for x in value.inputs])
-            shapes = tuple([x.shape for x in value.inputs])
             fed = not inputs
             name = f"x{place}" if fed else f"block{block}.{type(value.op).__name__.lower()}{place - start}"
-            nodes.append(Node(name, value.op, inputs, shapes, value.shape, -1 if fed else block))
+            nodes.append(Node(name, value.op, inputs, value.shapes, value.shape, -1 if fed else block))
 
         for block, value in enumerate(values):
             if value not in index:
@@ -293,7 +292,7 @@ def _visit(value: Value, seen: set[Value], traced: list[tuple[Value, Step]]) -> 
         if x not in seen:
             _visit(x, seen, traced)
     if value.inputs:
-        traced.append((value, _step(value.op, tuple([x.shape for x in value.inputs]))))
+        traced.append((value, _step(value.op, value.shapes)))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -305,7 +304,7 @@ def _step(op: Op, shapes: tuple[Shape, ...]) -> Step:
     value = op.deploy(*inputs)
     if value in inputs:
         return Step(0, 0, None, None, (inputs.index(value),), 0)
-    op, shapes = kernel = value.op, tuple([x.shape for x in value.inputs])
+    op, shapes = kernel = value.op, value.shapes
     reads = tuple([inputs.index(x) for x in value.inputs])
     size, scratch = FLOAT_BYTES * prod(value.shape), FLOAT_BYTES * op.scratch(*shapes)
     return Step(op.params(*shapes), op.macs(*shapes), kernel, None, reads, size, scratch, op.pointers(*shapes))

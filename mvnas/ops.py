@@ -53,16 +53,17 @@ State = dict[str, "Tensor"]
 class Value:
     """What `op` makes of `inputs`. Two values are equal only if they are the same value."""
 
-    __slots__ = ("inputs", "op", "shape")
+    __slots__ = ("inputs", "op", "shape", "shapes")
 
     def __init__(self, op: Op, inputs: tuple[Value, ...] = ()) -> None:
-        for x in inputs:
-            if not isinstance(x.shape, op.takes):
-                kinds = " or ".join(kind.__name__ for kind in op.takes)
-                raise SpaceError(f"{type(op).__name__} must be given {kinds}, but got {x.shape}")
         self.op = op
         self.inputs = inputs
-        self.shape: Any = op.shape(*[x.shape for x in inputs])
+        self.shapes = tuple([x.shape for x in inputs])
+        for shape in self.shapes:
+            if not isinstance(shape, op.takes):
+                kinds = " or ".join(kind.__name__ for kind in op.takes)
+                raise SpaceError(f"{type(op).__name__} must be given {kinds}, but got {shape}")
+        self.shape: Any = op.shape(*self.shapes)
 
     @property
     def channels(self) -> int:
