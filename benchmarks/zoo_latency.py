@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mvnas.arch import Arch
 from mvnas.holdout import Quality, by_macs
 from mvnas.latency import LatencyModel
-from mvnas.space import Space, names, published
+from mvnas.space import Space, published, systems
 from mvnas.table import Table
 
 
@@ -67,19 +66,6 @@ def main() -> None:
             f"{quality.name}: {len(rows)} networks, MAPE {quality.mape:.1%}, within 5 % {quality.within_5:.0%}, "
             f"within 10 % {quality.within_10:.0%}, worst {quality.worst:.1%}, Kendall tau {quality.tau:.3f}{inside}"
         )
-
-
-def systems(archs: list[Arch]) -> dict[Arch, str]:
-    """The system of each network: the space that its published name begins with, or else one that it is a point of."""
-    spaces = [Space.load(name) for name in names() if name not in published()]
-    named = {Space.load(name).arch(): name for name in published()}
-    found = {}
-    for arch in archs:
-        begins = [space.name for space in spaces if named.get(arch, "").startswith(space.name)]
-        found[arch] = (
-            max(begins, key=len) if begins else next((s.name for s in spaces if s.locate(arch) is not None), "")
-        )
-    return found
 
 
 if __name__ == "__main__":

@@ -574,13 +574,14 @@ def _import(args: argparse.Namespace) -> None:
 def _fit(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from mvnas.holdout import held_out, left_out
+    from mvnas.holdout import by_system, held_out, left_out
     from mvnas.latency import LatencyModel
     from mvnas.report import quality_table
 
     (table,) = _tables(args.table)
     like = table.device.get("like")
     rows = left_out(table) if like else held_out(table)
+    systems = [] if like else by_system(table)
     if args.out:
         from mvnas.plot import plot_table
 
@@ -590,6 +591,7 @@ def _fit(args: argparse.Namespace) -> None:
     if args.json:
         told = {"device": dict(table.device), "ops": len(table.ops), "networks": len(table.networks)}
         told |= {"factor": model.factor, "spread": model.spread, "held_out": [asdict(row) for row in rows]}
+        told |= {"systems": [asdict(row) for row in systems]} if systems else {}
         told |= {"held_out_energy": [asdict(row) for row in energy]} if energy else {}
         print(json.dumps(told, indent=2))
         return
@@ -600,6 +602,8 @@ def _fit(args: argparse.Namespace) -> None:
     how = f"each left out of the correction of {like}" if like else "held-out errors, 5 folds of networks"
     print(f"{len(table.ops)} ops, {len(table.networks)} networks; {how}:\n")
     print(quality_table(rows))
+    if systems:
+        print(f"\n{quality_table(systems, 'system of the network')}")
     if energy:
         print(f"\nof energy, {device['energy']}:\n\n{quality_table(energy)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -14,6 +15,7 @@ from mvnas.arch import Arch
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, column, dimensions, kind, spread
+from mvnas.space import systems
 from mvnas.table import Table, Timing
 
 FOLDS = 5
@@ -54,7 +56,7 @@ class Quality:
             float((error <= 0.05).mean()),
             float((error <= 0.10).mean()),
             float(error.max()),
-            float(kendalltau(truth, predicted).statistic),
+            float(kendalltau(truth, predicted).statistic) if len(truth) > 1 else float("nan"),
             inside,
             width,
         )
@@ -109,6 +111,18 @@ def unseen(table: Table, of: str = "latency") -> Unseen:
         ms[test], low[test], high[test] = model.calibrated(train).predict_each(rest)[:3]
         macs[test] = by_macs(train, rest)
     return Unseen(archs, truth, ms, low, high, macs)
+
+
+def by_system(table: Table) -> list[Quality]:
+    """Quality of the calibrated model on the networks of each system, most networks first; nothing if all are of one."""
+    row = unseen(table)
+    names = np.array(list(systems(row.archs).values()))
+    counts = Counter(names.tolist()).most_common()
+    found = []
+    for name, count in counts if len(counts) > 1 else ():
+        of = names == name
+        found.append(Quality.of(f"{name} ({count})", row.truth[of], row.ms[of], (row.low[of], row.high[of])))
+    return found
 
 
 def shares(table: Table) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -14,6 +15,7 @@ from mvnas.errors import MvnasError, StudyError, TableError
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
 from mvnas.score import COSTS, Frontier, Score, objectives
+from mvnas.space import systems
 from mvnas.study import Study
 from mvnas.table import Table
 
@@ -68,11 +70,15 @@ def _save(figure: Figure, path: Path, error: type[MvnasError]) -> None:
 
 
 def draw_table(table: Table) -> Figure:
-    """Figure of a table: each network predicted without it, with its interval; errors of kinds of ops; where time goes."""
+    """Figure of a table: each network predicted without it, with its interval, and by system; errors of kinds of ops; where time goes."""
     row, spent = unseen(table), shares(table)
     rates = LatencyModel.of_kernels(table).rates
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    system = np.array(list(systems(row.archs).values()))
+    names = [name for name, _ in Counter(system.tolist()).most_common()]
+    places = np.array([names.index(name) for name in system])
+    several = len(names) > 1
+    figure = Figure(figsize=(14.5 if several else 10.5, 4.6), layout="constrained")
+    left, *middle, right = figure.subplots(1, 2 + several, width_ratios=(1, 0.7, 1.15) if several else (1, 1.15))
     error = 100 * (row.ms / row.truth - 1)
     reach = 100 * np.array([(row.ms - row.low) / row.truth, (row.high - row.ms) / row.truth])
     inside = (row.low <= row.truth) & (row.truth <= row.high)
@@ -83,22 +89,28 @@ def draw_table(table: Table) -> Figure:
         if chosen.any():
             left.errorbar(row.truth[chosen], error[chosen], yerr=reach[:, chosen], fmt=marker, color=colour, markersize=4,
                           elinewidth=0.7, label=f"{told} ({chosen.sum()})")  # fmt: skip
+        for axes in middle:
+            axes.scatter(error[chosen], places[chosen], s=16, c=colour, marker=marker, linewidths=0, alpha=0.8)
     left.axhline(0, color=GREY, linewidth=1)
     left.set_xscale("log")
     left.xaxis.set_major_formatter("{x:g}")
     left.set_xlabel("measured latency in ms")
     left.set_ylabel("predicted, off by %")
     left.set_title(f"{len(row.archs)} networks, each predicted without it", fontsize=10)
+    for axes in middle:
+        axes.axvline(0, color=GREY, linewidth=1, zorder=0)
+        axes.set_yticks(range(len(names)), [f"{name} ({(system == name).sum()})" for name in names], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel("predicted, off by %")
+        axes.set_title("the same by system (networks)", fontsize=10)
     kinds = list(spent)[:KINDS][::-1]
-    places = np.arange(len(kinds))
-    right.barh(
-        places + 0.2, [100 * spent[name] for name in kinds], 0.38, color=GREY, label="share of the networks' time"
-    )
+    bars = np.arange(len(kinds))
+    right.barh(bars + 0.2, [100 * spent[name] for name in kinds], 0.38, color=GREY, label="share of the networks' time")
     made = [(place, rates[name].regression) for place, name in enumerate(kinds) if name in rates]
     known = [(place, 100 * regression.error) for place, regression in made if regression]
     right.barh([place - 0.2 for place, _ in known], [size for _, size in known], 0.38, color=BLUE, hatch="///",
                edgecolor="white", label="error of an op that was not timed")  # fmt: skip
-    right.set_yticks(places, kinds, fontsize=8)
+    right.set_yticks(bars, kinds, fontsize=8)
     right.set_xlabel("%")
     others = sum(list(spent.values())[KINDS:])
     right.set_title(
@@ -106,6 +118,7 @@ def draw_table(table: Table) -> Figure:
     )
     for axes in (left, right):
         axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     device = table.device
     figure.suptitle(

@@ -104,13 +104,13 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def quality_table(rows: Iterable[Quality]) -> str:
-    """Errors of predictors as text."""
-    cells = [("predictor", "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
+def quality_table(rows: Iterable[Quality], of: str = "predictor") -> str:
+    """Errors of predictors, or of what else rows are `of`, as text; one network has no order."""
+    cells = [(of, "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
     for row in rows:
         interval = "" if row.covered is None else f"covers {row.covered:.0%}, +-{row.width:.1%}"
         cells.append((row.name, f"{row.mape:.1%}", f"{row.within_5:.0%}", f"{row.within_10:.0%}", f"{row.worst:.1%}",
-                      f"{row.tau:.3f}", interval))  # fmt: skip
+                      "" if isnan(row.tau) else f"{row.tau:.3f}", interval))  # fmt: skip
     return text_table(cells)
 
 

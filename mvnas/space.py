@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from itertools import chain, combinations, product
@@ -43,6 +43,28 @@ def published() -> tuple[str, ...]:
     """Names of the shipped networks: the spaces without a choice."""
     folder = data_folder("search_spaces")
     return tuple([name for name in names() if not _holds_list(_read(folder / f"{name}.yaml"))])
+
+
+def systems(archs: Iterable[Arch]) -> dict[Arch, str]:
+    """The system of each network: the shipped space that its published name begins with, or else one that it is a point of.
+
+    What is of none goes by its published name, or as "other".
+    """
+    shipped = [name for name in names() if name not in published()]
+    named = {_shipped(name).arch(): name for name in published()}
+    found: dict[Arch, str] = {}
+    for arch in archs:
+        title = named.get(arch, "")
+        begins = [name for name in shipped if title.startswith(name)]
+        likely = dict.fromkeys([*(name for name in found.values() if name in shipped), *shipped])
+        holds = (name for name in likely if _shipped(name).locate(arch) is not None)
+        found[arch] = max(begins, key=len) if begins else next(holds, title or "other")
+    return found
+
+
+@cache
+def _shipped(name: str) -> Space:
+    return Space.load(name)
 
 
 def _holds_list(data: Any) -> bool:

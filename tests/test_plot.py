@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mvnas.errors import TableError
-from mvnas.holdout import shares
+from mvnas.holdout import by_system, shares, unseen
 from mvnas.plot import KINDS, draw, draw_table, plot_table
 from mvnas.score import Frontier, Score
 from mvnas.space import Space
@@ -52,11 +53,24 @@ def test_one_score_is_a_picture_too() -> None:
     assert draw(SCORES[:1], title="", device="").axes
 
 
+def test_a_table_of_one_system_is_drawn_without_systems() -> None:
+    table = Table.load("genoa-2t")
+    assert len(draw_table(table).axes) == 2
+    assert by_system(table) == []
+
+
 def test_picture_of_a_table_shows_every_network_and_what_takes_most_time(tmp_path: Path) -> None:
     table = Table.load(DEVICE)
     figure = draw_table(table)
-    left, right = figure.axes
+    left, middle, right = figure.axes
     assert sum(len(bars.lines[0].get_xdata()) for bars in left.containers) == len(table.passes)
+    (row, told) = unseen(table), {quality.name: quality for quality in by_system(table)}
+    assert [label.get_text() for label in middle.get_yticklabels()] == list(told)
+    shown = np.concatenate([cloud.get_offsets() for cloud in middle.collections])
+    for place, quality in enumerate(told.values()):
+        errors = np.abs(shown[shown[:, 1] == place, 0]) / 100
+        assert quality.name.endswith(f"({len(errors)})") and errors.mean() == pytest.approx(quality.mape)
+    assert sorted(shown[:, 0]) == pytest.approx(sorted(100 * (row.ms / row.truth - 1)))
     spent = shares(table)
     assert [label.get_text() for label in right.get_yticklabels()] == list(spent)[:KINDS][::-1]
     assert f"{len(spent) - KINDS} others take {sum(list(spent.values())[KINDS:]):.0%}" in right.get_title()

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -21,7 +22,7 @@ import yaml
 from mvnas.arch import Arch, data_folder
 from mvnas.errors import SpaceError
 from mvnas.nn import build
-from mvnas.space import Space, names, published
+from mvnas.space import Space, names, published, systems
 
 MOBILEVIT = Space.load("mobilevit")
 
@@ -345,3 +346,11 @@ def test_precision_is_a_choice_like_any_other() -> None:
     assert space.with_precisions(["float16"]).locate(arch) is None
     with pytest.raises(SpaceError, match="unknown precision 'int4'"):
         Space.from_data({"resolution": 64, "precision": "int4", "stages": stages}, source="test")
+
+
+def test_systems_of_networks_are_their_spaces_and_published_ones_go_by_their_names() -> None:
+    named = {Space.load(name).arch(): name for name in ("efficientvit_m3", "mobilevit_xs", "hiera_tiny_224")}
+    drawn = Space.load("mobilevitv2").sample(lambda name, options: options[-1])
+    own = replace(drawn, blocks=(replace(drawn.blocks[0], channels=20), *drawn.blocks[1:]))
+    found = systems([*named, drawn, own])
+    assert list(found.values()) == ["efficientvit_m", "mobilevit", "hiera_tiny_224", "mobilevitv2", "other"]
