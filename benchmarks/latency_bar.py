@@ -1,10 +1,11 @@
 """How good a table's latency model is on random networks that it has never seen, beside what other tools would say.
 
-    python benchmarks/latency_bar.py latency_tables/genoa-1t [--networks 100]
+    python benchmarks/latency_bar.py latency_tables/genoa-1t [--networks 100] [--sitting 2]
 
 Networks of 1 to 8 million parameters at 160 to 320 px are timed in three interleaved passes on the machine of the table
 and kept in benchmarks/held_out/, so that only the first run takes minutes; truth is the fastest pass. Where that folder is
-complete the machine is not asked.
+complete the machine is not asked. The first sitting follows the table at once; each `--sitting` more times the same networks
+again, hours or days later, since an interval must hold then too.
 """
 
 from __future__ import annotations
@@ -42,17 +43,28 @@ def unseen(space: Space, table: Table, count: int) -> list[Arch]:
 
 
 def split(name: str, table: Table, thin: Table, passes: Passes) -> Quality | str:
-    """Quality on `passes` of a model of the timings in `thin`, within the domain of the whole table."""
+    """Quality on `passes` of a model of the timings in `thin`, within the domain of the whole table.
+
+    Networks of `thin` that it has too few timings to price do not calibrate.
+    """
     whole, model = LatencyModel.of_kernels(table), LatencyModel.of_kernels(thin)
     rates = {kind: rate._replace(domain=whole.rates[kind].domain) for kind, rate in model.rates.items()}
     model = replace(model, rates=rates)
     try:
-        model = model.calibrated({arch: timing.min_ms for arch, timing in thin.networks.items()})
+        model.sum_each(list(passes))
+        model = model.calibrated({arch: t.min_ms for arch, t in thin.networks.items() if priced(model, arch)})
         rows = [model.predict(arch) for arch in passes]
     except UnmeasuredError as error:
         return f"| {name} | refused: {str(error).split('; ')[0]} |"
     bounds = np.array([r.low_ms for r in rows]), np.array([r.high_ms for r in rows])
     return Quality.of(f"{name} ({len(rows)} networks)", fastest(passes), np.array([r.ms for r in rows]), bounds)
+
+
+def priced(model: LatencyModel, arch: Arch) -> bool:
+    try:
+        return model.sum_ms(arch) > 0
+    except UnmeasuredError:
+        return False
 
 
 def sides(kernel: Kernel) -> set[int]:
@@ -100,9 +112,10 @@ def main() -> None:
     parser.add_argument("table")
     parser.add_argument("--space", default="mobilevit")
     parser.add_argument("--networks", type=int, default=100)
+    parser.add_argument("--sitting", type=int, default=1)
     args = parser.parse_args()
     table = Table.load(args.table)
-    folder = HELD_OUT / table.name
+    folder = HELD_OUT / (f"{table.name}.{args.sitting}" if args.sitting > 1 else table.name)
     archs = unseen(Space.load(args.space), table, args.networks)
     passes = read_passes(folder)
     if any(len(passes.get(arch, ())) < 3 for arch in archs):

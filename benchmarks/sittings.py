@@ -59,9 +59,10 @@ def pairs(commits: list[str], folder: Path) -> list[Pair]:
         with tarfile.open(fileobj=BytesIO(archive.stdout)) as files:
             files.extractall(folder / commit, filter="data")
         for path in sorted((folder / commit / FOLDERS[1]).iterdir()):
-            passes, table = read_passes(path), Table.load(folder / commit / FOLDERS[0] / path.name)
-            networks[path.name, last(passes)] = passes
-            tables[path.name, last(table.passes)] = table
+            device = path.name.partition(".")[0]  # later sittings have a number
+            passes, table = read_passes(path), Table.load(folder / commit / FOLDERS[0] / device)
+            networks[device, last(passes)] = passes
+            tables[device, last(table.passes)] = table
     found = []
     for (device, made), table in tables.items():
         model = LatencyModel.fit(table)

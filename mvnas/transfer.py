@@ -96,28 +96,27 @@ def choose(
 ) -> list[int]:
     """Places of the `count` rows to time on a new device, of all or `among` some, each the one that tells most beside those before it.
 
-    `shares` (targets, rows) says what part of its time each target, such as a network, spends in each row: the sum of the
-    targets' deviations is to be least. `networks` (n, rows) says the same of networks that are timed anyway.
+    `shares` (targets, rows) says what part of its time each target, such as a network, spends in each row: the doubt about
+    targets, which is the sum of their deviations, is to be least. `networks` (n, rows) says the same of those that are timed anyway.
     """
     places = list(range(len(rows)) if among is None else among)
     pool = [rows[i] for i in places]
     count = min(count, len(pool))
-    whole = np.empty((0, len(rows))) if networks is None else networks
-    targets, known = shares / shares.sum(1, keepdims=True), whole / whole.sum(1, keepdims=True)
+    known = np.empty((0, len(rows))) if networks is None else networks
 
     def covariance(some: Sequence[Row], others: Sequence[Row]) -> Array:
         return SHIFT + SUPPOSED * _covariance(some, others)
 
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     wide, told = np.split(
-        np.hstack([np.vstack([targets, known]) @ covariance(rows, block) for block in blocks]), [len(targets)]
+        np.hstack([np.vstack([shares, known]) @ covariance(rows, block) for block in blocks]), [len(shares)]
     )
     root = np.linalg.cholesky(told @ known.T + NETWORK * np.eye(len(known)) + FACTOR)
     columns = np.empty((len(pool), len(known) + count))  # what each that is known tells of the pool
     columns[:, : len(known)] = np.linalg.solve(root, told[:, places]).T
-    learnt = np.linalg.solve(root, told @ targets.T).T
+    learnt = np.linalg.solve(root, told @ shares.T).T
     spread = wide[:, places] - learnt @ columns[:, : len(known)].T  # of targets and pool, given what is known
-    doubt = (wide * targets).sum(1) - (learnt**2).sum(1)
+    doubt = (wide * shares).sum(1) - (learnt**2).sum(1)
     variances = SHIFT + SUPPOSED * (CURVE + 2) - (columns[:, : len(known)] ** 2).sum(1)
     chosen: list[int] = []
     for turn in range(len(known), len(known) + count):
