@@ -27,7 +27,7 @@ Passes = Mapping[Arch, tuple[Timing, ...]]
 
 @dataclass(frozen=True)
 class Quality:
-    """Errors of one predictor: mean absolute percentage error, shares within 5 and 10 %, worst, Kendall's tau.
+    """Errors of one predictor: mean absolute percentage error, shares within 5 and 10 %, worst, Kendall's tau (None of one network).
 
     `covered` is the share of networks inside their 90 % interval and `width` the mean half width, where there are any.
     """
@@ -37,7 +37,7 @@ class Quality:
     within_5: float
     within_10: float
     worst: float
-    tau: float
+    tau: float | None
     covered: float | None = None
     width: float | None = None
 
@@ -56,7 +56,7 @@ class Quality:
             float((error <= 0.05).mean()),
             float((error <= 0.10).mean()),
             float(error.max()),
-            float(kendalltau(truth, predicted).statistic) if len(truth) > 1 else float("nan"),
+            float(kendalltau(truth, predicted).statistic) if len(truth) > 1 else None,
             inside,
             width,
         )

@@ -269,8 +269,10 @@ class LatencyModel:
 
     def _corrected(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """The model of a device like a known one, by these networks too; their factor is the median's, since one of few may be odd."""
+        from mvnas.transfer import Transfer
+
         assert self.like
-        known, like = self.like.known, type(self.like).fit(self.like.known, self.timed, networks)
+        known, like = self.like.known, Transfer.fit(self.like.known, self.timed, networks)
         made = replace(self, like=like, factor=1.0, power=known.power, reading=like.reading, kept=known.kept,
                        _kernels={}, _blocks={})  # fmt: skip
         excess = np.log(list(networks.values())) - np.log(made.predict_each(list(networks)).ms)

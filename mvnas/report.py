@@ -110,7 +110,7 @@ def quality_table(rows: Iterable[Quality], of: str = "predictor") -> str:
     for row in rows:
         interval = "" if row.covered is None else f"covers {row.covered:.0%}, +-{row.width:.1%}"
         cells.append((row.name, f"{row.mape:.1%}", f"{row.within_5:.0%}", f"{row.within_10:.0%}", f"{row.worst:.1%}",
-                      "" if isnan(row.tau) else f"{row.tau:.3f}", interval))  # fmt: skip
+                      "" if row.tau is None else f"{row.tau:.3f}", interval))  # fmt: skip
     return text_table(cells)
 
 

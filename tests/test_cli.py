@@ -200,6 +200,15 @@ def test_fit_tells_held_out_errors(home: Path, capsys: pytest.CaptureFixture[str
         assert part in told
 
 
+def test_fit_tells_errors_by_system(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "genoa-1t"]) == 0
+    words = capsys.readouterr().out.split("system of the network")[1]
+    assert main(["fit", "genoa-1t", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["systems"]
+    assert all(row["name"] in words for row in rows)
+    assert {row["tau"] is None for row in rows if row["name"].endswith("(1)")} == {True}
+
+
 MISTAKES = [
     (["search", "--budget", "1K-params"], "the nearest feasible is"),
     (["search", "--budget", "6M"], "must name its cost"),
