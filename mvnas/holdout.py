@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -14,11 +13,10 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
-from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, column, dimensions, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, FOLDS, LatencyModel, by_kind, column, dimensions, kind, spread
 from mvnas.space import systems
 from mvnas.table import Table, Timing
 
-FOLDS = 5
 OURS = "sum of ops, calibrated (mvnas)"
 
 Array = NDArray[np.float64]
@@ -96,6 +94,15 @@ class Unseen(NamedTuple):
     high: Array
     by_macs: Array
 
+    @property
+    def systems(self) -> dict[str, list[int]]:
+        """Places of the networks of each system, by its name and their number, most networks first."""
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(systems(self.archs).values()):
+            places.setdefault(name, []).append(place)
+        most = sorted(places, key=lambda name: -len(places[name]))
+        return {f"{name} ({len(places[name])})": places[name] for name in most}
+
 
 def unseen(table: Table, of: str = "latency") -> Unseen:
     """Predictions for each network of a table by a calibration on the folds that do not hold it."""
@@ -116,13 +123,9 @@ def unseen(table: Table, of: str = "latency") -> Unseen:
 def by_system(table: Table) -> list[Quality]:
     """Quality of the calibrated model on the networks of each system, most networks first; nothing if all are of one."""
     row = unseen(table)
-    names = np.array(list(systems(row.archs).values()))
-    counts = Counter(names.tolist()).most_common()
-    found = []
-    for name, count in counts if len(counts) > 1 else ():
-        of = names == name
-        found.append(Quality.of(f"{name} ({count})", row.truth[of], row.ms[of], (row.low[of], row.high[of])))
-    return found
+    parts = row.systems.items()
+    rows = [Quality.of(name, row.truth[of], row.ms[of], (row.low[of], row.high[of])) for name, of in parts]
+    return rows if len(rows) > 1 else []
 
 
 def shares(table: Table) -> dict[str, float]:
@@ -146,12 +149,8 @@ def left_out(table: Table) -> list[Quality]:
     rows = [Quality.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))] if len(ms) else []
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
     if len(networks) > FEWEST_LIKE:
-        truth, found = list(networks.values()), dict.fromkeys(networks, 0.0)
-        for fold in range(min(len(networks), FOLDS)):
-            judged = list(networks)[fold::FOLDS]
-            others = {arch: ms for arch, ms in networks.items() if arch not in judged}
-            found |= dict(zip(judged, model.calibrated(others).predict_each(judged).ms, strict=True))
-        rows.append(Quality.of("network, left out", np.array(truth), np.array(list(found.values()))))
+        truth = np.array(list(networks.values()))
+        rows.append(Quality.of("network, left out", truth, model.left_out(networks)))
     return rows
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, chain, islice
-from math import ceil, exp, hypot, log, prod
+from itertools import accumulate, chain
+from math import ceil, exp, hypot, prod
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -38,7 +38,7 @@ DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no 
 FEWEST = 8  # timings of a kind that a regression needs
 KEPT = tuple(0.5 * step for step in range(17))  # millions of parameters whose weights caches may keep
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
-LIKE_FOLDS = 5  # parts of its networks of which each is left out, where they are more
+FOLDS = 5  # parts of networks, of which each is judged by a fit to the others
 USUAL = {Concat: Map, Fold: Tokens, LayerNorm: Tokens, Pool: Map}  # what ops are given where their kind does not tell
 FLAGS = ("same", "biased", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
 COLUMNS = {"latency": "min_ms", "energy": ENERGY}  # what is modelled -> column of a table
@@ -255,17 +255,22 @@ class LatencyModel:
         return replace(self, factor=factor, power=power, reading=reading, kept=kept, spread=spread)
 
     def _scaled(self, networks: Mapping[Arch, float]) -> LatencyModel:
-        """The calibration of a device of which few networks were timed: by the known one's, with the spread of theirs that are left out."""
+        """The model of a device like a known one by few networks: the spread is of what it says of each without it, or the known one's."""
         from scipy.stats import t
 
         assert self.like
-        errors: list[float] = []
-        for fold in range(min(len(networks), LIKE_FOLDS)):
-            unseen = dict(islice(networks.items(), fold, None, LIKE_FOLDS))
-            model = self._corrected({arch: ms for arch, ms in networks.items() if arch not in unseen})
-            errors += [log(ms / model.predict(arch).ms) for arch, ms in unseen.items()]
-        reach = t.ppf((1 + CONFIDENCE) / 2, len(errors) - 1) * float(np.square(errors).mean()) ** 0.5
+        errors = np.log(list(networks.values())) - np.log(self.left_out(networks))
+        reach = t.ppf((1 + CONFIDENCE) / 2, len(errors) - 1) * float((errors**2).mean()) ** 0.5
         return replace(self._corrected(networks), spread=max(self.like.known.spread, reach))
+
+    def left_out(self, networks: Mapping[Arch, float]) -> Array:
+        """Milliseconds that a model like a known one says of each network, two or more, corrected by the others alone: (n,)."""
+        archs, found = list(networks), np.empty(len(networks))
+        for fold in range(min(len(archs), FOLDS)):
+            judged = archs[fold::FOLDS]
+            others = {arch: ms for arch, ms in networks.items() if arch not in judged}
+            found[fold::FOLDS] = self._corrected(others).predict_each(judged).ms
+        return found
 
     def _corrected(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """The model of a device like a known one, by these networks too; their factor is the median's, since one of few may be odd."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from operator import attrgetter
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from mvnas.errors import MvnasError, StudyError, TableError
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
 from mvnas.score import COSTS, Frontier, Score, objectives
-from mvnas.space import systems
 from mvnas.study import Study
 from mvnas.table import Table
 
@@ -73,10 +72,8 @@ def draw_table(table: Table) -> Figure:
     """Figure of a table: each network predicted without it, with its interval, and by system; errors of kinds of ops; where time goes."""
     row, spent = unseen(table), shares(table)
     rates = LatencyModel.of_kernels(table).rates
-    system = np.array(list(systems(row.archs).values()))
-    names = [name for name, _ in Counter(system.tolist()).most_common()]
-    places = np.array([names.index(name) for name in system])
-    several = len(names) > 1
+    parts = row.systems
+    several = len(parts) > 1
     figure = Figure(figsize=(14.5 if several else 10.5, 4.6), layout="constrained")
     left, *middle, right = figure.subplots(1, 2 + several, width_ratios=(1, 0.7, 1.15) if several else (1, 1.15))
     error = 100 * (row.ms / row.truth - 1)
@@ -89,8 +86,9 @@ def draw_table(table: Table) -> Figure:
         if chosen.any():
             left.errorbar(row.truth[chosen], error[chosen], yerr=reach[:, chosen], fmt=marker, color=colour, markersize=4,
                           elinewidth=0.7, label=f"{told} ({chosen.sum()})")  # fmt: skip
-        for axes in middle:
-            axes.scatter(error[chosen], places[chosen], s=16, c=colour, marker=marker, linewidths=0, alpha=0.8)
+        for axes, (place, of) in product(middle, enumerate(parts.values())):
+            x = error[of][chosen[of]]
+            axes.scatter(x, np.full(len(x), place), s=16, c=colour, marker=marker, linewidths=0, alpha=0.8)
     left.axhline(0, color=GREY, linewidth=1)
     left.set_xscale("log")
     left.xaxis.set_major_formatter("{x:g}")
@@ -99,7 +97,7 @@ def draw_table(table: Table) -> Figure:
     left.set_title(f"{len(row.archs)} networks, each predicted without it", fontsize=10)
     for axes in middle:
         axes.axvline(0, color=GREY, linewidth=1, zorder=0)
-        axes.set_yticks(range(len(names)), [f"{name} ({(system == name).sum()})" for name in names], fontsize=8)
+        axes.set_yticks(range(len(parts)), parts, fontsize=8)
         axes.invert_yaxis()
         axes.set_xlabel("predicted, off by %")
         axes.set_title("the same by system (networks)", fontsize=10)

@@ -30,8 +30,8 @@ Array = NDArray[np.float64]
 
 SHIFT = 100.0  # variances, in those of a kernel's noise at strength 1: of the shift of all, which is not shrunk,
 CURVE = 3.0  # and of the curve; those of kinds and of surfaces are 1
-FACTOR = 3.0  # of what networks have in common beside their kernels
-NETWORK = 0.3  # of a network's noise
+FACTOR = 3.0  # of what whole networks have in common beside their kernels,
+NETWORK = 0.3  # and of the noise of each
 REACH = 3.0  # how far, in logarithms, curve and surface reach
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SUPPOSED = 0.3  # the strength before anything is timed
@@ -66,7 +66,7 @@ class Correction(NamedTuple):
         wanted = np.concatenate([np.log(ms) - np.log([row.ms for row in rows[: len(ms)]]), excess])
         if not len(wanted):
             return cls((), np.empty(0), 0.0, np.empty(0))
-        sums = np.eye(len(ms), len(rows)) if shares is None else np.vstack([np.eye(len(ms), len(rows)), shares])
+        sums = np.vstack([np.eye(len(ms), len(rows)), np.empty((0, len(rows))) if shares is None else shares])
         whole = np.arange(len(wanted)) >= len(ms)
         noise = np.diag(np.where(whole, NETWORK, 1.0)) + FACTOR * np.outer(whole, whole)
         mean, spread = wanted.mean(), sums @ _covariance(rows, rows) @ sums.T

@@ -64,7 +64,7 @@ def test_picture_of_a_table_shows_every_network_and_what_takes_most_time(tmp_pat
     figure = draw_table(table)
     left, middle, right = figure.axes
     assert sum(len(bars.lines[0].get_xdata()) for bars in left.containers) == len(table.passes)
-    (row, told) = unseen(table), {quality.name: quality for quality in by_system(table)}
+    row, told = unseen(table), {quality.name: quality for quality in by_system(table)}
     assert [label.get_text() for label in middle.get_yticklabels()] == list(told)
     shown = np.concatenate([cloud.get_offsets() for cloud in middle.collections])
     for place, quality in enumerate(told.values()):

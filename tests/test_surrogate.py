@@ -136,9 +136,8 @@ def test_expected_accuracies_are_accuracies_and_alike_together_and_one_by_one() 
 
 def test_of_a_batch_each_is_chosen_beside_those_before_it() -> None:
     rows = list(dict.fromkeys(Points(SMALL, cost, excess).draw(random.Random(seed)) for seed in range(9)))[:3]
-    alike = (
-        np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.5]]) * 0.01
-    )  # what tells of the first tells of the second
+    # What tells of the first tells all of the second.
+    alike = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.5]]) * 0.01
     arguments = rows, np.ones(3), np.full(3, 0.5), alike, np.array([[0.4, 2.0]]), 3.0
     assert _together(2, *arguments) == [rows[0], rows[2]]
 

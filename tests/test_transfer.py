@@ -138,7 +138,7 @@ def test_chosen_timings_tell_more_than_random_ones() -> None:
 
 def test_what_is_chosen_leaves_the_least_doubt_of_all_that_could_be() -> None:
     rows, _ = draw_device(np.random.default_rng(3))
-    shares = np.random.default_rng(4).dirichlet(np.full(40, 0.3), 30)
+    shares = np.vstack([np.random.default_rng(4).dirichlet(np.full(40, 0.3), 30), np.eye(40)[:20]])
     sums = np.vstack([shares[:2], np.eye(40)])
     prior = SHIFT + SUPPOSED * _covariance(rows[:40], rows[:40])
     noise = np.diag([NETWORK] * 2 + [1.0] * 40)
@@ -150,8 +150,8 @@ def test_what_is_chosen_leaves_the_least_doubt_of_all_that_could_be() -> None:
         left = prior - known.T @ np.linalg.solve(known @ sums[seen].T + noise[np.ix_(seen, seen)], known)
         return float(np.sqrt((shares @ left * shares).sum(1)).sum())
 
-    chosen = choose(rows[:40], shares, 4, shares[:2])
-    for count in range(4):
+    chosen = choose(rows[:40], shares, 12, shares[:2])
+    for count in range(12):
         rest = [place for place in range(40) if place not in chosen[:count]]
         assert chosen[count] == min(rest, key=lambda place: doubt([*chosen[:count], place]))
 
@@ -163,6 +163,17 @@ def test_networks_alone_tell_how_kinds_differ() -> None:
     shifts = np.array([0.5 * int(row.kind[-1]) for row in rows[:30]])
     made = Correction.fit(rows[:30], [], shares, (shares @ shifts).tolist())
     assert np.log(made.predict(rows[:30]) / [row.ms for row in rows[:30]]) == pytest.approx(shifts, abs=0.1)
+
+
+def test_what_networks_have_in_common_beside_their_kernels_says_nothing_of_kernels() -> None:
+    generator = np.random.default_rng(6)
+    rows, ms = draw_device(generator)
+    shares = generator.dirichlet(np.full(30, 0.2), 3)
+    alone, doubled = (
+        Correction.fit(rows[:30], ms[:30], shares, (shares @ np.log(ms[:30] / [row.ms for row in rows[:30]]) + extra))
+        for extra in (0.0, np.log(2))
+    )
+    assert doubled.predict(rows) == pytest.approx(alone.predict(rows), rel=0.1)
 
 
 def test_errors_left_out_are_those_of_timings_not_used() -> None:
@@ -203,6 +214,11 @@ def test_a_table_like_another_is_measured_judged_and_used(
     ms = known.kernel_ms
     scaled = {kernel: replace(timing, min_ms=3 * ms(kernel)) for kernel, timing in made.ops.items()}
     assert left_out(replace(made, ops=scaled))[0].mape < 1e-3 < left_out(made)[0].mape
+    assert known.table
+    more = replace(made, passes=known.table.passes)
+    told, networks = left_out(more)[1], {arch: timing.min_ms for arch, timing in more.networks.items()}
+    found = LatencyModel.of_kernels(more).left_out(networks) / list(networks.values())
+    assert told.name == "network, left out" and told.mape == pytest.approx(np.abs(found - 1).mean())
 
 
 def test_what_the_known_device_cannot_price_is_refused(known: LatencyModel) -> None:
@@ -233,6 +249,33 @@ def test_one_odd_network_of_three_hardly_moves_the_others(known: LatencyModel, a
     model = LatencyModel.alike(known, {}, "new").calibrated(networks | {archs[1]: 4 * known.predict(archs[1]).ms})
     assert model.predict(archs[5]).ms == pytest.approx(3 * known.predict(archs[5]).ms, rel=0.1 * (4 / 3 - 1))
     assert model.spread > LatencyModel.alike(known, {}, "new").calibrated(networks).spread
+
+
+def test_whole_networks_tell_of_kernels_that_were_not_timed(known: LatencyModel, archs: list[Arch]) -> None:
+    def truth(arch: Arch) -> float:
+        runs = [pair for block in arch.summaries for pair in block.kernels]
+        return sum(n * known.kernel_ms(kernel) * (4 if "attention" in kind(kernel) else 1) for kernel, n in runs)
+
+    def error(model: LatencyModel) -> float:
+        logs = np.log([model.sum_ms(arch) / truth(arch) for arch in archs[20:]])
+        return float(logs.std())  # how they compare, which no factor mends
+
+    blank = LatencyModel.alike(known, {}, "new")
+    assert error(blank.calibrated({arch: truth(arch) for arch in archs[:20]})) < 0.5 * error(blank)
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_what_is_said_of_a_network_that_is_left_out_is_said_without_it(
+    known: LatencyModel, archs: list[Arch], count: int
+) -> None:
+    networks = {arch: (3 + i % 2) * known.predict(arch).ms for i, arch in enumerate(archs[:count])}
+    model = LatencyModel.alike(known, {}, "new")
+    found = model.left_out(networks)
+    for place, arch in enumerate(networks):  # with its neighbours of a fold, of which there are five at most
+        others = {other: ms for i, (other, ms) in enumerate(networks.items()) if i % 5 != place % 5}
+        assert found[place] == pytest.approx(model.calibrated(others).predict(arch).ms)
+    errors = np.log(found / list(networks.values()))
+    assert 1.7 < model.calibrated(networks).spread / np.sqrt((errors**2).mean()) < 3  # quantiles of t with 6 and 2
 
 
 def test_kernels_that_a_device_does_within_others_correct_nothing(
