@@ -30,6 +30,10 @@ class UnmeasuredError(TableError):
     """An op that lies outside what a latency table has measured."""
 
 
+class FileError(MvnasError):
+    """A place that cannot be written, or whose file system does not do what is needed."""
+
+
 class EnergyError(MvnasError):
     """Energy that cannot be read: no counter, no permission, or a power log that does not tell."""
 

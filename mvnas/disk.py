@@ -1,0 +1,237 @@
+"""The one place that writes files and holds locks: whole or not at all, and one sentence where that cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mvnas.errors import FileError, MvnasError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where no lock is held: docs/platforms.md
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part"  # suffix of what is being written
+HELD = (errno.EAGAIN, errno.EACCES)  # what a system says of a lock that another process holds
+ADVICE = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some of your quota on its disk",
+    errno.EROFS: "name a place that is not read-only",
+    errno.EACCES: "name a place that you may write to",
+    errno.EPERM: "name a place that you may write to",
+    errno.ENAMETOOLONG: "take a shorter name",
+    errno.ENOTDIR: "name a place in a folder",
+}
+
+
+@contextmanager
+def writing(place: str | Path) -> Iterator[None]:
+    """Turn what a system says that cannot write at `place` into one sentence.
+
+    Raises:
+        FileError: the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+        advice = ADVICE.get(error.errno or 0, "name another place")
+        raise FileError(f"{place} must be writable, but the system says: {what}; {advice}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """The folder `path`, made with those above it where it is not there.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """A hidden name beside `path`, of an empty file or folder to fill; it becomes `path` once all is there and on the disk.
+
+    So `path` is never seen in part, not after a kill or a loss of power either. Parts of it that dead processes left are removed
+    first. Folders above it are made. Its mode follows the umask. A folder takes the place of nothing, or of an empty one.
+
+    Raises:
+        FileError: it cannot be written. No part is left, and what was at `path` is as it was.
+    """
+    with writing(path):
+        make_folder(path.parent)
+        remove_parts(path)
+        part = path.with_name(f".{path.name[-200:]}.{secrets.token_hex(4)}{PART}")
+        if folder:
+            part.mkdir()
+        else:
+            part.touch(exist_ok=False)
+        lock = _hold(part)
+        try:
+            yield part
+            for file in (part, *part.rglob("*")) if part.is_dir() else (part,):
+                if file.is_file():
+                    _set_mode(file)
+                    _sync(file)
+            os.replace(part, path)
+            _sync(path.parent)
+        finally:
+            remove(part)
+            if lock is not None:
+                os.close(lock)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def remove_parts(path: Path) -> None:
+    """Remove the parts of `path` that processes left which are dead; those that are being written are locked."""
+    if not fcntl:
+        return
+    for part in path.parent.glob(f".{_literal(path.name[-200:])}.????????{PART}"):
+        with suppress(OSError):
+            lock = _hold(part)
+            if lock is not None:
+                remove(part)
+                os.close(lock)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with what is in it, if it is there and may be removed."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, busy: Callable[[], MvnasError]) -> Iterator[None]:
+    """Hold a lock in a file of its own at `path`, which is made, and removed in the end; a link is not followed.
+
+    The file is never the one that is protected: where locks of several kinds are one, as on macOS and NFS, ours would be in the way
+    of those that SQLite takes on its file.
+
+    Raises:
+        FileError: the file cannot be made, or its file system has no locks.
+        MvnasError: what `busy` makes, if another process holds the lock.
+    """
+    if not fcntl:
+        yield
+        return
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    while True:
+        with writing(path):
+            lock = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if error.errno in HELD:
+                raise busy() from None
+            raise FileError(
+                f"{path.parent} must be on a file system with locks, but the system says: {error.strerror}; name a place on a local disk"
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), path.lstat()):
+                break
+        os.close(lock)  # who held it before has just removed its file
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(lock)
+
+
+def cache_home() -> Path:
+    """Where this user's caches are: `$XDG_CACHE_HOME/mvnas`, else `~/.cache/mvnas`, else a folder of the user's own among the temporary ones.
+
+    It may not be there yet.
+    """
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named).expanduser() / "mvnas"
+    try:
+        home = Path.home()  # an error where there is neither HOME nor an entry for the user
+        if home.is_dir():
+            return home / ".cache" / "mvnas"
+    except RuntimeError:
+        pass
+    return private_folder()
+
+
+def private_folder() -> Path:
+    """A folder for locks that is this user's alone: in `$XDG_RUNTIME_DIR`, else among the temporary ones.
+
+    Raises:
+        FileError: it cannot be made, or another user made it.
+    """
+    named = os.environ.get("XDG_RUNTIME_DIR")
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    path = Path(named) / "mvnas" if named and Path(named).is_dir() else Path(tempfile.gettempdir()) / f"mvnas-{user}"
+    with writing(path):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        raise FileError(
+            f"{path} must be a folder of yours, but is another user's; set XDG_RUNTIME_DIR to a folder of yours"
+        )
+    return path
+
+
+def _hold(path: Path) -> int | None:
+    """A descriptor that holds a lock on a part; None if another process holds it, or its file system has none."""
+    if not fcntl:
+        return None
+    lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _set_mode(file: Path) -> None:
+    """Give a file the mode that the umask gives new ones: some libraries make files for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    with suppress(OSError):
+        file.chmod(0o666 & ~mask)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; file systems that cannot tell are believed."""
+    if path.is_dir() and os.name == "nt":
+        return
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        os.close(place)
+
+
+def _literal(name: str) -> str:
+    """A name as a pattern that matches it alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
