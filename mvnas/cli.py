@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,29 +14,40 @@ from typing import Any
 
 from mvnas import __version__
 from mvnas.errors import MvnasError, StudyError, TableError
+from mvnas.stop import Interrupt, Stop
 from mvnas.table import DEVICE
 
 STUDY = "mvnas.db"
+OFTEN = 0.1  # seconds between two pictures of a live bar
+UNKNOWN = 10_000  # how much of what nobody knows the total of is told at a time
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb: 0 on success, 2 on a user's mistake, 130 when interrupted."""
+    """Run one verb: 0 on success, 2 on a user's mistake, 130 when interrupted, 143 when terminated."""
     args = _parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where anything else runs beside them
     warnings.filterwarnings("ignore")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where blocks and data of the user's own are
+    stop = Stop()
+    status = 0
     try:
-        args.run(args)
-        sys.stdout.flush()
-    except MvnasError as error:
-        print(f"mvnas: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
-        return 130
+        with stop.listening(last=argv is None):
+            args.run(args)
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        status = getattr(error, "status", Interrupt().status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if not stop.asked:  # else third parties have made another error of the interrupt
+            if not isinstance(error, MvnasError):
+                raise
+            print(f"mvnas: {error}", file=sys.stderr)
+            return 2
+    if status or stop.asked:
+        print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
+        return status or stop.interrupt.status
     return 0
 
 
@@ -242,19 +254,21 @@ def _search(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
     from mvnas.rank import LONGER
     from mvnas.report import frontier_table, rank_line, rest_line, summary_json, verified_json, worst_cost, write_csv
-    from mvnas.search import Stop, Task, search
+    from mvnas.search import PATIENCE, Task, search
 
-    task = Task.prepare(
-        args.budget,
-        space=args.space,
-        data=args.data,
-        device=args.device,
-        epochs=args.epochs,
-        seed=args.seed,
-        skip_broken=args.skip_broken,
-        objective=args.objective,
-        rungs=args.rungs,
-    )
+    with _Bar(args.json) as bar:
+        task = Task.prepare(
+            args.budget,
+            space=args.space,
+            data=args.data,
+            device=args.device,
+            epochs=args.epochs,
+            seed=args.seed,
+            skip_broken=args.skip_broken,
+            objective=args.objective,
+            rungs=args.rungs,
+            tell=bar.step,
+        )
     _tables(args.device)
     say = _quiet if args.json else print
     say(f"space    {args.space}: {task.space.size:.3g} networks")
@@ -269,7 +283,7 @@ def _search(args: argparse.Namespace) -> None:
     say(f"study    {args.study}: the same command continues it")
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}
     trainer = engine(args.engine, task.images, **{name: value for name, value in given.items() if value is not None})
-    with _Bar(args.json) as bar, closing(trainer), Stop().listening() as stop:
+    with _Bar(args.json) as bar, closing(trainer), Stop(PATIENCE).listening() as stop:
         study = search(
             task,
             study=args.study,
@@ -281,7 +295,7 @@ def _search(args: argparse.Namespace) -> None:
             stop=stop,
         )
     if stop.asked and not study.scores():
-        raise KeyboardInterrupt
+        raise stop.interrupt
     failures = study.failures()
     for number, reason in list(failures.items())[:3]:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
@@ -306,7 +320,7 @@ def _search(args: argparse.Namespace) -> None:
     print(f"wrote {table} and {picture}")
     print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
     if stop.asked:
-        raise KeyboardInterrupt
+        raise stop.interrupt
     if args.verify:
         print()
         _verified(study, args, LONGER)
@@ -644,6 +658,7 @@ class _Bar:
         self.silent, self.live = silent, sys.stderr.isatty()
         self.bar: Any = None
         self.last: object = None
+        self.drawn = 0.0
 
     def __enter__(self) -> _Bar:
         return self
@@ -665,11 +680,14 @@ class _Bar:
         self._draw("trials", round(status.finished, 2), status.total, told, status.doing)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show where a measurement stands."""
+        """Show where a measurement stands, or the reading of images."""
+        if self.live and done < total and time.monotonic() - self.drawn < OFTEN:
+            return
+        self.drawn = time.monotonic()
         if self.last is not None and self.live and self.bar is not None and self.bar.desc != what:
             self.bar.close()
             self.bar = None
-        self._draw(what, done, total, "", "", every=max(1, total // 10))
+        self._draw(what, done, total or None, "", "", every=max(1, total // 10) if total else UNKNOWN)
 
     def _draw(self, what: str, done: float, total: int | None, told: str, doing: str, *, every: int = 0) -> None:
         if self.silent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import platform
 import resource
 import time
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from mvnas.backends import Device, Profiler, Runtime, Sample
 from mvnas.energy import Meter
 from mvnas.errors import TableError
+from mvnas.machine import affinity, pin
 from mvnas.table import Timing
 
 DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this times their fastest
@@ -191,26 +191,24 @@ def cpu() -> str:
 
 
 def core_groups(count: int) -> list[tuple[int, ...]]:
-    """Groups of `count` neighbouring cores that this process may use; one empty group where the system does not say."""
-    if not hasattr(os, "sched_getaffinity"):
+    """Groups of `count` neighbouring cores that this process may use; one empty group where the system pins no process."""
+    allowed = affinity()
+    if not (allowed and pin(allowed)):
         return [()]
-    allowed = sorted(os.sched_getaffinity(0))
-    groups = [tuple(allowed[i : i + count]) for i in range(0, len(allowed), count)]
-    return [group for group in groups if len(group) == count] or [tuple(allowed)]
+    groups = [allowed[i : i + count] for i in range(0, len(allowed), count)]
+    return [group for group in groups if len(group) == count] or [allowed]
 
 
 @contextmanager
 def pinned(cores: tuple[int, ...]) -> Iterator[None]:
     """Keep this process on some cores, where the system allows it."""
-    if not cores:
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
+    allowed = affinity()
+    moved = bool(cores and allowed) and pin(cores)
     try:
-        os.sched_setaffinity(0, cores)
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        if moved:
+            pin(allowed)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ AGREEMENT = 0.8  # share of images on which an int8 file must name the class tha
 IMAGES = 4  # random ones to compare on
 RANGES, JUDGES = 64, 64  # images that the ranges of int8 come from, and that it is compared on
 RUNS = 20  # to time
+JUDGED = 64  # images that are resized together to be judged in 8 bits
 
 
 @dataclass(frozen=True)
@@ -128,21 +130,44 @@ def _taken(image: np.ndarray, side: int) -> np.ndarray:
     return whole(torch.from_numpy(np.array(image[None])), side).numpy()
 
 
-def accuracy_at(arch: Arch, state: State, data: Data, side: int) -> float:
+def accuracy_at(
+    arch: Arch, state: State, data: Data, side: int, *, tell: Callable[[str, int, int], None] | None = None
+) -> float:
     """Share of validation images, resized to `side`, whose class a network names as a TFLite file of its precision.
+
+    Images are judged on as many threads as torch has, each with the file open. `tell` is called with what is done, how many
+    images of it, and of how many.
 
     Raises:
         ExportError: the file cannot be made.
     """
+    labels = data.val.labels
+    if tell:
+        tell(f"making an {arch.precision} file", 0, 0)
     shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
     runtime = backend("tflite", precision=arch.precision, images=_picked(data.train, RANGES, side))
     assert isinstance(runtime, Runner)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"network{runtime.suffix}"
         runtime.export(shipped, path, folded)
-        run = runtime.runner(path)
-        named = [int(run([_taken(image, side)])[0].argmax()) for image in data.val.images]
-    return float((np.array(named) == data.val.labels).mean())
+        runs = [runtime.runner(path) for _ in range(torch.get_num_threads())]
+        named: list[int] = []
+        with ThreadPoolExecutor(len(runs)) as pool:
+            for start in range(0, len(labels), JUDGED):
+                images = whole(torch.from_numpy(np.array(data.val.images[start : start + JUDGED])), side).numpy()
+                shares = [pool.submit(_name, run, images[i :: len(runs)]) for i, run in enumerate(runs)]
+                part = np.empty(len(images), np.int64)
+                for i, share in enumerate(shares):
+                    part[i :: len(runs)] = share.result()
+                named += part.tolist()
+                if tell:
+                    tell(f"judging images at {arch.precision}", len(named), len(labels))
+    return float((np.array(named) == labels).mean())
+
+
+def _name(run: Callable[[Sequence[np.ndarray]], list[np.ndarray]], images: np.ndarray) -> list[int]:
+    """The class that a network names of each image, (N, 3, H, W)."""
+    return [int(run([image[None]])[0].argmax()) for image in images]
 
 
 def load(graph: Graph, state: State) -> torch.nn.Module:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -22,14 +21,15 @@ from optuna.trial import FrozenTrial, TrialState
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
-from mvnas.engines import Engine, Event, Failed, Images, Step, engine
+from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine
 from mvnas.errors import StudyError, unknown
-from mvnas.job import Job, seed_of
+from mvnas.job import Job, Tell, seed_of
 from mvnas.latency import Latency, latency
 from mvnas.record import Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
 from mvnas.rungs import shares
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
+from mvnas.stop import Stop
 from mvnas.storage import HEARTBEAT, owned, written
 from mvnas.strategy import Proposal, Surrogate
 from mvnas.study import SLACK, Study
@@ -39,6 +39,8 @@ from mvnas.training import Schedule, factor_for
 TRIALS = 20
 STRATEGY = "surrogate"  # all others are samplers of Optuna
 TICK = 0.25  # seconds between two looks at what the user and other drivers do
+PATIENCE = 2  # how often a search may be asked to stop before it is interrupted where it is
+TOLD = 160  # characters of what was raised that a sentence quotes
 STOPPING = "; finishing what runs, Ctrl-C again stops at once"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
@@ -86,10 +88,12 @@ class Task:
         skip_broken: bool = False,
         objective: str = "latency",
         rungs: str = "1",
+        tell: Tell | None = None,
     ) -> Task:
         """The task that names and paths describe; `schedule` is the default one of `epochs` where none is given.
 
         `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length.
+        `tell` is called while images are read: with what, how many of them, and of how many.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -105,7 +109,7 @@ class Task:
         if choices.precision == FLOAT:
             choices = choices.with_precisions([table.precision for table in tables])
         Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
-        images = load(data, skip_broken=skip_broken)
+        images = load(data, skip_broken=skip_broken, tell=tell)
         choices = choices.with_classes(len(images.classes))
         bounds = Budget.parse(
             budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model)
@@ -178,8 +182,11 @@ def search(
     They are trained by `trainer`, or in one process beside this one; as many run at a time as it has slots. With one
     slot and one seed a study is the same, trial for trial, however often it was interrupted.
 
+    Asked once to `stop`, what runs is finished and nothing new begins; asked twice, all stops at once.
+
     Raises:
-        StudyError: the study began in another way, another process searches it, the strategy is unknown, or the images or the disk are gone.
+        StudyError: the study began in another way, another process searches it, the strategy is unknown, the images or the disk are
+            gone, or candidates in a row failed alike by what may be the machine's fault. Such candidates are not charged.
         KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
     total = trials if trials is not None or seconds is not None else TRIALS
@@ -206,30 +213,6 @@ def default_epochs(images: int) -> float:
     A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other length.
     """
     return min(2.0, round(8000 / images, 3))
-
-
-class Stop:
-    """The user's wish to stop: asked once, what runs is finished and nothing new begins; asked twice, all stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Let Ctrl-C ask, and SIGTERM ask twice."""
-        weights = {signal.SIGINT: 1, signal.SIGTERM: 2}
-
-        def heard(number: int, frame: object) -> None:
-            self.asked += weights[signal.Signals(number)]
-            if self.asked > max(weights.values()):  # whoever asks on does not want to wait for a tidy end
-                raise KeyboardInterrupt
-
-        before = {number: signal.signal(number, heard) for number in weights}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class ExhaustedError(Exception):
@@ -264,6 +247,9 @@ class _Run:
         self.begun = self.beaten = time.monotonic()
         self.before = study.finished
         self.running: dict[int, _Training] = {}
+        self.doubtful: dict[
+            int, str
+        ] = {}  # what has failed, by its own fault or the machine's, since a training last came through
         self.exhausted = False
         self.infeasible = 0
         self.shares = (*study.rungs.values(),)
@@ -281,18 +267,26 @@ class _Run:
                     if not self.goes_on(lengths):
                         break
                     self.begin(turn)
-                if not self.running and (self.stop.asked or not self.goes_on(self.study.finished)):
-                    return
+                if not self.running:
+                    if self.doubtful and not self.stop.asked and not self.goes_on(self.study.begun[1]):
+                        raise self.doubt([*self.doubtful.values()][-1])
+                    if self.stop.asked or not self.goes_on(self.study.finished):
+                        for number in [*self.doubtful]:
+                            self.give_up(number)
+                        return
                 events = self.trainer.wait(TICK)
                 for event in events:
-                    self.take(event)
+                    if self.stop.asked < PATIENCE or not isinstance(
+                        event, Failed
+                    ):  # whoever stops us may have stopped it
+                        self.take(event)
                 if not (self.running or events):  # others train the last ones, or there is no slot
                     time.sleep(TICK)
-                if self.stop.asked > 1:
-                    raise KeyboardInterrupt
+                if self.stop.asked >= PATIENCE:
+                    raise self.stop.interrupt
                 self.beat()
         except BaseException:
-            for number in list(self.running):
+            for number in [*self.running, *self.doubtful]:
                 self.give_up(number)
             raise
 
@@ -365,12 +359,21 @@ class _Run:
         return proposal, {}, None
 
     def take(self, event: Event) -> None:
-        """Take in what has happened to a candidate; whatever goes wrong in it is its own failure."""
-        if isinstance(event, Step):
+        """Take in what has happened to a candidate.
+
+        Whose fault a doubtful failure is, others show: it is the candidate's once another one comes through, and the machine's
+        if the next one fails alike.
+
+        Raises:
+            StudyError: the machine is at fault.
+        """
+        if isinstance(event, Step | Doing):
             name = self.running[event.key].name
-            told = (
-                f"trial {event.key}{f' ({name})' if name else ''} step {event.step}/{event.steps} loss {event.loss:.2f}"
-            )
+            told = f"trial {event.key}{f' ({name})' if name else ''} "
+            if isinstance(event, Step):
+                told += f"step {event.step}/{event.steps} loss {event.loss:.2f}"
+            else:
+                told += event.what + (f" {event.done}" + (f"/{event.total}" if event.total else "")) * bool(event.done)
             others = f", {len(self.running) - 1} others" if len(self.running) > 1 else ""
             self.show(replace(self.base, doing=told + others + (STOPPING if self.stop.asked else "")))
             return
@@ -379,6 +382,17 @@ class _Run:
                 f"a search must have its images and its disk, but {event.reason}; the same command continues it"
             )
         study, training = self.study, self.running[event.key]
+        if isinstance(event, Failed) and event.doubtful:
+            alike = event.reason in self.doubtful.values()
+            self.doubtful[event.key] = event.reason
+            del self.running[event.key]
+            if alike:
+                raise self.doubt(event.reason)
+            return
+        if isinstance(event, Done):
+            for number, reason in self.doubtful.items():
+                study.tell(number, reason=reason)
+            self.doubtful = {}
         if isinstance(event, Failed):
             study.tell(event.key, reason=event.reason)
         elif training.rung < len(self.shares) - 1:
@@ -399,14 +413,24 @@ class _Run:
         """Put a candidate in training back at the head of the queue."""
         with suppress(Exception):  # where the disk is gone, the next run does it
             self.study.retry(self.study.trials()[number])
-        del self.running[number]
+        self.running.pop(number, None)
+        self.doubtful.pop(number, None)
+
+    def doubt(self, reason: str) -> StudyError:
+        """What to say where candidates failed, whoever's fault it is, and none came through since."""
+        short = reason if len(reason) <= TOLD else f"{reason[:TOLD]}..."
+        return StudyError(
+            f"trainings must run, but the last failed, and no other has since come through: {short}; "
+            "mend the cause, then the same command continues it"
+        )
 
     def beat(self) -> None:
         """Tell other drivers now and then that this one is alive, and take over from those that are not."""
         if time.monotonic() - self.beaten > HEARTBEAT / 2:
             self.beaten = time.monotonic()
-            self.study.beat(self.running)
-            self.study.recover(ours=self.running)
+            ours = [*self.running, *self.doubtful]
+            self.study.beat(ours)
+            self.study.recover(ours=ours)
 
     def tell_user(self) -> None:
         self.base = self.status()

@@ -39,6 +39,7 @@ from types import ModuleType
 from mvnas.datasets._cache import cached
 from mvnas.datasets._data import Data, Item, Source, Split
 from mvnas.datasets._decode import DECODER, decode
+from mvnas.datasets._told import Tell, Told
 from mvnas.errors import DataError, unknown
 
 __all__ = ["Data", "Item", "Source", "Split", "load"]
@@ -47,11 +48,14 @@ FORMATS = frozenset({"cifar", "folder", "parquet"})
 CIFAR_FILES = {"data_batch_1", "data_batch_1.bin", "train.bin", "batches.meta", "batches.meta.txt"}
 
 
-def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, seed: int = 0) -> Data:
+def load(
+    source: str, *, cache: Path | None = None, skip_broken: bool = False, seed: int = 0, tell: Tell | None = None
+) -> Data:
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.
 
     `digits` is the data set, and `./digits` a path of that name. `cache` is
     `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
+    `tell` is called with what is read, how many images of it, and of how many, 0 if that is not known; not where a cache has them.
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
@@ -61,7 +65,7 @@ def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, s
     """
     dataset, files = _open(source)
     holdout = seed if dataset.items("val") is None else None
-    build = partial(decode, dataset, holdout=holdout, skip_broken=skip_broken)
+    build = partial(decode, Told(dataset, tell) if tell else dataset, holdout=holdout, skip_broken=skip_broken)
     flip = getattr(dataset, "flip", True)
     if not files:
         return replace(build(), name=source, flip=flip)

@@ -1,7 +1,8 @@
 """Where trainings run. One file an engine; the file name is the name.
 
 An engine takes jobs and tells what became of them; it knows nothing of studies. It never raises for a job: a training that
-fails, hangs or kills its process is an event like one that ends.
+fails, hangs or kills its process is an event like one that ends. Where it may have failed by the machine's fault, an engine tries
+it once more, in another process, before it says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
-from mvnas.errors import DataError, MvnasError, StudyError, unknown
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
 
@@ -39,6 +40,15 @@ class Step(NamedTuple):
     loss: float
 
 
+class Doing(NamedTuple):
+    """A training is at work beside its steps: images are read, norms calibrated, networks judged; `total` is 0 if it is not known."""
+
+    key: int
+    what: str
+    done: int
+    total: int
+
+
 class Done(NamedTuple):
     """A training has ended."""
 
@@ -47,21 +57,36 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail too."""
+    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail too.
+
+    If `doubtful` the fault may be either's: it raised what is not ours, or its process ended before the first step.
+    """
 
     key: int
     reason: str
     broken: bool = False
+    doubtful: bool = False
 
 
-Event = Step | Done | Failed
+Event = Step | Doing | Done | Failed
+
+
+def ended(event: Event) -> bool:
+    """Whether a training has ended with an event."""
+    return isinstance(event, Done | Failed)
 
 
 def failure(error: Exception) -> Failed:
-    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not."""
-    told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
-    gone = isinstance(error, DataError) or (isinstance(error, OSError) and error.errno != ENOMEM)
-    return Failed(0, told, broken=gone)
+    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not.
+
+    What is not ours may be: a GPU that has failed fails whatever its process does next.
+    """
+    if isinstance(error, MvnasError):
+        return Failed(0, str(error), broken=isinstance(error, DataError | FileError))
+    memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == ENOMEM)
+    gone = isinstance(error, OSError) and not memory
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return Failed(0, told, broken=gone, doubtful=not (memory or gone))
 
 
 class Engine(Protocol):

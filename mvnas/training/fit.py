@@ -28,6 +28,8 @@ from mvnas.training.weights import Average, calibrate, groups, kept
 
 CALIBRATION = 512  # images that batch norms are calibrated on
 
+Tell = Callable[[str, int, int], None]
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -76,6 +78,7 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
+    tell: Tell | None = None,
     until: float = 1.0,
     begin: Checkpoint | None = None,
 ) -> Trained:
@@ -91,6 +94,7 @@ def fit(
     Args:
         progress: called after each step with the step (from 1), the number of steps, and the loss; what it
             raises ends the training.
+        tell: called with what is done beside steps, how many images of it, and of how many.
 
     Raises:
         TrainingError: the loss is not finite or memory is exhausted.
@@ -122,8 +126,9 @@ def fit(
         average.store()
         side = pixels(resolution, factor)
         with _precision(torch.device(device)):
-            calibrate(module, _sample(data.train, side, batch=schedule.batch, seed=seed, device=device))
-        accuracy = evaluate(module, data.val, side=side, batch=schedule.batch)
+            sample = _sample(data.train, side, batch=schedule.batch, seed=seed, device=device)
+            calibrate(module, _told(sample, tell, min(CALIBRATION, len(data.train.labels))))
+        accuracy = evaluate(module, data.val, side=side, batch=schedule.batch, tell=tell)
     return Trained(accuracy, kept(module), steps, time.monotonic() - begun, images, checkpoint)
 
 
@@ -183,13 +188,23 @@ def _sample(split: Split, side: int, *, batch: int, seed: int, device: str) -> I
         yield _whole(split.images[indices], side, device)
 
 
+def _told(batches: Iterator[Tensor], tell: Tell | None, total: int) -> Iterator[Tensor]:
+    """Batches of images, told of as they are taken."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        if tell:
+            tell("calibrating norms", min(done, total), total)
+
+
 def _whole(images: np.ndarray, side: int, device: str | torch.device) -> Tensor:
     """`whole` images on `device`, channels last."""
     return whole(torch.from_numpy(images).to(device), side).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def evaluate(module: Module, split: Split, *, side: int, batch: int = 128) -> float:
+def evaluate(module: Module, split: Split, *, side: int, batch: int = 128, tell: Tell | None = None) -> float:
     """Share of the images of `split`, resized to `side`, whose highest logit is at their label.
 
     The module computes on the device it is on, and is left in evaluation mode.
@@ -207,6 +222,8 @@ def evaluate(module: Module, split: Split, *, side: int, batch: int = 128) -> fl
         if not logits.isfinite().all():
             raise TrainingError("logits must be finite, but are not on held-out images; lower lr")
         right += int((logits.argmax(1).cpu().numpy() == split.labels[part]).sum())
+        if tell:
+            tell("judging images", min(start + batch, len(split.labels)), len(split.labels))
     return right / len(split.labels)
 
 
