@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import signal
 import sys
@@ -15,8 +16,9 @@ from types import FrameType
 from typing import Any
 
 WEIGHTS = {signal.SIGINT: 1, signal.SIGTERM: 2}  # how much each asks: what a system sends is not sent twice
-MOST = 3  # signals while all is being tidied up, after which this process ends as it is
+MOST = 2  # signals while all is being tidied up, after which this process ends as it is
 LOST = 0.2  # seconds between two looks at whether an interrupt is still on its way
+LATE = 1.0  # seconds after which it should have come through
 
 
 class Interrupt(KeyboardInterrupt):
@@ -88,13 +90,19 @@ class Stop:
         first, self._raised = self._raised is None, weakref.ref(raised)
         if first:
             _thread.start_new_thread(self._watch, ())  # without the locks of `threading`, which may be held here
-        raise raised
+        try:
+            raise raised
+        finally:
+            del raised  # else its traceback, which has this frame, would keep it for ever
 
     def _watch(self) -> None:
         """Ask again where what was raised is gone and this process is not stopping."""
         main = threading.main_thread().ident
+        since = time.monotonic()
         while not self._over:
             time.sleep(LOST)
+            if time.monotonic() - since > LATE:
+                gc.collect()  # it may be gone but for a circle of references
             if not self._over and self._raised and self._raised() is None and main:
                 signal.pthread_kill(main, self.number)
 
