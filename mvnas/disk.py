@@ -48,11 +48,11 @@ def writing(place: str | Path) -> Iterator[None]:
         raise refused(error, place) from error
 
 
-def refused(error: OSError, place: str | Path) -> FileError:
-    """What a system says of a place that it cannot write, as one sentence."""
+def refused(error: OSError, place: str | Path, need: str = "writable") -> FileError:
+    """What a system says of a place that is not as needed, as one sentence."""
     what = error.strerror or str(error).partition("\n")[0] or type(error).__name__
     advice = ADVICE.get(error.errno or 0, "name another place")
-    return FileError(f"{place} must be writable, but the system says: {what}; {advice}")
+    return FileError(f"{place} must be {need}, but the system says: {what}; {advice}")
 
 
 def make_folder(path: Path) -> Path:

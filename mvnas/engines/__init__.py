@@ -15,7 +15,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
-from mvnas.errors import DataError, MvnasError, StudyError, unknown
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
 
@@ -60,7 +60,7 @@ Event = Step | Done | Failed
 def failure(error: Exception) -> Failed:
     """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not."""
     told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
-    gone = isinstance(error, DataError) or (isinstance(error, OSError) and error.errno != ENOMEM)
+    gone = isinstance(error, DataError | FileError) or (isinstance(error, OSError) and error.errno != ENOMEM)
     return Failed(0, told, broken=gone)
 
 
