@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mvnas import __version__
-from mvnas.errors import MvnasError, StudyError, TableError
+from mvnas.disk import refused
+from mvnas.errors import FileError, MvnasError, StudyError, TableError
 from mvnas.stop import Interrupt, Stop
 from mvnas.table import DEVICE
 
@@ -38,17 +39,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         status = getattr(error, "status", Interrupt().status)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
     except Exception as error:
         if not stop.asked:  # else third parties have made another error of the interrupt
-            if not isinstance(error, MvnasError):
+            if not isinstance(error, MvnasError | OSError):
                 raise
-            print(f"mvnas: {error}", file=sys.stderr)
+            told = error if isinstance(error, MvnasError) else _escaped(error)
+            print(f"mvnas: {told}", file=sys.stderr)
             return 2
     if status or stop.asked:
         print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
         return status or stop.interrupt.status
     return 0
+
+
+def _escaped(error: OSError) -> FileError:
+    """What is said of a place that nothing else has told of."""
+    if _drop_output():
+        return refused(error, "standard output")
+    return refused(error, error.filename or "what it works with", "readable and writable")
+
+
+def _drop_output() -> bool:
+    """Have what is still to be printed go nowhere, if standard output takes no more; whether that is so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plot = verb("plot", _plot, "draw a study's frontier, accuracy against latency or energy", figures=False)
     plot.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
-    plot.add_argument("--out", default="frontier.png", metavar="FILE", help=".png, .pdf or .svg (%(default)s)")
+    plot.add_argument("--out", metavar="FILE", help=".png, .pdf or .svg (STUDY.frontier.png, beside it)")
     device(plot, None)
 
     rank = verb(
@@ -301,7 +320,7 @@ def _search(args: argparse.Namespace) -> None:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
     if not study.scores():
         raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did")
-    table, picture = study.files.folder / "frontier.csv", study.files.folder / "frontier.png"
+    table, picture = study.files.subfolder("frontier.csv"), study.files.subfolder("frontier.png")
     write_csv(study.frontier().scores, table)
     plot(study, picture)
     if args.json:
@@ -445,17 +464,20 @@ def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
 def _plot(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
 
-    plot(_study(args), Path(args.out))
-    print(f"wrote {args.out}")
+    study = _study(args)
+    out = Path(args.out) if args.out else study.files.subfolder("frontier.png")
+    plot(study, out)
+    print(f"wrote {out}")
 
 
 def _export(args: argparse.Namespace) -> None:
     from dataclasses import replace
+    from filecmp import cmp
 
     from mvnas.arch import FLOAT
     from mvnas.datasets import load
     from mvnas.errors import ExportError
-    from mvnas.export import Pictures, export
+    from mvnas.export import Judged, Pictures, card_of, export, origin
     from mvnas.latency import LatencyModel
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
@@ -467,11 +489,12 @@ def _export(args: argparse.Namespace) -> None:
         raise ExportError(
             f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)"
         )
-    if not path.is_file() and network.study:
+    if not path.is_file() and network.study and not args.weights:
         kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
     arch, state = read_weights(network.arch, path)
-    precision = args.precision or arch.precision
+    formats = args.format or ["tflite"]
+    precision = args.precision or (arch.precision if "tflite" in formats else FLOAT)
     place = args.device or (network.study.device if network.study else DEVICE)
     tables = _tables(place)
     table = next((table for table in tables if table.precision == precision), tables[0])
@@ -489,31 +512,40 @@ def _export(args: argparse.Namespace) -> None:
             "high_ms": estimate.high_ms,
         },
     }
+    source = args.data or (network.study.setup.data if network.study else None)
+    data = load(source) if source and precision == "int8" else None
+    judged = None
     if network.score and network.study:
-        setup = network.study.setup
-        side = pixels(arch.resolution, setup.factor)
-        if side < arch.resolution:
-            print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
-                  "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip
-        card |= {"trained_px": side, "accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
-                 "classes": list(setup.classes), "budget": setup.budget, "study": network.study.place}  # fmt: skip
-    data = args.data or (network.study.setup.data if network.study else None)
+        setup, score, searched = network.study.setup, network.score, network.study.files.weights(network.score.number)
+        card |= origin(network.study, score)
+        if arch != network.arch:
+            del card["classes"]  # the weights are of another number of classes
+        if path == searched or (searched.is_file() and cmp(path, searched, shallow=False)):
+            side = pixels(arch.resolution, setup.factor)
+            card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
+            if data is None or data.fingerprint == setup.marks["data"]:
+                judged = Judged.of(arch, score.accuracy, side, score.sources["accuracy"])
+            if side < arch.resolution:
+                print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
+                      "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip
+    out = Path(args.out)
     done = export(
         arch,
         state,
-        Path(args.out),
+        out,
         name=network.name,
-        formats=args.format or ["tflite"],
+        formats=formats,
         precision=None if precision == FLOAT else precision,
-        images=Pictures.of(load(data), arch.resolution) if data and precision == "int8" else None,
+        images=Pictures.of(data, arch.resolution) if data else None,
         card=card,
+        judged=judged,
     )
     if args.json:
-        print((Path(args.out) / "card.json").read_text(), end="")
+        print(card_of(out, network.name).read_text(encoding="utf-8"), end="")
         return
     for row in done:
         print(f"{row.format:8} {row.told}")
-    print(f"wrote {args.out}: {', '.join(row.path.name for row in done)}, card.json")
+    print(f"wrote {args.out}: {', '.join(row.path.name for row in done)}, {card_of(out, network.name).name}")
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.clock import now
+from mvnas.disk import write_text
 from mvnas.errors import SpaceError, StudyError, TableError
 from mvnas.network import resolve
 from mvnas.table import NETWORKS_COLUMNS, Table, Timing, append, read_device, read_passes, timing_row, write_network
@@ -57,7 +58,7 @@ def import_networks(file: Path, folder: Path, *, like: str | None = None) -> Tab
     device = _device(folder, [row.conditions for row in rows], like)
     told = device | {"imported": [*device.get("imported", []), source]}
     passes = {arch: len(timings) for arch, timings in read_passes(folder).items()}
-    (folder / "device.json").write_text(json.dumps(told, indent=2) + "\n")
+    write_text(folder / "device.json", json.dumps(told, indent=2) + "\n")
     for arch, timing, _ in rows:
         passes[arch] = passes.get(arch, 0) + 1
         row = {"network": write_network(arch), "pass": passes[arch]} | timing_row(timing)
@@ -73,7 +74,6 @@ def _device(folder: Path, conditions: list[Conditions], like: str | None) -> dic
             raise TableError(f"{folder} must stay as it is, but like was {device.get('like')} and is {like}")
     elif like:
         Table.load(like)
-        folder.mkdir(parents=True, exist_ok=True)
         date = time.strftime("%Y-%m-%d", time.gmtime())
         device = {**UNKNOWN, **conditions[0], "like": like, "date": date, "mvnas": __version__}
     else:

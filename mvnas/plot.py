@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mvnas.budget import UNITS
+from mvnas.disk import whole
 from mvnas.errors import MvnasError, StudyError, TableError
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
@@ -31,7 +32,8 @@ def plot(study: Study, path: Path) -> None:
     """Write the frontier of `study`, accuracy against latency or energy, as PNG, PDF or SVG, by the suffix of `path`.
 
     Raises:
-        StudyError: nothing has finished yet, or the path cannot be written.
+        StudyError: nothing has finished yet, or the path has another suffix.
+        FileError: the path cannot be written.
     """
     scores = study.scores()
     if not scores:
@@ -50,7 +52,8 @@ def plot_table(table: Table, path: Path) -> None:
     """Write how far to trust a table's model as PNG, PDF or SVG: predicted against measured networks, errors, shares of time.
 
     Raises:
-        TableError: the table only corrects another, or the path cannot be written.
+        TableError: the table only corrects another, or the path has another suffix.
+        FileError: the path cannot be written.
     """
     if "like" in table.device:
         raise TableError(
@@ -62,10 +65,8 @@ def plot_table(table: Table, path: Path) -> None:
 def _save(figure: Figure, path: Path, error: type[MvnasError]) -> None:
     if path.suffix not in FORMATS:
         raise error(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
-    try:
-        figure.savefig(path, dpi=200)
-    except OSError as failed:
-        raise error(f"the plot must go to a folder that can be written, but {path}: {failed.strerror}") from None
+    with whole(path) as part:
+        figure.savefig(part, dpi=200, format=path.suffix[1:])
 
 
 def draw_table(table: Table) -> Figure:

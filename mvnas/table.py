@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from math import inf, nan
@@ -20,6 +22,7 @@ from typing import Any
 
 from mvnas import ops
 from mvnas.arch import FLOAT, PRECISIONS, Arch, data_folder
+from mvnas.disk import writing
 from mvnas.errors import SpaceError, TableError, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
@@ -251,23 +254,31 @@ def _network(text: str) -> Arch:
 def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
     """Append one row to a CSV file so that it survives whatever happens next; a half-written last row is dropped first.
 
-    A file that is there keeps its own columns.
+    A file that is there keeps its own columns. Where the row cannot be written whole, none of it is.
+
+    Raises:
+        FileError: the file cannot be written.
     """
-    if file.exists():
-        text = file.read_bytes()
-        if text and not text.endswith(b"\n"):
-            os.truncate(file, text.rfind(b"\n") + 1)
-    fresh = not file.exists() or file.stat().st_size == 0
-    if not fresh:
-        with file.open(newline="") as stream:
-            columns = next(csv.reader(stream))
-    with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        if fresh:
+    with writing(file), file.open("ab+", buffering=0) as stream:
+        stream.seek(0)
+        text = stream.read()
+        end = text.rfind(b"\n") + 1
+        known = next(csv.reader([text[:end].decode().partition("\n")[0]])) if end else columns
+        added = io.StringIO()
+        writer = csv.DictWriter(added, known, lineterminator="\n")
+        if not end:
             writer.writeheader()
         writer.writerow(row)
-        stream.flush()
-        os.fsync(stream.fileno())
+        left = memoryview(added.getvalue().encode())
+        try:
+            stream.truncate(end)
+            while left:
+                left = left[stream.write(left) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):
+                stream.truncate(end)
+            raise
 
 
 def timing_row(timing: Timing) -> dict[str, Any]:

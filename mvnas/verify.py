@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from safetensors.torch import load_file
 
@@ -14,8 +13,9 @@ from mvnas.backends import of_table
 from mvnas.budget import Budget, price
 from mvnas.clock import DRIFT, cpu
 from mvnas.datasets import Data
+from mvnas.disk import work_folder
 from mvnas.errors import ExportError, StudyError
-from mvnas.export import FORMATS, Pictures, export
+from mvnas.export import FORMATS, Judged, Pictures, export, origin
 from mvnas.latency import Latency, latency
 from mvnas.measure import Progress, Protocol, measure_networks
 from mvnas.rank import LONGER
@@ -155,16 +155,15 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
         return replace(row, told=f"training failed: {known.reason}")
     if form is None:
         return replace(row, told=f"{table.device['backend']} has no files to ship")
+    epochs = longer * setup.schedule["epochs"]
     card = {
-        "study": study.place,
-        "data": setup.data,
-        "classes": list(setup.classes),
-        "accuracy": known.accuracy,
-        "epochs": longer * setup.schedule["epochs"],
+        **origin(study, score),
+        "epochs": epochs,
         "trained_px": row.pixels,
-        "predicted": {"device": table.name, "ms": score.latency_ms, "low_ms": score.latency_low_ms,
-                      "high_ms": score.latency_high_ms},
+        "predicted": {"device": table.name, **{key: table.device[key] for key in ("backend", "precision", "threads")},
+                      "ms": score.latency_ms, "low_ms": score.latency_low_ms, "high_ms": score.latency_high_ms},
     }  # fmt: skip
+    how = f"measured on held-out images of {setup.data}, {epochs:g} epochs of training"
     try:
         (done,) = export(
             arch,
@@ -175,6 +174,8 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
             precision=arch.precision if form == "tflite" and arch.precision != FLOAT else None,
             images=Pictures.of(data, arch.resolution) if arch.precision == "int8" else None,
             card=card,
+            judged=Judged.of(arch, known.accuracy, row.pixels, how),
+            replace_others=True,
         )
     except ExportError as error:
         return replace(row, told=str(error))
@@ -198,11 +199,11 @@ def _time(
         if not getattr(runtime, "runs_here", True):
             raise ExportError(f"{table.device['backend']} does not run on this machine")
         here = {"cpu": cpu(), **runtime.conditions()}["cpu"]
-        with TemporaryDirectory() as place:
+        with work_folder() as place:
             passes = measure_networks(
                 [row.score.arch for row in timed],
                 runtime,
-                folder=Path(place),
+                folder=place,
                 files={row.score.arch: row.file for row in timed if row.file},
                 protocol=protocol,
                 progress=progress,

@@ -65,11 +65,32 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
 
 
 def test_search_leaves_a_table_and_a_picture_beside_the_study(home: Path) -> None:
-    with (home / "frontier.csv").open() as file:
+    with (home / "mvnas.frontier.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows
     assert all(float(row["latency_low_ms"]) <= float(row["latency_ms"]) for row in rows)
-    assert Image.open(home / "frontier.png").size[0] > 1000
+    assert Image.open(home / "mvnas.frontier.png").size[0] > 1000
+
+
+def test_studies_in_one_folder_leave_tables_and_pictures_of_their_own(home: Path, tmp_path: Path) -> None:
+    for name in ("one.db", "two.db"):
+        shutil.copy(home / "mvnas.db", tmp_path / name)
+        command = [
+            "search",
+            "--budget",
+            "20K-params",
+            "--space",
+            str(home / "small.yaml"),
+            "--epochs",
+            "0.1",
+            "--trials",
+        ]
+        assert main([*command, "4", "--device", str(home / "roof"), "--study", str(tmp_path / name)]) == 0
+    kinds = ("db", "frontier.csv", "frontier.png")
+    assert sorted(os.listdir(tmp_path)) == [f"{name}.{kind}" for name in ("one", "two") for kind in kinds]
+    (tmp_path / "one.frontier.png").unlink()
+    assert main(["plot", str(tmp_path / "one.db")]) == 0
+    assert (tmp_path / "one.frontier.png").read_bytes() == (tmp_path / "two.frontier.png").read_bytes()
 
 
 def test_a_study_is_told_and_drawn_for_another_device(
@@ -118,7 +139,7 @@ def test_search_says_what_it_is_and_how_to_export(home: Path, capsys: pytest.Cap
         "params at most 20K",
         "hypervolume",
         "--pick knee",
-        "frontier.csv",
+        "mvnas.frontier.csv",
         "predicted for",
     ):
         assert part in told
@@ -321,4 +342,4 @@ def test_wheel_works_outside_of_the_checkout(tmp_path: Path) -> None:
                          capture_output=True, text=True, check=False)  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert "mobilevit_xxs" in ran.stdout
-    assert (home / "frontier.png").exists()
+    assert (home / "mvnas.frontier.png").exists()

@@ -3,7 +3,7 @@
 A backend writes a graph to a file and executes it:
 
     suffix                                   how its files end
-    export(graph, path, weights)             write a deployed graph with these weights
+    export(graph, path, weights)             write a deployed graph with these weights; an OSError where that cannot be
     export_each(graphs, folder)              files of many graphs with arbitrary weights, for microbenchmarks
     run(path, inputs)                        outputs for inputs laid out as `nn.example` lays them out
     stopwatch(path)                          function that runs the file once at batch 1 and returns milliseconds
