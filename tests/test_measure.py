@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from small import make_space, make_table
 from mvnas.arch import Arch
 from mvnas.backends import backend
 from mvnas.clock import alone
-from mvnas.errors import TableError, UnmeasuredError
+from mvnas.errors import FileError, TableError, UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.holdout import Quality, held_out
 from mvnas.latency import LatencyModel, dimensions, kind
@@ -180,6 +181,24 @@ def test_one_measurement_at_a_time(tmp_path: Path) -> None:
     space = make_space(tmp_path)
     with alone(), pytest.raises(TableError, match="one measurement"):
         make_table(tmp_path / "t", space)
+
+
+def test_the_lock_of_measurements_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What anybody may put into the shared temporary folder is neither followed nor in the way."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = tmp_path / "kept.txt"
+    kept.write_text("of worth")
+    for name in ("mvnas-measure.lock", "measure.lock"):
+        (tmp_path / name).symlink_to(kept)
+    with alone():
+        held = [path for path in tmp_path.rglob("*.lock") if not path.is_symlink()]
+    assert [path.parent.stat().st_mode & 0o777 for path in held] == [0o700]
+    assert kept.read_text() == "of worth"
+    (held[0]).symlink_to(kept)
+    with pytest.raises(FileError, match="must be writable"), alone():
+        pass
+    assert kept.read_text() == "of worth"
 
 
 def test_refinement_draws_what_is_not_timed_and_fills_the_table(space: Space, table: Table) -> None:
