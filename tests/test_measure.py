@@ -209,6 +209,18 @@ def test_refinement_draws_what_is_not_timed_and_fills_the_table(space: Space, ta
     assert refine([space], table, 900) == []
 
 
+def test_the_error_of_a_kind_is_that_of_tables_without_the_op_that_is_judged(table: Table) -> None:
+    few = [kernel for kernel in table.ops if kind(kernel) == "conv1"][:9]
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.3, len(few)))
+    ops = {k: replace(table.ops[k], min_ms=table.ops[k].min_ms * by) for k, by in zip(few, noise, strict=True)}
+    errors = []
+    for kernel, timing in ops.items():
+        without = LatencyModel.of_kernels(replace(table, ops={k: t for k, t in ops.items() if k != kernel}))
+        errors.append(np.log(timing.min_ms / without.rates["conv1"].predict([kernel])[0]))
+    told = LatencyModel.of_kernels(replace(table, ops=ops)).errors
+    assert told == {"conv1": pytest.approx(np.sqrt(np.mean(np.square(errors))))}
+
+
 def test_a_timing_made_while_the_machine_was_slow_is_made_again(tmp_path: Path) -> None:
     space = make_space(tmp_path)
     folder = make_table(tmp_path / "t", space)
