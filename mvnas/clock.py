@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import platform
 import resource
 import time
@@ -10,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
-from tempfile import gettempdir
 from typing import Any, NamedTuple, TypeVar
 
 from mvnas.backends import Device, Profiler, Runtime, Sample
+from mvnas.disk import locked, private_folder
 from mvnas.energy import Meter
 from mvnas.errors import TableError
 from mvnas.machine import affinity, pin
@@ -213,10 +212,14 @@ def pinned(cores: tuple[int, ...]) -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Hold the lock that lets one measurement run on this machine at a time: two would slow each other unnoticed."""
-    with (Path(gettempdir()) / "mvnas-measure.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TableError("one measurement must run at a time, but another is running; wait for it to end") from None
+    """Hold the lock that lets one measurement of this user run at a time: two would slow each other unnoticed.
+
+    It is in a folder of the user's, where nobody else can hold it for good, or put a link in its place.
+
+    Raises:
+        FileError: there can be no such lock.
+        TableError: another measurement holds it.
+    """
+    told = "one measurement must run at a time, but another is running; wait for it to end"
+    with locked(private_folder() / "measure.lock", lambda: TableError(told)):
         yield

@@ -22,7 +22,7 @@ from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel, Summary
 from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
-from mvnas.regression import Regression, Workload, fit, nonnegative
+from mvnas.regression import Regression, Workload, fit, left_out, nonnegative
 from mvnas.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
 
 if TYPE_CHECKING:
@@ -237,6 +237,16 @@ class LatencyModel:
         """
         assert self.table
         return LatencyModel.fit(self.table, "energy")
+
+    @cached_property
+    def errors(self) -> dict[str, float]:
+        """How far a timing is from what the others of its kind, fitted without it, say of it: root mean squares of log errors by kind."""
+        found = {}
+        for name, kernels in by_kind(kernel for kernel, ms in self.timed.items() if ms).items():
+            if name in self.rates and len(kernels) >= FEWEST:
+                errors = left_out([workload(kernel) for kernel in kernels], [self.timed[kernel] for kernel in kernels])
+                found[name] = float((errors**2).mean()) ** 0.5
+        return found
 
     def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """This model with factor, power, reading, kept and spread fitted to measured networks, in ms.

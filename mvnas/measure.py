@@ -16,7 +16,7 @@ from math import ceil, inf
 from pathlib import Path
 from shutil import copyfile
 from statistics import mean, median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +31,6 @@ from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
 from mvnas.nn import arbitrary
 from mvnas.ops import Add, Conv, Map
-from mvnas.regression import Regression
 from mvnas.space import Space, published
 from mvnas.table import (
     ENERGY,
@@ -234,8 +233,8 @@ def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) ->
     """Kernels that bring the table to `ops`, drawn by the time that random networks spend in them and the error of their kind."""
     model = LatencyModel.of_kernels(table)
     runs = {kernel: count for kernel, count in _runs(_pool(spaces, seed)).items() if kernel not in table.ops}
-    kernels = [kernel for kernel in runs if kind(kernel) in model.rates]
-    doubt = [runs[k] * model.kernel_ms(k) * cast(Regression, model.rates[kind(k)].regression).error for k in kernels]
+    kernels = [kernel for kernel in runs if kind(kernel) in model.errors]
+    doubt = [runs[k] * model.kernel_ms(k) * model.errors[kind(k)] for k in kernels]
     draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.maximum(doubt, 1e-12)
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
 

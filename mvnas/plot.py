@@ -72,7 +72,7 @@ def _save(figure: Figure, path: Path, error: type[MvnasError]) -> None:
 def draw_table(table: Table) -> Figure:
     """Figure of a table: each network predicted without it, with its interval, and by system; errors of kinds of ops; where time goes."""
     row, spent = unseen(table), shares(table)
-    rates = LatencyModel.of_kernels(table).rates
+    errors = LatencyModel.of_kernels(table).errors
     parts = row.systems
     several = len(parts) > 1
     figure = Figure(figsize=(14.5 if several else 10.5, 4.6), layout="constrained")
@@ -105,8 +105,7 @@ def draw_table(table: Table) -> Figure:
     kinds = list(spent)[:KINDS][::-1]
     bars = np.arange(len(kinds))
     right.barh(bars + 0.2, [100 * spent[name] for name in kinds], 0.38, color=GREY, label="share of the networks' time")
-    made = [(place, rates[name].regression) for place, name in enumerate(kinds) if name in rates]
-    known = [(place, 100 * regression.error) for place, regression in made if regression]
+    known = [(place, 100 * errors[name]) for place, name in enumerate(kinds) if name in errors]
     right.barh([place - 0.2 for place, _ in known], [size for _, size in known], 0.38, color=BLUE, hatch="///",
                edgecolor="white", label="error of an op that was not timed")  # fmt: skip
     right.set_yticks(bars, kinds, fontsize=8)

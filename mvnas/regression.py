@@ -26,6 +26,7 @@ PENALTIES = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)
 SLACK = 0.3  # a correction stays this near, in logarithms, to those that the timings need
 SINGULAR = 1e-13  # added to the squares of unit columns, of which some may be equal
 SAME = 1e-12  # share of what is explained that tells nothing
+PARTS = 10  # of the timings of a kind, each of which is judged by the others
 FEWEST_SQUARES = 30  # with fewer timings the polynomial is linear
 
 
@@ -65,7 +66,6 @@ class Regression(NamedTuple):
     intercept: float
     low: float
     high: float
-    error: float  # leave-one-out, root mean square, of log ms
 
     def predict(self, loads: Sequence[Workload]) -> Array:
         """Milliseconds: (n,)."""
@@ -76,7 +76,7 @@ class Regression(NamedTuple):
 
 
 def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
-    """The regression of timings of one kind; tile, squares and penalty are those of least leave-one-out error.
+    """The regression of timings of one kind; tile, squares and penalty are those of least leave-one-out error, of the costs of all.
 
     All tiles are tried at once, of those that pad these workloads in proportion the first alone.
     """
@@ -98,10 +98,24 @@ def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
     fits = [_ridge(_expand(standard, sizes * form), wanted) for form in forms]
     errors = np.column_stack([error for *_, error in fits])  # (tiles, forms)
     best, form = np.unravel_index(errors.argmin(), errors.shape)
-    weights, intercept, error = [each[best] for each in fits[form]]
+    weights, intercept = [each[best] for each in fits[form][:2]]
     low, high = wanted[best].min(), wanted[best].max()
     described = tiles[unlike[best]], costs[best], mean[best], scale[best], sizes, forms[form]
-    return Regression(*described, weights, intercept, low, high, error)
+    return Regression(*described, weights, intercept, low, high)
+
+
+def left_out(loads: Sequence[Workload], ms: Sequence[float]) -> Array:
+    """Errors of log ms of timings of one kind, each by the regression of the others, fitted anew without its part of PARTS: (n,).
+
+    Costs, tile and penalty are found without it too: those of few timings, or of the largest of them, may change several times over.
+    """
+    places = np.random.default_rng(0).permutation(len(loads))
+    errors = np.empty(len(loads))
+    for part in range(min(PARTS, len(loads))):
+        others = np.setdiff1d(places, judged := places[part::PARTS])
+        made = fit([loads[i] for i in others], [ms[i] for i in others])
+        errors[judged] = np.log([ms[i] for i in judged]) - np.log(made.predict([loads[i] for i in judged]))
+    return errors
 
 
 def nonnegative(columns: Array, wanted: Array) -> Array:

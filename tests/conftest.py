@@ -22,10 +22,11 @@ from mvnas.search import Task
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several test processes a temporary folder of its own, so that each may measure: of one folder one may at a time."""
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix=f"{worker}-")
-        config.add_cleanup(partial(rmtree, folder, ignore_errors=True))
+    """Give each test process a folder for locks of its own, so that each may measure: with one folder one may at a time."""
+    folder = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(
+        prefix=os.environ.get("PYTEST_XDIST_WORKER", "tests") + "-"
+    )
+    config.add_cleanup(partial(rmtree, folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

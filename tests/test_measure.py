@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from small import make_space, make_table
 from mvnas.arch import Arch
 from mvnas.backends import backend
 from mvnas.clock import alone
-from mvnas.errors import TableError, UnmeasuredError
+from mvnas.errors import FileError, TableError, UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.holdout import Quality, held_out
 from mvnas.latency import LatencyModel, dimensions, kind
@@ -182,12 +183,42 @@ def test_one_measurement_at_a_time(tmp_path: Path) -> None:
         make_table(tmp_path / "t", space)
 
 
+def test_the_lock_of_measurements_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What anybody may put into the shared temporary folder is neither followed nor in the way."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = tmp_path / "kept.txt"
+    kept.write_text("of worth")
+    for name in ("mvnas-measure.lock", "measure.lock"):
+        (tmp_path / name).symlink_to(kept)
+    with alone():
+        held = [path for path in tmp_path.rglob("*.lock") if not path.is_symlink()]
+    assert [path.parent.stat().st_mode & 0o777 for path in held] == [0o700]
+    assert kept.read_text() == "of worth"
+    (held[0]).symlink_to(kept)
+    with pytest.raises(FileError, match="must be writable"), alone():
+        pass
+    assert kept.read_text() == "of worth"
+
+
 def test_refinement_draws_what_is_not_timed_and_fills_the_table(space: Space, table: Table) -> None:
     assert len(table.ops) == 900
     drawn = refine([space], table, 950)
     assert len(set(drawn)) == 50
     assert not set(drawn) & set(table.ops)
     assert refine([space], table, 900) == []
+
+
+def test_the_error_of_a_kind_is_that_of_tables_without_the_op_that_is_judged(table: Table) -> None:
+    few = [kernel for kernel in table.ops if kind(kernel) == "conv1"][:9]
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.3, len(few)))
+    ops = {k: replace(table.ops[k], min_ms=table.ops[k].min_ms * by) for k, by in zip(few, noise, strict=True)}
+    errors = []
+    for kernel, timing in ops.items():
+        without = LatencyModel.of_kernels(replace(table, ops={k: t for k, t in ops.items() if k != kernel}))
+        errors.append(np.log(timing.min_ms / without.rates["conv1"].predict([kernel])[0]))
+    told = LatencyModel.of_kernels(replace(table, ops=ops)).errors
+    assert told == {"conv1": pytest.approx(np.sqrt(np.mean(np.square(errors))))}
 
 
 def test_a_timing_made_while_the_machine_was_slow_is_made_again(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import nnls
 from sklearn.linear_model import RidgeCV
 
-from mvnas.regression import PENALTIES, Workload, _ridge, fit, nonnegative
+from mvnas.regression import PENALTIES, Workload, _ridge, fit, left_out, nonnegative
 
 
 def matmul(rows: int, inner: int, columns: int) -> Workload:
@@ -32,7 +32,7 @@ def test_tile_and_costs_are_found(tile: tuple[int, int]) -> None:
     loads = draw(40, 0)
     made = fit(loads, [truth(load, tile) for load in loads])
     assert made.tile == tile
-    assert made.error < 0.01
+    assert np.abs(left_out(loads, [truth(load, tile) for load in loads])).max() < 0.02
     unseen = draw(100, 1)
     assert made.predict(unseen) == pytest.approx([truth(load, tile) for load in unseen], rel=0.02)
 
@@ -45,10 +45,23 @@ def test_what_takes_more_never_costs_less_beyond_the_timings() -> None:
     assert large > 10 * small
 
 
-def test_noise_shows_in_the_error() -> None:
+def test_noise_shows_in_the_errors() -> None:
     loads, noise = draw(60, 3), np.random.default_rng(3).normal(0, 0.05, 60)
-    made = fit(loads, [truth(load, (7, 16)) * np.exp(e) for load, e in zip(loads, noise, strict=True)])
-    assert 0.035 < made.error < 0.08
+    errors = left_out(loads, [truth(load, (7, 16)) * np.exp(e) for load, e in zip(loads, noise, strict=True)])
+    assert 0.035 < np.sqrt((errors**2).mean()) < 0.08
+    assert np.corrcoef(errors, noise)[0, 1] > 0.9
+
+
+def test_what_is_left_out_is_left_out_of_the_costs_too() -> None:
+    """Of few timings one asks for costs of its own, as of attention of a form that only nine sizes of were timed."""
+    loads, generator = draw(9, 4), np.random.default_rng(4)
+    loads.append(matmul(3000, 900, 1200))
+    ms = [truth(load, (7, 16)) * np.exp(e) for load, e in zip(loads, generator.normal(0, 0.3, 10), strict=True)]
+    wanted = []
+    for i, load in enumerate(loads):
+        others = [j for j in range(10) if j != i]
+        wanted.append(np.log(ms[i] / fit([loads[j] for j in others], [ms[j] for j in others]).predict([load])[0]))
+    assert left_out(loads, ms) == pytest.approx(wanted)
 
 
 def test_work_without_products_needs_no_tile() -> None:
