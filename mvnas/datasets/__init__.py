@@ -36,6 +36,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
+from mvnas import trust
 from mvnas.datasets._cache import cached
 from mvnas.datasets._data import Data, Item, Source, Split
 from mvnas.datasets._decode import DECODER, decode
@@ -47,11 +48,14 @@ FORMATS = frozenset({"cifar", "folder", "parquet"})
 CIFAR_FILES = {"data_batch_1", "data_batch_1.bin", "train.bin", "batches.meta", "batches.meta.txt"}
 
 
-def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, seed: int = 0) -> Data:
+def load(
+    source: str, *, cache: Path | None = None, skip_broken: bool = False, seed: int = 0, foreign: bool = False
+) -> Data:
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.
 
     `digits` is the data set, and `./digits` a path of that name. `cache` is
-    `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
+    `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none. `foreign` says that a file
+    named the source, such as a study: a module is then run only if it is trusted (`mvnas.trust`).
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
@@ -59,7 +63,7 @@ def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, s
 
     Raises: DataError if there is no such source, or if its images or labels cannot be trained on.
     """
-    dataset, files = _open(source)
+    dataset, files = _open(source, foreign)
     holdout = seed if dataset.items("val") is None else None
     build = partial(decode, dataset, holdout=holdout, skip_broken=skip_broken)
     flip = getattr(dataset, "flip", True)
@@ -70,7 +74,7 @@ def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, s
     return replace(cached(home / _key(settings, files), build), name=source, flip=flip)
 
 
-def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
+def _open(source: str, foreign: bool = False) -> tuple[Source, tuple[Path, ...]]:
     """The data set that `source` names, and the files that its cached images depend on."""
     path = Path(source).expanduser()
     names = {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}
@@ -85,6 +89,8 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
     elif "." not in source:
         raise DataError(f"{unknown('dataset', source, names - FORMATS)}, any path, any dotted module")
     else:
+        if foreign:
+            trust.check(source, DataError)
         module = _own_module(source)
         dataset = module.Dataset()
         if not isinstance(dataset, Source):
@@ -97,7 +103,7 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
 def _own_module(name: str) -> ModuleType:
     """The user's module `name`, which defines a class `Dataset`."""
     try:
-        module = import_module(name)
+        module = trust.module(name, DataError)
     except ImportError as error:
         raise DataError(
             f"the data must be a path that exists or a module that imports, but {name!r} is no path in "
