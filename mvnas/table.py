@@ -16,16 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
-from math import inf, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from mvnas import ops
 from mvnas.arch import FLOAT, PRECISIONS, Arch, data_folder
 from mvnas.disk import writing
-from mvnas.errors import SpaceError, TableError, unknown
+from mvnas.errors import SpaceError, TableError, told, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
+from mvnas.reading import parse_json, read_json, read_rows
 
 DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user names none
 
@@ -34,8 +35,13 @@ INSIDE = "timed inside networks"  # what device.json says of ops where they were
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
 ENERGY = "energy_mj"  # the column that either may have beside these
 
+CONDITIONS = {"backend": str, "precision": str, "versions": dict, "like": str, "ops": str, "imported": list, "cpu": str}
+
 CALL = re.compile(r"(\w+)\((.*)\)")
 COMMA = re.compile(r",(?![^(]*\))")  # between arguments, not inside of a tuple
+LETTERS = 1000  # of an op [300 in the shipped tables], so that what reads it takes no time
+LARGEST = 2**31 - 1  # number in an op or a shape
+LONGEST_MS = 1e9  # a timing of eleven days, or an energy of as many mJ
 
 
 def write_op(op: Op) -> str:
@@ -70,7 +76,7 @@ def read_kernel(op: str, shapes: str) -> Kernel:
     made = _call(op)
     places = tuple(_call(f"{part})") for part in shapes.split(")") if part.strip())
     if not isinstance(made, Op) or any(isinstance(shape, Op) for shape in places):
-        raise ValueError(f"{op!r} on {shapes!r} is no op on shapes")
+        raise ValueError(f"{told(op)} on {told(shapes)} is no op on shapes")
     return made, places
 
 
@@ -78,12 +84,12 @@ def read_kernel(op: str, shapes: str) -> Kernel:
 def _call(text: str) -> Any:
     """Value of a call such as `Conv(out=64)` of an op or shape, with constants as arguments."""
     try:
-        call = CALL.fullmatch(text.strip())
+        call = CALL.fullmatch(text.strip()) if len(text) <= LETTERS else None
         if not call:
             raise ValueError("not a call")
         kind = vars(ops).get(call[1])
-        if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)):
-            raise ValueError(f"there is no {call[1]}")
+        if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)) or kind in (Op, ops.Layer):
+            raise ValueError(f"there is no {told(call[1])}")
         words = [word.rpartition("=") for word in COMMA.split(call[2])] if call[2] else []
         positional = [_constant(value) for _, equals, value in words if not equals]
         named = {key.strip(): _constant(value) for key, equals, value in words if equals}
@@ -93,8 +99,8 @@ def _call(text: str) -> Any:
             if type(value) is not int:
                 raise ValueError(f"{value!r} is no whole number")
         return kind(*positional, **named)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"{text!r} is no op or shape: {error}") from None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, SpaceError) as error:
+        raise ValueError(f"{told(text)} is no op or shape: {error}") from None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -103,9 +109,9 @@ def _constant(text: str) -> Any:
     value = ast.literal_eval(text)
     for part in value if isinstance(value, tuple) else (value,):
         if type(part) not in (int, float, bool, str):
-            raise ValueError(f"{part!r} is no number or word")
-        if type(part) in (int, float) and part <= 0:
-            raise ValueError(f"{part} is not positive")
+            raise ValueError(f"{told(part)} is no number or word")
+        if type(part) in (int, float) and not 0 < part <= LARGEST:
+            raise ValueError(f"{told(part)} is not positive, or too large")
     return value
 
 
@@ -205,14 +211,17 @@ def read_device(path: Path) -> dict[str, Any]:
     """
     file = path / "device.json"
     try:
-        device = json.loads(file.read_text())
+        device = read_json(file)
     except (OSError, ValueError) as error:
         raise TableError(f"{file} must be readable JSON, but got {error}") from None
     if not isinstance(device, dict):
-        raise TableError(f"{file} must hold an object of conditions, but holds {device!r:.100}")
+        raise TableError(f"{file} must hold an object of conditions, but holds {told(device)}")
     missing = [key for key in ("backend", "threads", "precision", "versions") if key not in device]
     if missing:
         raise TableError(f"{file} must have the key {missing[0]!r}, but has {', '.join(device) or 'none'}")
+    for key, kind in CONDITIONS.items():
+        if key in device and not isinstance(device[key], kind):
+            raise TableError(f"{file}: {key} must be {kind.__name__}, but is {told(device[key])}")
     return dict(device)
 
 
@@ -248,7 +257,7 @@ def read_network(text: str, where: str) -> Arch:
 
 @lru_cache(maxsize=1 << 12)
 def _network(text: str) -> Arch:
-    return Arch.from_json(json.loads(text))
+    return Arch.from_json(parse_json(text))
 
 
 def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
@@ -302,8 +311,8 @@ def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timin
             values.append(nan)
         unknown_reference = column == "reference_ms" and row[column] == "nan"  # of what was imported
         within_another = fused and values[-1] == 0 and column.endswith("_ms")
-        if not (0 < values[-1] < inf or unknown_reference or within_another):
-            raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}")
+        if not (0 < values[-1] < LONGEST_MS or unknown_reference or within_another):
+            raise TableError(f"{where}, column {column}: must be a positive number, but got {told(row[column])}")
     return Timing(values[0], values[1], int(values[2]), values[3], row["time"], _energy(where, row.get(ENERGY, "")))
 
 
@@ -312,8 +321,8 @@ def _energy(where: str, text: str) -> float | None:
         energy = float(text) if text else None
     except ValueError:
         energy = nan
-    if energy is not None and not 0 < energy < inf:
-        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {text!r}")
+    if energy is not None and not 0 < energy < LONGEST_MS:
+        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {told(text)}")
     return energy
 
 
@@ -322,18 +331,13 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     if not file.exists():
         return
     try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{file} must be readable text, but got {error}") from None
-    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    found = tuple(reader.fieldnames or ())
-    if found not in (tuple(columns), (*columns, ENERGY)):
-        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {reader.fieldnames}")
-    try:
-        for row in reader:
-            where = f"{file}, row {reader.line_num}"
-            if None in row or None in row.values():
-                raise TableError(f"{where}: must have {len(found)} columns, but has another number")
-            yield where, row
-    except csv.Error as error:
-        raise TableError(f"{file}, row {reader.line_num + 1}: {error}") from None
+        (_, first), *rows = read_rows(file, appended=True) or [(1, [])]
+    except (OSError, ValueError) as error:
+        raise TableError(f"{file} must be a readable CSV, but got {error}") from None
+    if tuple(first) not in (tuple(columns), (*columns, ENERGY)):
+        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {told(first)}")
+    for number, row in rows:
+        where = f"{file}, row {number}"
+        if len(row) != len(first):
+            raise TableError(f"{where}: must have {len(first)} columns, but has {len(row)}")
+        yield where, dict(zip(first, row, strict=True))

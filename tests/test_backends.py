@@ -653,7 +653,7 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("name", "package", "advice"),
         [
-            ("coreml", "coremltools", "pip install coremltools"),
+            ("coreml", "coremltools", "docs/platforms.md"),
             ("onnx", "onnxruntime", r"pip install 'mvnas\[onnx\]'"),
             ("tflite", "ai_edge_litert", r"pip install 'mvnas\[tflite\]'"),
         ],

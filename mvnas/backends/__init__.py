@@ -34,13 +34,12 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from mvnas import trust
 from mvnas.backends._timing import Sample as Sample
 from mvnas.backends._timing import Stopwatch
-from mvnas.errors import ExportError, unknown
+from mvnas.errors import ExportError, lacking, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
-
-EXTRAS = ("onnx", "tflite")  # backends whose packages `pip install mvnas` leaves out
 
 
 class Runtime(Protocol):
@@ -86,15 +85,12 @@ def backend(name: str, **settings: Any) -> Runtime:
     """
     module = name if "." in name else f"mvnas.backends.{name}"
     try:
-        loaded = import_module(module)
+        loaded = trust.module(module, ExportError) if "." in name else import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+        if trust.missing(error, module):
             raise ExportError(unknown("backend", name, names())) from None
-        wanted = f"'mvnas[{name}]'" if name in EXTRAS else error.name
-        raise ExportError(
-            f"the backend {name} needs the package {error.name}, which is not installed; pip install {wanted}"
-        ) from None
-    if not hasattr(loaded, "Backend"):
+        raise ExportError(lacking(f"the backend {name}", error.name)) from None
+    if not isinstance(getattr(loaded, "Backend", None), type):
         raise ExportError(f"a backend's module must define the class Backend, but {module} does not")
     known = signature(loaded.Backend).parameters
     for setting in settings:
@@ -108,9 +104,11 @@ def of_table(conditions: Mapping[str, Any]) -> Runtime:
     """The backend that a table with these conditions was measured with.
 
     Raises:
-        ExportError: a package that it needs is not installed.
+        ExportError: a package that it needs is not installed, or it is a module that is not trusted (`mvnas.trust`).
     """
     name = conditions["backend"]
+    if "." in name:
+        trust.check(name, ExportError)
     known = signature(type(backend(name))).parameters
     return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions})
 

@@ -52,6 +52,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
+from mvnas import trust
 from mvnas.datasets._cache import cached
 from mvnas.datasets._data import Data, Item, Source, Split
 from mvnas.datasets._decode import DECODER, decode
@@ -73,13 +74,15 @@ def load(
     seed: int = 0,
     flip: bool | None = None,
     tell: Tell | None = None,
+    foreign: bool = False,
 ) -> Data:
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.
 
     `digits` is the data set, and `./digits` a path of that name. `cache` is
     `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
     `tell` is called with what is read, how many images of it, and of how many, 0 if that is not known; not where a cache has them.
-    `flip` says whether training may mirror the images; None: as the source says, and most do not say no.
+    `flip` says whether training may mirror the images; None: as the source says, and most do not say no. `foreign` says that a file
+    named the source, such as a study: a module is then run only if it is trusted (`mvnas.trust`).
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
@@ -87,7 +90,7 @@ def load(
 
     Raises: DataError if there is no such source, or if its images or labels cannot be trained on.
     """
-    dataset, depends = _open(source)
+    dataset, depends = _open(source, foreign)
     holdout = seed if dataset.items("val") is None else None
     build = partial(decode, Told(dataset, tell) if tell else dataset, holdout=holdout, skip_broken=skip_broken)
     if depends:
@@ -111,7 +114,7 @@ def _is_beside(source: str) -> bool:
     return source in _names() and Path(source).exists()
 
 
-def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
+def _open(source: str, foreign: bool = False) -> tuple[Source, tuple[Path, ...]]:
     """The data set that `source` names, and the files that its cached images depend on."""
     names = _names()
     if source in names:
@@ -125,6 +128,8 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
     elif "." not in source:
         raise DataError(f"{unknown('dataset', source[:100], names)}, any path, any dotted module")
     else:
+        if foreign:
+            trust.check(source, DataError)
         module = _own_module(source)
         dataset = module.Dataset()
         if not isinstance(dataset, Source):
@@ -160,7 +165,7 @@ def _dataset(path: Path) -> Source:
 def _own_module(name: str) -> ModuleType:
     """The user's module `name`, which defines a class `Dataset`."""
     try:
-        module = import_module(name)
+        module = trust.module(name, DataError)
     except ImportError as error:
         raise DataError(
             f"the data must be a path that exists or a module that imports, but {name!r} is no path in "

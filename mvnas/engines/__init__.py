@@ -16,11 +16,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
-from mvnas.errors import DataError, FileError, MvnasError, StudyError, unknown
+from mvnas import trust
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, lacking, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
-
-EXTRAS = ("ray",)  # engines whose packages `pip install mvnas` leaves out
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,15 @@ def engine(name: str, images: Images, **settings: Any) -> Engine:
     if name not in names and "." not in name:
         raise StudyError(unknown("engine", name, names))
     try:
-        module = import_module(name if "." in name else f"{__name__}.{name}")
+        module = trust.module(name, StudyError) if "." in name else import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
-        wanted = f"'mvnas[{name}]'" if name in EXTRAS else error.name
-        raise StudyError(
-            f"the engine {name} needs the package {error.name}, which is not installed; pip install {wanted}"
-        ) from None
+        if trust.missing(error, name):
+            raise StudyError(
+                f"{unknown('engine', name, names)}; or a module of yours, but none of that name is found"
+            ) from None
+        raise StudyError(lacking(f"the engine {name}", error.name)) from None
+    if not isinstance(getattr(module, "Engine", None), type):
+        raise StudyError(f"an engine's module must define the class Engine, but {name} does not")
     known = [setting for setting in signature(module.Engine).parameters if setting != "images"]
     for setting in settings:
         if setting not in known:
