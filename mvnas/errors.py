@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
+
+CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode's categories of what is not seen, but done
 
 
 class MvnasError(Exception):
@@ -60,3 +63,14 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> str:
     near = get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {str(name)!r}; {hint}known: {', '.join(known) or 'none'}"
+
+
+def plain(text: str) -> str:
+    r"""A text from elsewhere as a terminal may show it: what would move its cursor, or turn lines around, is escaped.
+
+    >>> plain("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(letter)[1:-1] if category(letter) in CONTROLS else letter for letter in text)
