@@ -93,28 +93,37 @@ class Rows(RDBStorage):
 
             def parts(of: Any, *columns: str) -> Iterator[tuple[FrozenTrial, Any]]:
                 chosen = select(of.trial_id, *(getattr(of, column) for column in columns)).join(table).where(*mine)
-                found = database.execute(chosen.order_by(next(iter(of.__table__.primary_key))))
+                try:
+                    found = database.execute(chosen.order_by(next(iter(of.__table__.primary_key)))).all()
+                except DECODING as error:  # of a row that nobody names
+                    raise StorageInternalError(_reason(error)) from None
                 return ((trials[row[0]], row) for row in found if row[0] in trials)
 
-            for trial, (_, name, value, text) in parts(
-                models.TrialParamModel, "param_name", "param_value", "distribution_json"
-            ):
-                choice = _distribution(text)
-                trial.distributions[name] = choice
-                trial.params[name] = choice.to_external_repr(value)
             values: dict[int, dict[int, float]] = {}
-            for trial, (_, objective, value, kind) in parts(models.TrialValueModel, "objective", "value", "value_type"):
-                told = models.TrialValueModel.stored_repr_to_value(value, kind)
-                values.setdefault(trial._trial_id, {})[objective] = told
-            for identity, found in values.items():
-                trials[identity].values = [found[objective] for objective in sorted(found)]
-            for trial, (_, key, text) in parts(models.TrialUserAttributeModel, "key", "value_json"):
-                trial.user_attrs[key] = json.loads(text)
-            for trial, (_, key, text) in parts(models.TrialSystemAttributeModel, "key", "value_json"):
-                trial.system_attrs[key] = json.loads(text)
-            of = models.TrialIntermediateValueModel
-            for trial, (_, step, value, kind) in parts(of, "step", "intermediate_value", "intermediate_value_type"):
-                trial.intermediate_values[step] = of.stored_repr_to_intermediate_value(value, kind)
+            trial = next(iter(trials.values()))
+            try:
+                for trial, (_, name, value, text) in parts(
+                    models.TrialParamModel, "param_name", "param_value", "distribution_json"
+                ):
+                    choice = _distribution(text)
+                    trial.distributions[name] = choice
+                    trial.params[name] = choice.to_external_repr(value)
+                for trial, (_, objective, value, kind) in parts(
+                    models.TrialValueModel, "objective", "value", "value_type"
+                ):
+                    told = models.TrialValueModel.stored_repr_to_value(value, kind)
+                    values.setdefault(trial._trial_id, {})[objective] = told
+                for identity, found in values.items():
+                    trials[identity].values = [found[objective] for objective in sorted(found)]
+                for trial, (_, key, text) in parts(models.TrialUserAttributeModel, "key", "value_json"):
+                    trial.user_attrs[key] = json.loads(text)
+                for trial, (_, key, text) in parts(models.TrialSystemAttributeModel, "key", "value_json"):
+                    trial.system_attrs[key] = json.loads(text)
+                of = models.TrialIntermediateValueModel
+                for trial, (_, step, value, kind) in parts(of, "step", "intermediate_value", "intermediate_value_type"):
+                    trial.intermediate_values[step] = of.stored_repr_to_intermediate_value(value, kind)
+            except DECODING as error:
+                raise ValueError(f"trial {trial.number}: {_reason(error)}") from error
         return [trial for trial in trials.values() if states is None or trial.state in states]
 
     def _get_prepared_new_trial(
@@ -283,7 +292,7 @@ def _look(path: Path, new: bool) -> None:
         with closing(sqlite3.connect(path, timeout=TIMEOUT)) as database:
             (told,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if told != "ok":
-                raise sqlite3.DatabaseError(told)
+                raise sqlite3.DatabaseError(told.splitlines()[-1])
             rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = {name for (name,) in rows if not name.startswith("sqlite_")}
     if tables - TABLES and TABLES - tables:
@@ -395,5 +404,8 @@ def _source(error: BaseException) -> BaseException:
 
 def _told(place: str, error: BaseException) -> str:
     """What an error says, in a few words without passwords and control characters."""
-    source = _source(error)
-    return plain(scrubbed(str(source) or type(source).__name__, place).strip().partition("\n")[0])[:TOLD]
+    return plain(scrubbed(_reason(_source(error)), place).strip().partition("\n")[0])[:TOLD]
+
+
+def _reason(error: BaseException) -> str:
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__

@@ -317,6 +317,20 @@ class Study:
         """The database's number of a trial."""
         return self.record._storage.get_trial_id_from_study_id_trial_number(self.record._study_id, number)
 
+    def check_points(self, choices: Mapping[str, Sequence[Any]]) -> None:
+        """Return if all candidates are points of a space with these choices.
+
+        Raises:
+            StudyError: one is not.
+        """
+        for trial in self.trials():
+            picks = picks_of(trial)
+            if not counts(trial) and trial.state != TrialState.WAITING and trial.state != TrialState.RUNNING:
+                continue
+            for name, options in choices.items():
+                if name not in picks or picks[name] not in options:
+                    raise damaged(self.place, f"trial {trial.number} has none of the options of {name}")
+
     def failures(self) -> dict[int, str]:
         """Number and reason of every candidate that failed."""
         failed = self.trials(TrialState.FAIL)
