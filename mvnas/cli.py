@@ -270,6 +270,7 @@ def _search(args: argparse.Namespace) -> None:
 
     from mvnas.budget import show
     from mvnas.engines import engine
+    from mvnas.place import masked
     from mvnas.plot import plot
     from mvnas.rank import LONGER
     from mvnas.report import frontier_table, rank_line, rest_line, summary_json, verified_json, worst_cost, write_csv
@@ -299,7 +300,7 @@ def _search(args: argparse.Namespace) -> None:
     if task.data.note:
         say(f"         {task.data.note}")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
-    say(f"study    {args.study}: the same command continues it")
+    say(f"study    {masked(args.study)}: the same command continues it")
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}
     trainer = engine(args.engine, task.images, **{name: value for name, value in given.items() if value is not None})
     with _Bar(args.json) as bar, closing(trainer), Stop(PATIENCE).listening() as stop:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
+
+CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode's categories of what is not seen, but done
 
 LONGEST = 300  # characters of a message
 MISSING = {
@@ -125,3 +128,14 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> str:
         listed = listed[:-1]
     others = f" and {len(known) - len(listed)} others" if len(listed) < len(known) else ""
     return f"unknown {kind} {told(text)}; {hint}known: {', '.join(listed) or 'none'}{others}"
+
+
+def plain(text: str) -> str:
+    r"""A text from elsewhere as a terminal may show it: what would move its cursor, or turn lines around, is escaped.
+
+    >>> plain("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(letter)[1:-1] if category(letter) in CONTROLS else letter for letter in text)

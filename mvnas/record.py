@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from itertools import groupby
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import lru_cache
+from itertools import chain, groupby
+from math import inf
+from typing import Any, get_args, get_origin, get_type_hints
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mvnas.arch import FLOAT, Arch, block, kind_of
-from mvnas.errors import StudyError
+from mvnas.arch import FLOAT, PRECISIONS, Arch, Block, block, check_field, kind_of, required_fields
+from mvnas.errors import SpaceError, StudyError, plain
 from mvnas.latency import Latency
+from mvnas.rungs import shares
 from mvnas.score import COSTS, Score
 from mvnas.space import Picks
 
 NAME = "mvnas"  # of the record among Optuna's
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
 SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
+NUMBERS = (*SIZES, *chain(*COSTS.values()), "infeasible", "seconds")  # attributes of a trial that are numbers
+TEXTS = ("name", "reason")  # and texts
+LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
+MOST = 1 << 14  # pixels of a resolution
+SHOWN = 60  # letters of a value that is told
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -47,6 +56,33 @@ class Setup:
         """What is predicted of each candidate: latency, and the objective if it is another."""
         return tuple(dict.fromkeys(("latency", self.objective)))
 
+    @classmethod
+    def read(cls, told: object) -> Setup:
+        """The setup that a study tells, with texts that a terminal may show.
+
+        Raises:
+            StudyError: a newer mvnas wrote it, or nobody did.
+        """
+        if not isinstance(told, Mapping):
+            raise StudyError(f"setup must be an object, but is {_shown(told)}")
+        kinds, known = get_type_hints(cls), {field.name: field for field in fields(cls)}
+        if more := [str(name) for name in told if name not in known]:
+            raise StudyError(f"this mvnas does not know {_shown(', '.join(more))} of its setup; a newer one may")
+        for name, one in known.items():
+            if name not in told and one.default is MISSING and one.default_factory is MISSING:
+                raise StudyError(f"its setup must tell {name}, but does not")
+            if name in told and not _is(told[name], kinds[name]):
+                raise StudyError(f"{name} of its setup must be of another kind, but is {_shown(told[name])}")
+        values: dict[str, Any] = _plain(told)
+        values["classes"] = tuple(values["classes"])
+        made = cls(**values)
+        if made.objective not in COSTS or not made.classes or not 0 < made.factor < inf:
+            raise StudyError("its setup must tell an objective, classes and a factor that there are, but does not")
+        if not _is(made.schedule.get("epochs"), float):
+            raise StudyError(f"its setup must tell epochs, but tells {_shown(made.schedule.get('epochs'))}")
+        shares(made.rungs)
+        return made
+
     def check(self, wanted: Setup, study: str) -> None:
         """Return if a command that wants `wanted` may continue this study.
 
@@ -55,6 +91,7 @@ class Setup:
         """
         have, want = asdict(self), asdict(wanted)
         for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data"):
+            want[key] = _plain(want[key])
             same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
             if same:
                 continue
@@ -105,8 +142,78 @@ def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, flo
     return found
 
 
+def check_trial(trial: FrozenTrial, setup: Setup) -> None:
+    """Return if a trial tells what a search tells of one, whatever else it tells; its texts are made plain.
+
+    Raises:
+        StudyError: it does not.
+    """
+    known = trial.user_attrs
+    for name in NUMBERS:
+        if name in known and not _is(known[name], float):
+            raise StudyError(f"{name} must be a number, but is {_shown(known[name])}")
+    for name in TEXTS:
+        if name in known:
+            if not isinstance(known[name], str):
+                raise StudyError(f"{name} must be a text, but is {_shown(known[name])}")
+            known[name] = plain(known[name])
+    for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number)):
+        if name in known and not (_is(known[name], int) and 0 <= known[name] <= most):
+            raise StudyError(f"{name} must be in 0..{most}, but is {_shown(known[name])}")
+    costs = [*COSTS[setup.objective][:1]] if trial.state == TrialState.PRUNED else []
+    if trial.state == TrialState.COMPLETE:
+        costs = [name for cost in setup.costs for name in COSTS[cost] if name != "latency_ms"]
+        if len(trial.values or ()) != 2 or not 0 < trial.values[1] < inf:
+            raise StudyError(f"its values must be an accuracy and a cost, but are {_shown(trial.values)}")
+    if missing := [name for name in ("arch", *costs) if name not in known and costs]:
+        raise StudyError(f"it must tell {missing[0]}, but does not, and so was not made by a search")
+    if trial.state == TrialState.PRUNED and rung_of(trial) not in trial.intermediate_values:
+        raise StudyError(f"it must tell its accuracy at rung {rung_of(trial)}, but does not")
+    accuracy = accuracy_of(trial)
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise StudyError(f"its accuracy must be in 0..1, but is {_shown(accuracy)}")
+    picks = picks_of(trial)
+    if not isinstance(picks, Mapping) or not all(
+        isinstance(value, str | int | float | None) for value in picks.values()
+    ):
+        raise StudyError(f"it must be a point of a space, but is {_shown(picks)}")
+    if trial.state == TrialState.WAITING and "fixed_params" not in trial.system_attrs:
+        raise StudyError("what waits must be a point of the space, but it names none")
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether plain data is of a kind: text, whole number, finite number, or some of these."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is(part, get_args(kind)[0]) for part in value)
+    if get_origin(kind) is not None:
+        return isinstance(value, Mapping) and all(_is(part, get_args(kind)[1]) for part in value.values())
+    if kind in (int, float):
+        wanted = int if kind is int else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool) and -inf < value < inf
+    return kind is Any or isinstance(value, kind)
+
+
+def _plain(value: Any) -> Any:
+    """Plain data whose texts may be shown."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _shown(value: object) -> str:
+    """What was found in place of something else."""
+    told = plain(value if isinstance(value, str) else repr(value))
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."
+
+
 def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> Score:
-    """The score of a finished trial, its costs as they were predicted for the search, or as `model` predicts them."""
+    """The score of a finished trial, its costs as they were predicted for the search, or as `model` predicts them.
+
+    Raises:
+        StudyError: its architecture is none.
+    """
     known = trial.user_attrs
     arch = _arch(known["arch"])
     device = model.device if model else setup.device
@@ -124,18 +231,46 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
         accuracy=trial.values[0],
         **{name: known[name] if name in known else getattr(arch, name) for name in SIZES},
         number=trial.number,
-        name=known.get("name", ""),
+        name=known["name"] if LABEL.fullmatch(known.get("name", "")) else "",  # files are called by it
         sources=sources,
         **costs,
     )
 
 
-def _arch(told: Mapping[str, Any]) -> Arch:
-    """The architecture in a trial's attributes, which was checked before it was written."""
-    rows = [
-        (row["block"], tuple((key, value) for key, value in row.items() if key != "block")) for row in told["blocks"]
-    ]
-    return Arch(tuple(block(*row) for row in rows), told["resolution"], told.get("precision", FLOAT))
+def _arch(told: Any) -> Arch:
+    """The architecture in a trial's attributes.
+
+    Raises:
+        StudyError: it is none.
+    """
+    try:
+        blocks = [
+            _block(row["block"], tuple((key, value) for key, value in row.items() if key != "block"))
+            for row in told["blocks"]
+        ]
+        made = Arch(tuple(blocks), told["resolution"], told.get("precision", FLOAT))
+        if (
+            not blocks
+            or not _is(made.resolution, int)
+            or not 0 < made.resolution <= MOST
+            or made.precision not in PRECISIONS
+        ):
+            raise SpaceError(
+                f"resolution {_shown(made.resolution)}, precision {_shown(made.precision)}, {len(blocks)} blocks"
+            )
+    except (SpaceError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
+        raise StudyError(f"its architecture must be one, but is not: {_shown(str(error))}") from None
+    return made
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _block(kind: str, settings: tuple[tuple[str, Any], ...]) -> Block:
+    """A block as a trial tells it, checked."""
+    for key, value in settings:
+        check_field(kind, key, value)
+    if missing := [name for name in required_fields(kind) if name not in dict(settings)]:
+        raise SpaceError(f"{kind} without {missing[0]}")
+    return block(kind, settings)
 
 
 def picks_of(trial: FrozenTrial) -> Picks:

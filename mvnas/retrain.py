@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mvnas.datasets import Data, load
 from mvnas.errors import MvnasError, StudyError
-from mvnas.files import save_whole
+from mvnas.files import intact, save_whole
 from mvnas.score import Score
 from mvnas.study import Study
 
@@ -69,7 +69,7 @@ def retrain(study: Study, score: Score, times: int, data: Data, *, keep: bool = 
 
     known = retrained(study).get((score.number, times))
     path = weights(study, score.number, times)
-    if known and (known.accuracy is None or not keep or path.exists()):
+    if known and (known.accuracy is None or not keep or intact(path)):
         return
     setup = study.setup
     schedule = Schedule(**setup.schedule)

@@ -196,6 +196,7 @@ def search(
             raise StudyError(f"rungs need the strategy {STRATEGY}, but got {strategy}; leave out one of the two")
     with owned(study):
         record = Study.begin(study, task.setup)
+        record.check_points(task.space.choices)
         record.recover()
         runner = trainer or engine("processes", task.images)
         try:

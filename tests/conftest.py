@@ -19,6 +19,7 @@ from small import make_space, make_table, make_task
 from torch.nn import Module
 
 from mvnas.search import Task
+from mvnas.study import Study
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,6 +64,12 @@ def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def task(space: Path, table: Path) -> Task:
     """A short search of that space for that table."""
     return make_task(space, table)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let drivers share studies in files, as they share those in a database's server."""
+    monkeypatch.setattr(Study, "shared", True)
 
 
 @pytest.fixture

@@ -36,8 +36,9 @@ def asked(study: Study, task: Task, draw: tuple[Any, Any]) -> int:
     return study.ask(picks, task.space.choices, notes, {"arch": task.space.at(picks).to_json()}, 0.0)
 
 
+@pytest.mark.usefixtures("shared")
 def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup) for _ in range(2))
+    one, two = (Study.begin(str(tmp_path / "s.db"), task.setup) for _ in range(2))
     draws = [drawn(study, task) for study in (one, two)]
     assert draws[0] == draws[1]
     numbers = [asked(study, task, draw) for study, draw in zip((one, two), draws, strict=True)]
@@ -49,8 +50,9 @@ def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: P
     assert one.begun == (2, 2.0)
 
 
+@pytest.mark.usefixtures("shared")
 def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup) for _ in range(2))
+    one, two = (Study.begin(str(tmp_path / "s.db"), task.setup) for _ in range(2))
     picks, _ = draw = drawn(one, task)
     number = asked(one, task, draw)
     (seen,) = two.trials(TrialState.RUNNING)
@@ -66,11 +68,12 @@ def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: P
     assert not study.trials(TrialState.WAITING, TrialState.RUNNING)
 
 
+@pytest.mark.usefixtures("shared")
 def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup)
+    study = Study.begin(str(tmp_path / "s.db"), task.setup)
     number = asked(study, task, drawn(study, task))
     study.files.save_weights(number, {"w": torch.zeros(1)})
     Study.load(study.place).keep_weights()
@@ -81,7 +84,7 @@ def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
 
 
 def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
-    place = f"sqlite:///{tmp_path}/s.db"
+    place = str(tmp_path / "s.db")
     Study.begin(place, task.setup)
     with pytest.raises(StudyError, match="seed was 0 and is 1"):
         Study.begin(place, make_task(space, table, seed=1).setup)

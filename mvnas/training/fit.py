@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -49,8 +49,8 @@ class Checkpoint:
         path.write_bytes(stream.getbuffer())
 
     @classmethod
-    def load(cls, path: Path) -> Checkpoint:
-        return cls(**torch.load(path, map_location="cpu", weights_only=True))
+    def load(cls, source: Path | IO[bytes]) -> Checkpoint:
+        return cls(**torch.load(source, map_location="cpu", weights_only=True))
 
 
 @dataclass(frozen=True, eq=False)
