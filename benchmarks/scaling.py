@@ -212,7 +212,7 @@ def main() -> None:
         for part, work in parts.items():
             print(f"{part:>16} {took(timer, work):6.2f} s")
         print(f"{'in all':>16} {timer() - begun:6.2f} s, {len(study.scores())} candidates")
-        surrogate, history = Surrogate(task.space, task.cost, task.excess), study.told
+        surrogate, history = Surrogate(task.space, task.cost, task.excess, task.validation), study.told
         proposing = []
         for number in range(len(history), len(history) + args.asks):
             begun = timer()

@@ -21,6 +21,7 @@ from mvnas.table import DEVICE
 STUDY = "mvnas.db"
 OFTEN = 0.1  # seconds between two pictures of a live bar
 UNKNOWN = 10_000  # how much of what nobody knows the total of is told at a time
+EXHAUSTED = "no other network within the budget was found; a wider --budget or --space, in another --study, has more"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         to.add_argument(
             "--skip-broken", action="store_true", help="leave out images that do not decode, as the search did"
         )
+        to.add_argument("--engine", metavar="MODULE", help="the search's, if it was a module of yours")
 
     search = verb(
         "search",
@@ -130,7 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--epochs",
         type=_positive,
-        help="passes over the training images for each candidate (2, or as many as 8,000 images make)",
+        help="passes over the training images for each candidate (800 images of each class or of ten, 2 passes at most)",
+    )
+    search.add_argument("--batch", type=_count, metavar="N", help="images a step of a training (32)")
+    search.add_argument("--lr", type=_positive, metavar="RATE", help="highest learning rate of a training (0.002)")
+    search.add_argument(
+        "--clip", type=float, metavar="NORM", help="shorten longer gradients to this norm (0: shorten none)"
     )
     search.add_argument(
         "--strategy",
@@ -159,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--engine",
         default="processes",
-        metavar="processes|ray",
-        help="where candidates are trained: on this machine, or on a Ray cluster (%(default)s)",
+        metavar="processes|ray|MODULE",
+        help="where candidates are trained: on this machine, on a Ray cluster, or by a module of yours (%(default)s)",
     )
     search.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster (the one that this machine is in)")
     search.add_argument(
@@ -283,10 +290,14 @@ def _search(args: argparse.Namespace) -> None:
             data=args.data,
             device=args.device,
             epochs=args.epochs,
+            batch=args.batch,
+            lr=args.lr,
+            clip=args.clip,
             seed=args.seed,
             skip_broken=args.skip_broken,
             objective=args.objective,
             rungs=args.rungs,
+            engine=args.engine,
             tell=bar.step,
         )
     _tables(args.device)
@@ -299,6 +310,8 @@ def _search(args: argparse.Namespace) -> None:
     )
     if task.data.note:
         say(f"         {task.data.note}")
+    if args.epochs is None:
+        say(f"training {task.length}")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {masked(args.study)}: the same command continues it")
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}
@@ -320,17 +333,20 @@ def _search(args: argparse.Namespace) -> None:
     for number, reason in list(failures.items())[:3]:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
     if not study.scores():
-        raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did")
+        why = "" if failures or not study.exhausted else f"; {EXHAUSTED}"
+        raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did{why}")
     table, picture = study.files.subfolder("frontier.csv"), study.files.subfolder("frontier.png")
     write_csv(study.frontier().scores, table)
     plot(study, picture)
     if args.json:
         verified = {"verified": verified_json(_verified(study, args, LONGER))} if args.verify else {}
-        print(json.dumps(summary_json(study) | verified, indent=2))
+        print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | verified, indent=2))
         return
     worst, knee = worst_cost(study), study.frontier().pick("knee")
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
+    if study.exhausted:
+        print(f"ended after {study.finished:g} trainings: {EXHAUSTED}")
     if told := rest_line(study):
         print(told)
     print(
@@ -428,7 +444,7 @@ def _rank(args: argparse.Namespace) -> None:
     study = Study.load(args.study)
     with owned(study.place), _Bar(args.json) as bar:
         data = images(study, args.data, skip_broken=args.skip_broken)
-        found = rank(study, data, candidates=args.candidates, longer=args.longer, progress=bar.step)
+        found = rank(study, data, candidates=args.candidates, longer=args.longer, engine=args.engine, progress=bar.step)
     print(json.dumps(asdict(found), indent=2) if args.json else rank_told(found, study.setup.schedule["epochs"]))
 
 
@@ -450,9 +466,8 @@ def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
 
     tables = _tables(args.device or study.setup.device)
     with owned(study.place), _Bar(args.json) as bar:
-        found = verify(
-            study, tables, images(study, args.data, skip_broken=args.skip_broken), longer=longer, progress=bar.step
-        )
+        data = images(study, args.data, skip_broken=args.skip_broken)
+        found = verify(study, tables, data, longer=longer, engine=args.engine, progress=bar.step)
     for told in found.cautions:
         print(f"mvnas: caution: {told}", file=sys.stderr)
     if not args.json:
@@ -502,7 +517,7 @@ def _export(args: argparse.Namespace) -> None:
     device = table.device
     if device["precision"] != precision:
         print(f"mvnas: caution: latency is predicted for {device['precision']}, not {precision}: that of {table.name}; "
-              f"`mvnas measure --precision {precision}` makes a table", file=sys.stderr)  # fmt: skip
+              f"`mvnas measure --precision {precision} --table DIR` makes a table", file=sys.stderr)  # fmt: skip
     estimate = LatencyModel.fit(table).predict(replace(arch, precision=FLOAT))
     card: dict[str, Any] = {
         "predicted": {

@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from itertools import chain, groupby
 from math import inf
+from shlex import quote
 from typing import Any, get_args, get_origin, get_type_hints
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -20,6 +21,9 @@ from mvnas.score import COSTS, Score
 from mvnas.space import Picks
 
 NAME = "mvnas"  # of the record among Optuna's
+FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "engine")  # that a study holds to
+SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
+BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
 SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
 NUMBERS = (*SIZES, *chain(*COSTS.values()), "infeasible", "seconds")  # attributes of a trial that are numbers
@@ -35,7 +39,8 @@ Key = tuple[tuple[str, Any], ...]
 class Setup:
     """What a study remembers and every command that continues it must agree with.
 
-    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show.
+    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show: one of the
+    field's name, and others such as `device.model` of what else belongs to it. A study may be older than a mark.
     """
 
     budget: str
@@ -50,6 +55,7 @@ class Setup:
     marks: Mapping[str, str] = field(default_factory=dict)
     objective: str = "latency"
     rungs: str = "1"
+    engine: str = BUILT_IN
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -89,17 +95,20 @@ class Setup:
         Raises:
             StudyError: it contradicts the study; the message names the difference.
         """
-        have, want = asdict(self), asdict(wanted)
-        for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data"):
-            want[key] = _plain(want[key])
-            same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
+        have, want = ({**asdict(setup), **setup.schedule} for setup in (self, wanted))
+        for key in dict.fromkeys([*FIELDS, *self.schedule, *wanted.schedule]):
+            before, now = have.get(key, 0), _plain(want.get(key, 0))  # an older study lacks what was off
+            marks = [mark for mark in self.marks if mark.partition(".")[0] == key]
+            same = all(self.marks[mark] == wanted.marks.get(mark) for mark in marks) if marks else before == now
             if same:
                 continue
-            change = f"{key} was {have[key]} and is {want[key]}"
-            if have[key] == want[key]:
-                change = f"the content of {key} {have[key]} has changed since"
+            change, advice = f"{key} was {before} and is {now}", "set it back"
+            if before == now:
+                change, advice = f"the content of {key} {before} has changed since", "bring it back"
+            elif key in (*FIELDS, *SETTABLE):
+                advice = f"give --{key} {quote(str(before))}"
             raise StudyError(
-                f"the study {study} must be continued as it began, but {change}; repeat its command or name another --study"
+                f"the study {study} must be continued as it began, but {change}; {advice} or name another --study"
             )
 
 

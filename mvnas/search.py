@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import optuna
@@ -21,11 +20,13 @@ from optuna.trial import FrozenTrial, TrialState
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
-from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine
+from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine, is_built_in
 from mvnas.errors import StudyError, unknown
 from mvnas.job import Job, Tell, seed_of
 from mvnas.latency import Latency, latency
-from mvnas.record import Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
+from mvnas.marks import code_mark, mark
+from mvnas.record import BUILT_IN, Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
+from mvnas.retrain import data_marks
 from mvnas.rungs import shares
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
@@ -33,11 +34,14 @@ from mvnas.stop import Stop
 from mvnas.storage import HEARTBEAT, owned, written
 from mvnas.strategy import Proposal, Surrogate
 from mvnas.study import SLACK, Study
+from mvnas.surrogate import Validation
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
 TRIALS = 20
 STRATEGY = "surrogate"  # all others are samplers of Optuna
+EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the default length has at least
+LOOKS, SAME = 20, 1e-3  # trials whose predictions are compared with the study's, and how near they must be
 TICK = 0.25  # seconds between two looks at what the user and other drivers do
 PATIENCE = 2  # how often a search may be asked to stop before it is interrupted where it is
 TOLD = 160  # characters of what was raised that a sentence quotes
@@ -84,16 +88,21 @@ class Task:
         device: str = DEVICE,
         schedule: Schedule | None = None,
         epochs: float | None = None,
+        batch: int | None = None,
+        lr: float | None = None,
+        clip: float | None = None,
         seed: int = 0,
         skip_broken: bool = False,
         objective: str = "latency",
         rungs: str = "1",
+        engine: str = BUILT_IN,
         tell: Tell | None = None,
     ) -> Task:
-        """The task that names and paths describe; `schedule` is the default one of `epochs` where none is given.
+        """The task that names and paths describe; `schedule` is the default one with the fields that are given where none is.
 
-        `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length.
-        `tell` is called while images are read: with what, how many of them, and of how many.
+        `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length;
+        `engine` is the name of what `search` is to be given as trainer. `tell` is called while images are read: with what, how
+        many of them, and of how many.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -101,6 +110,9 @@ class Task:
         if objective not in COSTS:
             raise StudyError(unknown("objective", objective, COSTS))
         shares(rungs)
+        given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
+        fields = {name: value for name, value in given.items() if value is not None}
+        Schedule(**fields)
         tables = load_each(device)
         model = latency(tables)
         if objective == "energy":
@@ -115,12 +127,14 @@ class Task:
             budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model)
         )
         check_feasible(bounds, choices, model, seed=seed)
+        if epochs is None:
+            fields["epochs"] = default_epochs(len(images.train.labels), len(images.classes))
         setup = Setup(
             budget=budget,
             space=space,
             data=data,
             device=device,
-            schedule=asdict(schedule or Schedule(epochs=epochs or default_epochs(len(images.train.labels)))),
+            schedule=(schedule or Schedule(**fields)).to_json(),
             seed=seed,
             factor=factor_for(images.side),
             classes=images.classes,
@@ -129,15 +143,37 @@ class Task:
             rungs=rungs,
             marks={
                 "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
-                "data": images.fingerprint,
-                "device": mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
-            },
+                **_code_marks("space", choices.kinds),
+                "device": mark(*(table.rows for table in tables)),
+                "device.model": mark(*(table.contents for table in model.tables)),
+            }
+            | data_marks(images),
+            engine=engine,
         )
         return cls(choices, bounds, images, model, setup, skip_broken)
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; 0 if it fits."""
         return self.budget.excess(price(arch, self.model))
+
+    def scored_by(self, trainer: Engine | None) -> Setup:
+        """The setup of this task with its candidates trained by `trainer`: one of ours, or the user's with a mark of its code."""
+        if trainer is None or is_built_in(trainer):
+            return replace(self.setup, engine=BUILT_IN)
+        name = self.setup.engine if "." in self.setup.engine else type(trainer).__module__
+        return replace(self.setup, engine=name, marks={**self.setup.marks, "engine": code_mark(name)})
+
+    @property
+    def length(self) -> str:
+        """How long candidates are trained, in words."""
+        epochs, images = self.setup.schedule["epochs"], len(self.data.train.labels)
+        each = epochs * images / len(self.data.classes)
+        return f"{epochs:g} epochs of each candidate, {each:.0f} images of a class; --epochs sets another length"
+
+    @property
+    def validation(self) -> Validation:
+        """What accuracies are shares of."""
+        return Validation(len(self.data.val.labels), len(self.data.classes))
 
     @property
     def images(self) -> Images:
@@ -195,25 +231,53 @@ def search(
         if len(shares(task.setup.rungs)) > 1:
             raise StudyError(f"rungs need the strategy {STRATEGY}, but got {strategy}; leave out one of the two")
     with owned(study):
-        record = Study.begin(study, task.setup)
+        record = Study.begin(study, task.scored_by(trainer))
         record.check_points(task.space.choices)
+        check_predictions(record, task)
         record.recover()
         runner = trainer or engine("processes", task.images)
         try:
             with written(study):
-                _Run(task, record, runner, strategy, total, seconds, show, stop or Stop()).run()
+                run = _Run(task, record, runner, strategy, total, seconds, show, stop or Stop())
+                run.run()
+                record.exhausted = run.exhausted
         finally:
             if trainer is None:
                 runner.close()
     return record
 
 
-def default_epochs(images: int) -> float:
-    """Length of a candidate's training where the user says nothing: 2 epochs, or 8,000 images if these are fewer.
+def default_epochs(images: int, classes: int) -> float:
+    """Length of a candidate's training where the user says nothing: what shows EACH images of every class, 2 epochs at most.
 
-    A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other length.
+    Few classes count as FEWEST. A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other
+    length. Were it so many images in all, a thousand classes would be seen eight times each, and candidates differ by luck.
     """
-    return min(2.0, round(8000 / images, 3))
+    return min(2.0, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))
+
+
+def _code_marks(name: str, modules: Iterable[str]) -> dict[str, str]:
+    """A mark of the code of those of some names that are modules of the user's, if there are any."""
+    own = sorted({module for module in modules if "." in module})
+    return {f"{name}.code": mark(*map(code_mark, own))} if own else {}
+
+
+def check_predictions(study: Study, task: Task) -> None:
+    """Return if the task predicts of candidates of the study what was predicted of them, whatever has changed since.
+
+    Raises:
+        StudyError: it predicts something else.
+    """
+    trials = [trial for trial in study.trials() if "arch" in trial.user_attrs]
+    for trial in trials[:: len(trials) // LOOKS + 1]:
+        now = predicted(task.space.at(trial.params), task.model, task.setup.costs)
+        for name, value in now.items():
+            before = trial.user_attrs.get(name, value)
+            if abs(value / before - 1) > SAME:
+                raise StudyError(
+                    f"the study {study.place} must be continued as it began, but what is predicted for {task.setup.device} has changed since: "
+                    f"{name} of trial {trial.number} was {before:.4g} and is {value:.4g}; name another --study"
+                )
 
 
 class ExhaustedError(Exception):
@@ -254,7 +318,7 @@ class _Run:
         self.exhausted = False
         self.infeasible = 0
         self.shares = (*study.rungs.values(),)
-        self.surrogate = Surrogate(task.space, task.cost, self.excess, shares=self.shares)
+        self.surrogate = Surrogate(task.space, task.cost, self.excess, task.validation, shares=self.shares)
         self.scout = None if strategy == STRATEGY else make_sampler(strategy, 0, total)
         self.base = self.status()
 
@@ -546,8 +610,3 @@ class Affordable(BaseSampler):
 
     def reseed_rng(self) -> None:
         self.base.reseed_rng()
-
-
-def mark(*texts: str) -> str:
-    """16 hex digits that stand for some texts."""
-    return sha256("\0".join(texts).encode()).hexdigest()[:16]

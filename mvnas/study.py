@@ -69,6 +69,9 @@ class Study:
         self.place = masked(place)
         self.record = record
         self.model = model
+        self.exhausted = (
+            False  # whether the search that gave it ended since it found no other network within the budget
+        )
         self._scores: dict[int, Score] = {}  # what never changes once it is there
         self._frontier = Frontier(())
         self._numbers: dict[Key, list[int]] = {}  # of the trials of each point

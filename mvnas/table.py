@@ -31,6 +31,14 @@ from mvnas.reading import parse_json, read_json, read_rows
 DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user names none
 
 OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
+PROVENANCE = (
+    "date",
+    "mvnas",
+    "protocol",
+    "versions",
+    "imported",
+    "rest_watts",
+)  # in device.json: how it was made, not what it says
 INSIDE = "timed inside networks"  # what device.json says of ops where they were not timed alone
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
 ENERGY = "energy_mj"  # the column that either may have beside these
@@ -153,6 +161,17 @@ class Table:
         """The precision of what was timed; float32 where it was not told."""
         told = str(self.device["precision"])
         return told if told in PRECISIONS else FLOAT
+
+    @property
+    def contents(self) -> str:
+        """All of its folder that predictions follow from, as text: not what it is `like`, which is another table."""
+        conditions = {key: told for key, told in self.device.items() if key not in ("like", *PROVENANCE)}
+        return "\0".join([json.dumps(conditions, sort_keys=True), self.rows])
+
+    @property
+    def rows(self) -> str:
+        """The text of its CSV files."""
+        return "\0".join(file.read_text() for file in sorted(self.path.glob("*.csv")))
 
     @property
     def networks(self) -> dict[Arch, Timing]:

@@ -19,7 +19,7 @@ from mvnas.export import FORMATS, Judged, Pictures, export, origin
 from mvnas.latency import Latency, latency
 from mvnas.measure import Progress, Protocol, measure_networks
 from mvnas.rank import LONGER
-from mvnas.retrain import retrain, retrained, weights
+from mvnas.retrain import retrain, retrained, trainer, weights
 from mvnas.score import Score
 from mvnas.space import Space
 from mvnas.study import Study
@@ -95,15 +95,17 @@ def verify(
     data: Data,
     *,
     longer: int = LONGER,
+    engine: str | None = None,
     protocol: Protocol = PROTOCOL,
     progress: Progress = lambda what, done, total: None,
 ) -> Verification:
     """Train the frontier longer, as far as that is not done yet, export it beside the study, and time it by the runtimes of `tables`.
 
-    Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds.
+    Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds. `engine` is that of the
+    user's own by which the study was searched, if it was one.
 
     Raises:
-        StudyError: nothing has finished, `longer` is no longer, or no table is of a candidate's precision.
+        StudyError: nothing has finished, `longer` is no longer, no table is of a candidate's precision, or the engine is another.
         TableError: another measurement is running.
     """
     if longer < 2:
@@ -121,9 +123,10 @@ def verify(
             raise StudyError(
                 f"each precision must have a table, but {score.label} has none among {model.device}; name one with --device"
             )
-    for done, score in enumerate(scores):
-        progress("trainings", done, len(scores))
-        retrain(study, score, longer, data, keep=True)
+    with trainer(study, data, engine) as train:
+        for done, score in enumerate(scores):
+            progress("trainings", done, len(scores))
+            retrain(study, score, longer, train, keep=True)
     progress("trainings", len(scores), len(scores))
     rows: list[Verified] = []
     cautions: list[str] = []

@@ -332,3 +332,27 @@ def test_a_training_that_rested_ends_as_one_that_did_not() -> None:
     rested = train(Job(arch, schedule, 0.125, seed=3, begin=rest), data)
     assert rested.accuracy == whole.accuracy
     assert all(torch.equal(rested.state[name], weight) for name, weight in whole.state.items())
+
+
+def test_clipping_shortens_gradients_and_is_off_by_default(digits):
+    few = replace(SHORT, epochs=0.2)
+    plain, off, long, short = (trained(digits, schedule=replace(few, **clip)) for clip in
+                               ({}, {"clip": 0.0}, {"clip": 1e9}, {"clip": 1e-15}))  # fmt: skip
+    for other in (off, long):
+        assert all(torch.equal(value, other.state[name]) for name, value in plain.state.items())
+    fresh = {name: value.detach() for name, value in tiny().named_parameters()}
+
+    def moved(result):  # of gradients so short AdamW makes none of its usual steps
+        return max(float((result.state[name] - value).abs().max()) for name, value in fresh.items() if value.ndim > 1)
+
+    assert moved(short) < moved(plain) / 100
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), RuntimeError("can't allocate memory: x" + "\nframe" * 500)])
+def test_exhausted_memory_is_told_in_a_sentence(error, digits):
+    def stop(*step):
+        raise error
+
+    with pytest.raises(TrainingError, match="search with a smaller --batch$") as told:
+        trained(digits, progress=stop)
+    assert len(str(told.value)) <= 300 and "\n" not in str(told.value)

@@ -105,6 +105,11 @@ class Engine(Protocol):
         """Stop all trainings at once."""
 
 
+def is_built_in(engine: Engine) -> bool:
+    """Whether an engine is one of ours: they differ in where trainings run, and not in what comes of them."""
+    return type(engine).__module__.startswith(f"{__name__}.")
+
+
 def engine(name: str, images: Images, **settings: Any) -> Engine:
     """The engine `name` of this folder, or of any importable module if the name is dotted, with settings of its own.
 

@@ -26,6 +26,7 @@ from mvnas.training.sampler import MultiScaleSampler, pixels, scales
 from mvnas.training.schedule import Schedule
 from mvnas.training.weights import Average, calibrate, groups, kept
 
+CALMER = "search with a lower --lr, or with --clip 1"
 CALIBRATION = 512  # images that batch norms are calibrated on
 
 Tell = Callable[[str, int, int], None]
@@ -116,7 +117,7 @@ def fit(
         for step, (size, indices) in islice(enumerate(sampler, 1), begin.step if begin else 0, stop):
             loss = learn(pixels(size, factor), indices, schedule.rate(step - 1, steps))
             if not math.isfinite(loss):
-                told = f"the loss must be finite, but is {loss} at step {step} of {steps}; lower lr"
+                told = f"the loss must be finite, but is {loss} at step {step} of {steps}; {CALMER}"
                 raise TrainingError(told)
             average.update(step)
             images += len(indices)
@@ -173,6 +174,8 @@ def _learner(
         loss = cross_entropy(logits.float(), labels, label_smoothing=schedule.label_smoothing)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if schedule.clip:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
@@ -220,7 +223,7 @@ def evaluate(module: Module, split: Split, *, side: int, batch: int = 128, tell:
         with _precision(device):
             logits = module(_whole(np.array(split.images[part]), side, device))
         if not logits.isfinite().all():
-            raise TrainingError("logits must be finite, but are not on held-out images; lower lr")
+            raise TrainingError(f"logits must be finite, but are not on held-out images; {CALMER}")
         right += int((logits.argmax(1).cpu().numpy() == split.labels[part]).sum())
         if tell:
             tell("judging images", min(start + batch, len(split.labels)), len(split.labels))
@@ -253,4 +256,7 @@ def _memory() -> Iterator[None]:
         spent = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
         if not spent:
             raise
-        raise TrainingError(f"training must fit in memory, but ran out of memory: {error}; lower batch") from error
+        told = str(error).partition("\n")[0][:150]
+        raise TrainingError(
+            f"training must fit in memory, but ran out of memory: {told}; search with a smaller --batch"
+        ) from error
