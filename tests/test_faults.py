@@ -153,6 +153,13 @@ def test_asked_once_to_stop_a_search_finishes_what_runs(task: Task, tmp_path: Pa
     assert not study.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
+def test_what_a_training_does_beside_its_steps_is_shown(task: Task, tmp_path: Path) -> None:
+    seen: list[str] = []
+    search(task, study=str(tmp_path / "s.db"), trials=1, show=lambda status: seen.append(status.doing))
+    assert "trial 0 judging images 602/602" in seen
+    assert any(told.startswith("trial 0 calibrating norms 512/512") for told in seen)
+
+
 def test_asked_twice_to_stop_a_search_puts_back_what_runs(task: Task, tmp_path: Path) -> None:
     stop, place = Stop(), str(tmp_path / "s.db")
 
@@ -318,7 +325,7 @@ def test_sigterm_to_driver_and_workers_together_is_an_interruption(space: Path, 
     place = tmp_path / "s.db"
     words = command(space, table, place, trials=500, epochs=2, extra=["--workers", "2"])
     generator = random.Random(0)
-    for pause in (0, 1, 1):
+    for pause in (0, 1):
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             wait_until("two workers run", partial(started, process))
             time.sleep(generator.uniform(0, 3) * pause)
