@@ -31,7 +31,7 @@ def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: P
     classes = tuple(map(str, dataset.classes))
     side, masks = _plan(dataset, classes, holdout, skip_broken)
     _check_space(folder, sum(int(mask.sum()) for mask in masks.values()) * 3 * side**2)
-    broken: list[DataError] = []
+    broken: list[str] = []
     remarks: Counter[str] = Counter()
     splits = {}
     for split, mask in masks.items():
@@ -117,7 +117,7 @@ def _gather(
     items: Iterable[Item],
     shape: tuple[int, ...],
     file: Path | None,
-    broken: list[DataError] | None,
+    broken: list[str] | None,
     remarks: Counter[str],
 ) -> Split:
     """The decoded items, at most `shape[0]` of them; those that fail are told to `broken`, or raised.
@@ -133,7 +133,7 @@ def _gather(
             except Exception as error:  # Pillow's readers raise a dozen kinds
                 if broken is None:
                     raise _broken(item, error) from error
-                broken.append(_broken(item, error))
+                broken.append(item.place)
             else:
                 labels.append(item.label)
                 yield image
@@ -195,14 +195,17 @@ def _check(classes: tuple[str, ...], labels: np.ndarray, split: str) -> None:
         )
 
 
-def _check_survivors(classes: tuple[str, ...], splits: dict[str, Split], broken: list[DataError]) -> None:
-    """Raises: DataError if skipping broken images has emptied a split or a class; it quotes the first."""
+def _check_survivors(classes: tuple[str, ...], splits: dict[str, Split], broken: list[str]) -> None:
+    """Raises: DataError if skipping broken images has emptied a split or a class; it names the first."""
     try:
         _check(classes, splits["train"].labels, "training")
         _check(classes, splits["val"].labels, "validation")
     except DataError as error:
         total = len(broken) + sum(len(split.labels) for split in splits.values())
-        raise DataError(f"{error}; {len(broken)} of {total} images are broken, the first: {broken[0]}") from error
+        told, _, _ = str(error).partition("; ")
+        raise DataError(
+            f"{told}; mend them: {len(broken)} of {total} images are broken, the first: {broken[0]}"
+        ) from error
 
 
 def _check_space(folder: Path | None, needed: int) -> None:
