@@ -37,12 +37,12 @@ def look_in(folder: str) -> None:
 
 
 def check(name: str, error: type[MvnasError]) -> None:
-    """Return if a file may name the module `name`.
+    """Return if a file may name the module `name`: it was allowed, or the user's own word has run it in this process.
 
     Raises:
         MvnasError: an `error`, since it may not.
     """
-    if not (_everything or name in _allowed):
+    if not (_everything or name in _allowed or name in _run):
         raise error(
             f"a file must not run code that you did not name, but names the module {told(name)}; if you know whose it is, "
             f"give --trust (in a program, mvnas.trust.allow)"
