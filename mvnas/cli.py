@@ -230,7 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         _measure,
         "time ops and networks on this machine or a phone into a latency table; continues one that is there",
     )
-    measure.add_argument("--backend", default="tflite", help="runtime to time (%(default)s)")
+    measure.add_argument(
+        "--backend", help="runtime to time (tflite); a table that is there goes on with its own, and with its settings"
+    )
     measure.add_argument("--table", required=True, metavar="DIR", help="folder of the table")
     measure.add_argument(
         "--space",
@@ -567,14 +569,19 @@ def _export(args: argparse.Namespace) -> None:
 def _measure(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from mvnas.backends import backend
+    from mvnas.backends import backend, of_table
+    from mvnas.backends import names as backends
     from mvnas.energy import counter
     from mvnas.holdout import held_out, left_out
     from mvnas.latency import FEWEST, LatencyModel, column
     from mvnas.measure import coverage, measure
     from mvnas.space import Space, names
+    from mvnas.table import read_device
 
-    if args.minutes and not args.like:
+    folder = Path(args.table)
+    known = read_device(folder) if (folder / "device.json").exists() else {}
+    like = args.like or known.get("like")
+    if args.minutes and not like:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
     if args.file:
         _import(args)
@@ -583,10 +590,13 @@ def _measure(args: argparse.Namespace) -> None:
     asked = [*args.setting, *((key, value) for key, value in flags.items() if value is not None)]
     if len(dict(asked)) < len(asked):
         raise TableError(f"each setting must be given once, but got {', '.join(key for key, _ in asked)}")
-    runtime = backend(args.backend, **dict(asked))
+    if known.get("backend") in ({args.backend} if args.backend else backends()):
+        runtime = of_table(known, **dict(asked))
+    else:
+        runtime = backend(args.backend or "tflite", **dict(asked))
     spaces = [Space.load(name) for name in (names() if args.space == "all" else args.space.split(","))]
     with _Bar(args.json) as bar:
-        table = measure(spaces, runtime, folder=Path(args.table), ops=args.ops, like=args.like, minutes=args.minutes,
+        table = measure(spaces, runtime, folder=folder, ops=args.ops, like=like, minutes=args.minutes,
                         networks=args.networks, seed=args.seed, progress=bar.step,
                         counter=counter(args.energy) if args.energy else None)  # fmt: skip
     drift = [timing.reference_ms for timing in table.ops.values()]
@@ -600,7 +610,7 @@ def _measure(args: argparse.Namespace) -> None:
     }
     if args.energy:
         told |= {"ops_with_energy": len(column(table.ops, "energy")), "rest_watts": table.device["rest_watts"][-1]}
-    judged = left_out(table)[-1:] if args.like else held_out(table) if len(table.passes) >= FEWEST else []
+    judged = left_out(table)[-1:] if like else held_out(table) if len(table.passes) >= FEWEST else []
     rows = {row.name: asdict(row) for row in judged}
     if args.json:
         print(json.dumps(told | {"held_out": list(rows.values())}, indent=2))
@@ -617,6 +627,9 @@ def _measure(args: argparse.Namespace) -> None:
         )
     for name, row in rows.items():
         print(f"{name}: off by {row['mape']:.1%} on average, {row['worst']:.1%} at worst")
+    if not like and len(table.passes) < FEWEST:
+        print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
+        return
     print(f"more of this: mvnas fit {args.table}")
 
 

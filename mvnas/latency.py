@@ -8,6 +8,7 @@ Energy is modelled by the same, from the energy column of a table: in such a mod
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvnas.arch import Arch
+from mvnas.arch import Arch, data_folder
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel, Summary
 from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
@@ -191,7 +192,7 @@ class LatencyModel:
         if len(networks) < fewest:
             raise TableError(
                 f"a table must hold {fewest} whole networks or more for an interval, but {table.path / 'networks.csv'} "
-                f"has {len(networks)}; run `mvnas measure --table {table.path}` again, which continues it"
+                f"has {len(networks)}; {advice(table)} times more, by --networks {fewest}"
             )
         return model.calibrated(networks)
 
@@ -344,22 +345,31 @@ class LatencyModel:
         return [found[kernel] for kernel in kernels]
 
     def _check_domain(self, kernel: Kernel, name: str) -> None:
+        refusal = self._refusal(kernel, name)
+        if refusal:
+            raise UnmeasuredError(self._advice(kernel, refusal))
+
+    def _refusal(self, kernel: Kernel, name: str) -> str:
+        """Why the regression of a kind does not price a kernel; nothing if it does."""
         rate = self.rates.get(name)
         if rate is None:
-            raise UnmeasuredError(self._advice(kernel, f"{name} must have been timed {FEWEST} times or more"))
+            count = sum(kind(other) == name for other in self.timed)
+            return f"{name} must have been timed at {FEWEST} distinct sizes or more, but was at {count}"
         for dimension, size in dimensions(kernel).items():
             low, high = rate.domain[dimension]
             if not low / DOMAIN_SLACK <= size <= high * DOMAIN_SLACK:
-                raise UnmeasuredError(
-                    self._advice(
-                        kernel,
-                        f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}",
-                    )
-                )
+                return f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}"
+        return ""
+
+    def lacking(self, archs: Iterable[Arch]) -> list[Kernel]:
+        """Kernels of networks that cannot be priced, each once."""
+        runs = dict.fromkeys(kernel for arch in archs for block in arch.summaries for kernel, _ in block.kernels)
+        model = self.like.known if self.like else self
+        return [kernel for kernel in runs if kernel not in self.timed and model._refusal(kernel, kind(kernel))]
 
     def _advice(self, kernel: Kernel, what: str) -> str:
         told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
-        return f"no {self.of} on {self.device} for {told}: {what}; time it with `mvnas measure --space ... --table ...`"
+        return f"no {self.of} on {self.device} for {told}: {what}; {advice(self.table)} times a space that has it"
 
     def _costs(self, blocks: Sequence[Summary]) -> Iterator[tuple[float, float, float]]:
         """Milliseconds of blocks before calibration, how many of them were measured, and millions of parameters; remembered."""
@@ -550,6 +560,13 @@ def column(timings: Mapping[Key, Timing], of: str) -> dict[Key, float]:
     """Milliseconds or millijoules of what has them."""
     found = {key: getattr(timing, COLUMNS[of]) for key, timing in timings.items()}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def advice(table: Table | None) -> str:
+    """The command that adds to a table, of its own backend and settings, or that makes another where the table is a shipped one."""
+    yours = table and table.path.parent != data_folder("latency_tables")
+    place = shlex.quote(str(table.path)) if table and yours else "DIR"
+    return f"`mvnas measure --table {place} --space SPACE`"
 
 
 def _evicted(millions: Number, kept: float) -> Number:

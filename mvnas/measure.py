@@ -7,7 +7,7 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -118,9 +118,9 @@ def measure(
 
     If `ops` is None there are OPS, or more where the spaces have so many kinds of kernels that spanning them takes more.
 
-    First what spans every dimension of every kind of kernel, then what random networks spend their time on and the model
-    knows least. A table that is there is continued: only what is missing is timed, and what was timed while the machine
-    was slow.
+    First what spans every dimension of every kind of kernel, and whatever else random networks need to be priced, more than `ops` if
+    it must be; then what they spend their time on and the model knows least. A table that is there is continued: only what is
+    missing is timed, and what was timed while the machine was slow.
 
     With `like`, a table's name or folder, the new one corrects that one's model: the most telling kernels are timed, up to
     `ops` (LIKE_OPS if None, or what `minutes` allow), and the published networks of the spaces. Such a table stays in need of the other.
@@ -146,14 +146,18 @@ def measure(
     end = inf if minutes is None else time.monotonic() + 60 * minutes
     few = _published(spaces) or _sample(spaces, FEWEST_LIKE, seed=seed + 1)
     archs = few if known else _published(spaces) + _sample(spaces, networks, seed=seed + 1)
+    judged = [*archs, *_classed(_pool(spaces, seed)), *read_passes(folder)]
     with _sitting(runtime, protocol, folder, progress, like, counter) as session:
         if isinstance(runtime, Profiler):
             session.profile(chain(few if known else (), plan_networks(spaces, seed=seed)), ops, end)
+            if not known:
+                session.complete(judged)
         elif known:
             telling = informative(known, _classed(_pool(spaces, seed)[:COMPARED]), min(ops, MOST_LIKE), archs)
             session.time_ops(telling, ops, end)
         else:
             session.time_ops([*session.done(), *planned], ops)
+            session.complete(judged)
             for share in ROUNDS:
                 session.time_ops(refine(spaces, Table.load(folder), round(share * ops), seed=seed), ops)
             for _ in range(SECOND_LOOKS):
@@ -269,6 +273,15 @@ def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
     return runs
 
 
+def _holding(kernels: set[Kernel], runs: Mapping[Arch, Set[Kernel]]) -> list[Arch]:
+    """Up to FEWEST of the networks that run kernels, each next one that with the most of those that are left."""
+    found: list[Arch] = []
+    while kernels and len(found) < FEWEST:
+        found.append(max(runs, key=lambda arch: len(kernels & runs[arch])))
+        kernels = kernels - runs[found[-1]]
+    return found
+
+
 def _classed(archs: Sequence[Arch]) -> list[Arch]:
     """Networks with the numbers of classes of CLASSES in turn."""
     return [arch.with_classes(classes) for arch, classes in zip(archs, CLASSES * len(archs), strict=False)]
@@ -372,12 +385,12 @@ class _Session:
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
         self._time(left, len(clean), total, end)
 
-    def profile(self, archs: Iterable[Arch], total: int, end: float = inf) -> None:
+    def profile(self, archs: Iterable[Arch], total: int | None = None, end: float = inf) -> None:
         """Time the ops of networks inside them, until `end` or until `total` or more were timed while the machine was fast."""
         clean = {kernel for kernel, timing in self.done().items() if self._clean(timing)}
         for arch in archs:
             graph = arch.graph().deployed()
-            if len(clean) >= total or time.monotonic() > end:
+            if (total is not None and len(clean) >= total) or time.monotonic() > end:
                 return
             if clean.issuperset(node.key for node in graph.work):
                 continue
@@ -395,7 +408,17 @@ class _Session:
                 row = {"op": write_op(kernel[0]), "shapes": write_shapes(kernel[1])} | timing_row(timing)
                 append(self.folder / "ops.csv", OPS_COLUMNS, row)
                 clean.add(kernel)
-            self.progress("ops timed", len(clean), max(total, len(clean)))
+            self.progress("ops timed", len(clean), max(total or 0, len(clean)))
+
+    def complete(self, archs: Sequence[Arch]) -> None:
+        """Time what the table lacks to price networks: kinds of ops of which too few sizes were timed, and sizes beyond those."""
+        runs = {arch: {kernel for block in arch.summaries for kernel, _ in block.kernels} for arch in archs}
+        while lacking := LatencyModel.of_kernels(Table.load(self.folder)).lacking(archs):
+            if isinstance(self.files.runtime, Profiler):
+                self.profile(_holding(set(lacking), runs))
+            else:
+                kernels = [kernel for rows in by_kind(lacking).values() for kernel in spread(rows, FEWEST)]
+                self.time_ops(kernels, len(self.done()) + len(kernels))
 
     def time_again(self, kernels: Sequence[Kernel]) -> None:
         """Time kernels of this sitting once more; a table takes the fastest timing of each."""

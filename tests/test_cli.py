@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,21 @@ def test_measure_says_what_it_achieved(home: Path, capsys: pytest.CaptureFixture
     assert "12 ops and 2 networks; 100% of random networks" in capsys.readouterr().out
     assert main(["measure", "--table", str(home / "no"), "--minutes", "3"]) == 2
     assert "--like" in capsys.readouterr().err
+
+
+def test_the_command_that_an_unmeasured_op_advises_measures_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(home / "one of $mine")
+    settings = ["--threads", "2", "--networks", "8"]
+    assert (
+        main(["measure", "--backend", "roofline", "--space", str(home / "small.yaml"), "--table", place, *settings])
+        == 0
+    )
+    assert main(["predict", "mobilenetv2_100", "--device", place]) == 2
+    told = capsys.readouterr().err
+    command = shlex.split(re.search("`mvnas (.*)`", told)[1].replace("SPACE", "mobilenetv2_100"))  # type: ignore[index]
+    assert main(command) == 0
+    assert json.loads(Path(place, "device.json").read_text())["threads"] == 2
+    assert main(["predict", "mobilenetv2_100", "--device", place]) == 0
 
 
 def test_search_says_what_it_is_and_how_to_export(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

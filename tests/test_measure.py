@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +17,36 @@ from small import make_space, make_table
 
 from mvnas.arch import Arch
 from mvnas.backends import backend
+from mvnas.backends.roofline import Backend
 from mvnas.clock import alone
 from mvnas.errors import FileError, TableError, UnmeasuredError
-from mvnas.graph import Kernel
+from mvnas.graph import Graph, Kernel
 from mvnas.holdout import Quality, held_out
-from mvnas.latency import LatencyModel, dimensions, kind
+from mvnas.latency import FEWEST, LatencyModel, dimensions, kind
 from mvnas.measure import CORNERS, Protocol, coverage, measure, plan, refine, suspects
-from mvnas.ops import Conv, Map
+from mvnas.ops import Conv, Map, State
 from mvnas.space import Space, names
-from mvnas.table import Table, shipped
+from mvnas.table import INSIDE, Table, read_kernel, shipped, write_op, write_shapes
+
+
+class Inside(Backend):
+    """Arithmetic that tells what ops take inside networks."""
+
+    def export(self, graph: Graph, path: Path, weights: State) -> None:
+        named = {node.name: [write_op(node.op), write_shapes(node.shapes)] for node in graph.work}
+        path.write_text(json.dumps(named))
+
+    def stopwatch(self, path: Path) -> Callable[[], float]:
+        ms = sum(map(min, self.profile(path, seconds=0).values()))
+        return lambda: ms
+
+    def profile(self, path: Path, *, seconds: float) -> dict[str, list[float]]:
+        rows = {name: Graph.single(*read_kernel(*texts)).output for name, texts in json.loads(path.read_text()).items()}
+        return {name: [self.kernel_ms(node)] for name, node in rows.items()}
+
+    def conditions(self) -> Mapping[str, Any]:
+        return {**super().conditions(), "ops": INSIDE}
+
 
 FAST = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_seconds=0, passes=2)
 
@@ -238,6 +262,30 @@ def test_coverage_is_the_share_of_networks_that_can_be_priced(space: Space, tabl
     assert coverage([space], LatencyModel.of_kernels(table)) == 1
     blind = replace(table, ops={k: t for k, t in table.ops.items() if kind(k) != "attention"})
     assert coverage([space], LatencyModel.of_kernels(blind)) == 0
+
+
+def test_measuring_again_adds_the_sizes_that_a_kind_of_op_lacks_and_no_network_twice(tmp_path: Path) -> None:
+    space = Space.load(make_space(tmp_path))
+    settings: dict[str, Any] = {"folder": tmp_path / "t", "ops": 20, "networks": 9, "protocol": FAST}
+    table = measure([space], Inside(), **settings)
+    assert coverage([space], LatencyModel.fit(table)) == 1
+    file = tmp_path / "t" / "ops.csv"
+    head, *rows = file.read_text().splitlines(keepends=True)
+    lost = {
+        write_op(k[0]) + write_shapes(k[1]) for k in [k for k in table.ops if kind(k) == "conv1.silu"][FEWEST - 1 :]
+    }
+    kept = [row for row in csv.reader(rows) if row[0] + row[1] not in lost]
+    with file.open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([next(csv.reader([head])), *kept, *kept])  # each timed twice
+    few = LatencyModel.of_kernels(Table.load(tmp_path / "t"))
+    with pytest.raises(
+        UnmeasuredError, match="conv1.silu must have been timed at 8 distinct sizes or more, but was at 7;"
+    ):
+        few.predict_each(list(table.networks))
+    networks = (tmp_path / "t" / "networks.csv").read_text()
+    again = measure([space], Inside(), **settings)
+    assert coverage([space], LatencyModel.fit(again)) == 1
+    assert (tmp_path / "t" / "networks.csv").read_text() == networks
 
 
 def test_a_timing_far_above_its_kind_is_a_suspect(table: Table) -> None:

@@ -100,8 +100,8 @@ def backend(name: str, **settings: Any) -> Runtime:
     return cast(Runtime, loaded.Backend(**read))
 
 
-def of_table(conditions: Mapping[str, Any]) -> Runtime:
-    """The backend that a table with these conditions was measured with.
+def of_table(conditions: Mapping[str, Any], **settings: Any) -> Runtime:
+    """The backend that a table with these conditions was measured with, but for `settings`.
 
     Raises:
         ExportError: a package that it needs is not installed, or it is a module that is not trusted (`mvnas.trust`).
@@ -110,7 +110,7 @@ def of_table(conditions: Mapping[str, Any]) -> Runtime:
     if "." in name:
         trust.check(name, ExportError)
     known = signature(type(backend(name))).parameters
-    return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions})
+    return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions} | settings)
 
 
 def _read(setting: str, value: Any, kind: type) -> Any:
