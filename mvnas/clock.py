@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
-from tempfile import gettempdir
 from typing import Any, NamedTuple, TypeVar
 
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 from mvnas.backends import Device, Profiler, Runtime, Sample
+from mvnas.disk import locked, private_folder
 from mvnas.energy import Meter
 from mvnas.errors import TableError
 from mvnas.table import Timing
@@ -23,7 +26,6 @@ DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this t
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference ops
 LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
-OWN = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
 
 T = TypeVar("T")
 
@@ -111,7 +113,7 @@ class Clock:
         bursts: list[_Burst] = []
         before = self._reference_ms()
         while True:
-            switched = resource.getrusage(OWN).ru_nivcsw
+            switched = _switches()
             ms = [run()]
             total = ms[0]
             while total < 1e3 * BURST and (len(ms) < runs or total < 1e3 * seconds):
@@ -119,7 +121,7 @@ class Clock:
                 total += ms[-1]
             after = self._reference_ms()
             self.fastest = min(self.fastest, before, after)
-            bursts.append(_Burst(ms, max(before, after), resource.getrusage(OWN).ru_nivcsw > switched))
+            bursts.append(_Burst(ms, max(before, after), _switches() > switched))
             before = after
             taken = [ms for burst in bursts if burst.clean(self.fastest) for ms in burst.ms]
             if (len(taken) >= runs and sum(taken) >= 1e3 * seconds) or time.monotonic() > end:
@@ -190,6 +192,14 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def _switches() -> int:
+    """How often this thread was interrupted so far; 0 where the system does not say."""
+    if resource is None:
+        return 0
+    own = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
+    return int(resource.getrusage(own).ru_nivcsw)
+
+
 def core_groups(count: int) -> list[tuple[int, ...]]:
     """Groups of `count` neighbouring cores that this process may use; one empty group where the system does not say."""
     if not hasattr(os, "sched_getaffinity"):
@@ -215,10 +225,14 @@ def pinned(cores: tuple[int, ...]) -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Hold the lock that lets one measurement run on this machine at a time: two would slow each other unnoticed."""
-    with (Path(gettempdir()) / "mvnas-measure.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TableError("one measurement must run at a time, but another is running; wait for it to end") from None
+    """Hold the lock that lets one measurement of this user run at a time: two would slow each other unnoticed.
+
+    It is in a folder of the user's, where nobody else can hold it for good, or put a link in its place.
+
+    Raises:
+        FileError: there can be no such lock.
+        TableError: another measurement holds it.
+    """
+    told = "one measurement must run at a time, but another is running; wait for it to end"
+    with locked(private_folder() / "measure.lock", lambda: TableError(told)):
         yield

@@ -6,7 +6,6 @@ private to Optuna 5.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import random
 import sqlite3
@@ -233,6 +232,8 @@ def owned(place: str) -> Iterator[None]:
     if "://" in place:
         yield
         return
+    import fcntl
+
     path = Path(place)
     if not path.parent.is_dir():
         raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
