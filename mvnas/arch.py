@@ -45,10 +45,11 @@ def block_class(kind: str) -> type:
     """Class of the block `kind`: `Block` of a module of mvnas.blocks, or if the name is dotted of any module that is trusted.
 
     Raises:
-        SpaceError: there is no such module, it is not trusted, or it defines no `Block`.
+        SpaceError: there is no such module, or it defines no `Block`.
+        TrustError: it is not trusted.
     """
     if "." in kind:
-        trust.check(kind, SpaceError)
+        trust.check(kind)
     return _block_class(kind)
 
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import json
 import os
+import re
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from mvnas import __version__
+from mvnas import __version__, trust
 from mvnas.disk import refused
-from mvnas.errors import FileError, MvnasError, StudyError, TableError
+from mvnas.errors import FileError, MvnasError, StudyError, TableError, plain
 from mvnas.stop import Interrupt, Stop
 from mvnas.table import DEVICE
 
 STUDY = "mvnas.db"
+SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # of a database's URL
 OFTEN = 0.1  # seconds between two pictures of a live bar
 UNKNOWN = 10_000  # how much of what nobody knows the total of is told at a time
 EXHAUSTED = "no other network within the budget was found; a wider --budget or --space, in another --study, has more"
@@ -29,13 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where anything else runs beside them
     warnings.filterwarnings("ignore")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where blocks and data of the user's own are
     stop = Stop()
     status = 0
     try:
         with stop.listening(last=argv is None):
-            args.run(args)
+            _run(args)
             sys.stdout.flush()
     except KeyboardInterrupt as error:
         status = getattr(error, "status", Interrupt().status)
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not isinstance(error, MvnasError | OSError):
                 raise
             told = error if isinstance(error, MvnasError) else _escaped(error)
-            print(f"mvnas: {told}", file=sys.stderr)
+            print(f"mvnas: {' '.join(str(told).splitlines())}", file=sys.stderr)
             return 2
     if status or stop.asked:
         print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
@@ -71,8 +74,56 @@ def _drop_output() -> bool:
     return False
 
 
+def _run(args: argparse.Namespace) -> None:
+    """Run the verb, with what the user trusts; what a module of the user's raises is told in a sentence."""
+    trust.allow_all(args.trust)
+    with suppress(OSError):  # the folder may be gone
+        trust.look_in(os.getcwd())  # where blocks and data of the user's own are
+    try:
+        args.run(args)
+    except Exception as error:
+        said = None if isinstance(error, MvnasError) else trust.culprit(error)
+        if said is None:
+            raise
+        raise MvnasError(said) from error
+
+
+def print(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """Print what may be anybody's text; all that is printed here, since it takes the name of Python's own.
+
+    Control characters are escaped, and so is what the terminal's encoding does not have; passwords of databases are masked.
+    """
+    stream = file or sys.stdout
+    builtins.print(shown(" ".join(map(str, parts)), stream), file=stream, end=end, flush=flush)
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """A text as `print` prints it."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = SECRET.sub(r"\1***", "\n".join(map(plain, text.split("\n"))))
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def quoted(path: object) -> str:
+    """A path as an argument in a shell's command, also where the terminal cannot show it."""
+    text = str(path)
+    if shown(text, sys.stdout) == text or SECRET.search(text):
+        return shlex.quote(text)
+    letters = (
+        chr(byte) if chr(byte).isalnum() or chr(byte) in "/._-" else f"\\{byte:03o}" for byte in os.fsencode(text)
+    )
+    return f"$'{''.join(letters)}'"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that prints as all else here does."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, file=file or sys.stderr, end="")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mvnas",
         description="Find the most accurate MobileViT-class network that fits your budget on your device.",
     )
@@ -82,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     def verb(name: str, run: Callable[[argparse.Namespace], None], about: str, *, figures: bool = True) -> Any:
         made = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         made.set_defaults(run=run)
+        made.add_argument(
+            "--trust", action="store_true", help="let files, such as a study, name modules of yours, which are then run"
+        )
         if figures:
             made.add_argument("--json", action="store_true", help="print plain data")
         return made
@@ -304,7 +358,7 @@ def _search(args: argparse.Namespace) -> None:
         )
     _tables(args.device)
     say = _quiet if args.json else print
-    say(f"space    {args.space}: {task.space.size:.3g} networks")
+    say(f"space    {args.space}: {_many(task.space.size)} networks")
     say(f"budget   {task.budget}")
     images = f"{len(task.data.train.labels)} + {len(task.data.val.labels)} images of {len(task.data.classes)} classes"
     say(
@@ -345,6 +399,7 @@ def _search(args: argparse.Namespace) -> None:
         print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | verified, indent=2))
         return
     worst, knee = worst_cost(study), study.frontier().pick("knee")
+    trusting = " --trust" if any("." in kind for kind in task.space.kinds) else ""
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
     if study.exhausted:
@@ -354,9 +409,12 @@ def _search(args: argparse.Namespace) -> None:
     print(
         f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{show(args.objective, worst)})"
     )
-    print(rank_line(study) or f"how far short scores may be trusted was not tried: mvnas rank {study.place}")
+    print(
+        rank_line(study)
+        or f"how far short scores may be trusted was not tried: mvnas rank {quoted(study.place)}{trusting}"
+    )
     print(f"wrote {table} and {picture}")
-    print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
+    print(f"export the knee, {knee.label}: mvnas export {quoted(study.place)} --pick knee --format tflite{trusting}")
     if stop.asked:
         raise stop.interrupt
     if args.verify:
@@ -377,7 +435,7 @@ def _space(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(told, indent=2))
         return
-    print(f"{args.space}: {told['points']:,} networks ({told['points']:.3g}) from {len(told['choices'])} choices")
+    print(f"{args.space}: {told['points']:,} networks ({_many(told['points'])}) from {len(told['choices'])} choices")
     print(
         f"costs of {told['samples']:,} random ones, 1,000 classes, latency on {told['device']}:\n\n{space_table(told)}"
     )
@@ -531,7 +589,7 @@ def _export(args: argparse.Namespace) -> None:
         },
     }
     source = args.data or (network.study.setup.data if network.study else None)
-    data = load(source) if source and precision == "int8" else None
+    data = load(source, foreign=not args.data) if source and precision == "int8" else None
     judged = None
     if network.score and network.study:
         setup, score, searched = network.study.setup, network.score, network.study.files.weights(network.score.number)
@@ -630,7 +688,7 @@ def _measure(args: argparse.Namespace) -> None:
     if not like and len(table.passes) < FEWEST:
         print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
         return
-    print(f"more of this: mvnas fit {args.table}")
+    print(f"more of this: mvnas fit {quoted(args.table)}")
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -761,12 +819,18 @@ class _Bar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=what, dynamic_ncols=True, leave=True,
+            self.bar = tqdm(total=total, desc=shown(what, sys.stderr), dynamic_ncols=True, leave=True,
                             bar_format="{desc} {n:g}/{total_fmt} |{bar:12}| {postfix}")  # fmt: skip
         self.last = (what, done)
-        self.bar.desc, self.bar.n, self.bar.total = what, done, total
-        self.bar.set_postfix_str("; ".join(part for part in (told, doing) if part), refresh=False)
+        self.bar.desc, self.bar.n, self.bar.total = shown(what, sys.stderr), done, total
+        told = shown("; ".join(part for part in (told, doing) if part), sys.stderr)
+        self.bar.set_postfix_str(told, refresh=False)
         self.bar.update(0) if doing else self.bar.refresh()
+
+
+def _many(count: int) -> str:
+    """A number of networks in a few figures, however large it is."""
+    return f"{count:.3g}" if count < 10**300 else f"10^{len(str(count)) - 1}"
 
 
 def _clock(seconds: float) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import platform
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple, TypeVar
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 from mvnas.backends import Device, Profiler, Runtime, Sample
 from mvnas.disk import locked, private_folder
@@ -22,7 +26,6 @@ DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this t
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference ops
 LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
-OWN = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ class Clock:
         bursts: list[_Burst] = []
         before = self._reference_ms()
         while True:
-            switched = resource.getrusage(OWN).ru_nivcsw
+            switched = _switches()
             ms = [run()]
             total = ms[0]
             while total < 1e3 * BURST and (len(ms) < runs or total < 1e3 * seconds):
@@ -118,7 +121,7 @@ class Clock:
                 total += ms[-1]
             after = self._reference_ms()
             self.fastest = min(self.fastest, before, after)
-            bursts.append(_Burst(ms, max(before, after), resource.getrusage(OWN).ru_nivcsw > switched))
+            bursts.append(_Burst(ms, max(before, after), _switches() > switched))
             before = after
             taken = [ms for burst in bursts if burst.clean(self.fastest) for ms in burst.ms]
             if (len(taken) >= runs and sum(taken) >= 1e3 * seconds) or time.monotonic() > end:
@@ -187,6 +190,14 @@ def cpu() -> str:
         return "{model name}, family {cpu family} model {model} stepping {stepping}".format_map(known)
     except (OSError, KeyError):
         return platform.processor() or platform.machine()
+
+
+def _switches() -> int:
+    """How often this thread was interrupted so far; 0 where the system does not say."""
+    if resource is None:
+        return 0
+    own = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
+    return int(resource.getrusage(own).ru_nivcsw)
 
 
 def core_groups(count: int) -> list[tuple[int, ...]]:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import category
 
-CONTROLS = ("Cc", "Cf", "Zl", "Zp")  # Unicode's categories of what is not seen, but done
-
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what is not seen, but done
 LONGEST = 300  # characters of a message
 MISSING = {
     "ai_edge_litert": "pip install 'mvnas[tflite]'",
@@ -31,6 +30,10 @@ class MvnasError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(cut(message))
+
+
+class TrustError(MvnasError):
+    """A file from elsewhere that names code, which the user did not."""
 
 
 class SpaceError(MvnasError):
@@ -71,6 +74,17 @@ class TrainingError(MvnasError):
 
 class ExportError(MvnasError):
     """An exported file that could not be made, or whose numbers differ from torch's."""
+
+
+def plain(text: str) -> str:
+    r"""A text from elsewhere as a terminal may show it: what would move its cursor, or turn lines around, is escaped.
+
+    >>> plain("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(letter)[1:-1] if category(letter) in CONTROLS else letter for letter in text)
 
 
 def lacking(what: str, module: str | None) -> str:
@@ -128,14 +142,3 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> str:
         listed = listed[:-1]
     others = f" and {len(known) - len(listed)} others" if len(listed) < len(known) else ""
     return f"unknown {kind} {told(text)}; {hint}known: {', '.join(listed) or 'none'}{others}"
-
-
-def plain(text: str) -> str:
-    r"""A text from elsewhere as a terminal may show it: what would move its cursor, or turn lines around, is escaped.
-
-    >>> plain("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(ascii(letter)[1:-1] if category(letter) in CONTROLS else letter for letter in text)

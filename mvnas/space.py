@@ -258,7 +258,8 @@ class Space:
         """The space that plain data, such as a YAML file's, describes; `source` names it in errors.
 
         Raises:
-            SpaceError: the data is no legal space, or names modules that are not trusted (`mvnas.trust`).
+            SpaceError: the data is no legal space.
+            TrustError: it names modules that are not trusted.
         """
         if not isinstance(data, dict):
             raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {told(data)}")

@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from mvnas.errors import MvnasError, told
+from mvnas.errors import MvnasError, TrustError, cut, plain, told
 
 _allowed: set[str] = set()
 _everything = False
@@ -31,21 +31,23 @@ def allow_all(yes: bool = True) -> None:
 
 
 def look_in(folder: str) -> None:
-    """Find modules that are named from now on in a folder too, behind all that is installed."""
-    if folder not in _folders:
-        _folders.append(folder)
+    """Find modules that are named from now on in this folder too, behind all that is installed.
+
+    Nothing else is imported from there as long as no module is named: a folder of downloads may hold a `numexpr.py`.
+    """
+    _folders[:] = [folder]
 
 
-def check(name: str, error: type[MvnasError]) -> None:
+def check(name: str) -> None:
     """Return if a file may name the module `name`: it was allowed, or the user's own word has run it in this process.
 
     Raises:
-        MvnasError: an `error`, since it may not.
+        TrustError: it may not.
     """
     if not (_everything or name in _allowed or name in _run):
-        raise error(
-            f"a file must not run code that you did not name, but names the module {told(name)}; if you know whose it is, "
-            f"give --trust (in a program, mvnas.trust.allow)"
+        raise TrustError(
+            f"a file must not run code that you did not name, but one names the module {told(name)}; if you know whose "
+            "it is, give --trust (in a program, mvnas.trust.allow)"
         )
 
 
@@ -64,8 +66,7 @@ def module(name: str, error: type[MvnasError]) -> ModuleType:
     except (Exception, SystemExit) as failed:
         if isinstance(failed, MvnasError) or missing(failed, name):
             raise
-        says = f"{type(failed).__name__}: {failed}".partition("\n")[0]
-        raise error(f"the module {name} must import, but raises {says}") from failed
+        raise error(f"the module {name} must import, but raises {_said(failed)}") from failed
     _run[name] = found.__file__ or ""
     return found
 
@@ -85,5 +86,10 @@ def culprit(error: BaseException) -> str | None:
     if place is None:
         return None
     name = next(name for name, file in _run.items() if file == place.tb_frame.f_code.co_filename)
-    says = str(error).partition("\n")[0]
-    return f"the module {name} raised {type(error).__name__}{': ' if says else ''}{says} (its line {place.tb_lineno})"
+    return f"the module {name} must do its part, but in line {place.tb_lineno} raises {_said(error)}"
+
+
+def _said(error: BaseException) -> str:
+    """An exception of somebody else's in a few words."""
+    says = cut(plain(str(error).partition("\n")[0]), 150)
+    return type(error).__name__ + (f": {says}" if says else "")

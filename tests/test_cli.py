@@ -46,8 +46,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_verbs_and_options_are_a_frozen_set() -> None:
     (verbs,) = (action for action in _parser()._actions if hasattr(action, "choices") and action.choices)
-    options = {name: {o for a in verb._actions for o in a.option_strings if o.startswith("--")} - {"--help"}
+    options = {name: {o for a in verb._actions for o in a.option_strings if o.startswith("--")} - {"--help", "--trust"}
                for name, verb in verbs.choices.items()}  # fmt: skip
+    assert all("--trust" in verb.format_help() for verb in verbs.choices.values())
     assert options == {
         "search": {"--budget", "--space", "--data", "--skip-broken", "--device", "--trials", "--time", "--epochs",
                    "--strategy", "--rungs", "--workers", "--engine", "--address", "--limit", "--verify", "--seed", "--study",

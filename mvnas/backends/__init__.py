@@ -104,11 +104,12 @@ def of_table(conditions: Mapping[str, Any], **settings: Any) -> Runtime:
     """The backend that a table with these conditions was measured with, but for `settings`.
 
     Raises:
-        ExportError: a package that it needs is not installed, or it is a module that is not trusted (`mvnas.trust`).
+        ExportError: a package that it needs is not installed.
+        TrustError: it is a module that is not trusted.
     """
     name = conditions["backend"]
     if "." in name:
-        trust.check(name, ExportError)
+        trust.check(name)
     known = signature(type(backend(name))).parameters
     return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions} | settings)
 

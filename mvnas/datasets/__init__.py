@@ -129,7 +129,7 @@ def _open(source: str, foreign: bool = False) -> tuple[Source, tuple[Path, ...]]
         raise DataError(f"{unknown('dataset', source[:100], names)}, any path, any dotted module")
     else:
         if foreign:
-            trust.check(source, DataError)
+            trust.check(source)
         module = _own_module(source)
         dataset = module.Dataset()
         if not isinstance(dataset, Source):
