@@ -52,6 +52,15 @@ class Rows(RDBStorage):
     Trials do not change until they end.
     """
 
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except BaseException:
+            if hasattr(self, "scoped_session"):
+                self.scoped_session.remove()
+                self.engine.dispose()
+            raise
+
     @staticmethod
     def _fill_storage_url_template(template: str) -> str:
         return template  # whose braces are letters of a name

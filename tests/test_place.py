@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from small import search
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from mvnas.cli import main
 from mvnas.errors import MvnasError, StudyError
@@ -127,12 +127,7 @@ def test_a_database_out_of_reach_is_one_sentence_without_its_password(
     place: str, says: str, task: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'mvnas[postgres]'")
-    verbs: list[Callable[[], object]] = [
-        lambda: Study.load(place),
-        lambda: search(task, study=place),
-        lambda: resolve(place),
-    ]
-    for verb in verbs[: 2 if says else 3]:
+    for verb in (lambda: Study.load(place), lambda: search(task, study=place)):
         with pytest.raises(MvnasError) as raised:
             verb()
         assert says in str(raised.value) and "SECRET" not in str(raised.value) and len(str(raised.value)) < 300
@@ -180,7 +175,7 @@ def test_a_study_in_a_database_tells_its_password_nowhere(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "card.json" for path in written)
     assert not any(secret.encode() in path.read_bytes() for path in written for secret in secrets)
-    with create_engine(sqlalchemy_url(place)).connect() as database:
+    with create_engine(sqlalchemy_url(place), poolclass=NullPool).connect() as database:
         rows = database.execute(text("SELECT value_json FROM study_user_attributes UNION SELECT value_json FROM trial_user_attributes"))  # fmt: skip
         assert not any(secret in str(row) for row in rows for secret in secrets)
 
