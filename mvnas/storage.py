@@ -52,6 +52,15 @@ class Rows(RDBStorage):
     Trials do not change until they end.
     """
 
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except BaseException:
+            if hasattr(self, "scoped_session"):
+                self.scoped_session.remove()
+                self.engine.dispose()
+            raise
+
     @staticmethod
     def _fill_storage_url_template(template: str) -> str:
         return template  # whose braces are letters of a name
@@ -257,8 +266,8 @@ def open_storage(place: str, orphaned: Callable[[Study, FrozenTrial], None], *, 
             try:
                 storage = Rows(**settings, heartbeat_stale_trial_callback=orphaned)
                 break
-            except DBAPIError as error:  # where several drivers make its tables at a time, all but one fail
-                if not tries or error.statement is None:
+            except (DBAPIError, StorageInternalError) as error:  # where several drivers make its tables at a time
+                if not tries or _lost(error):
                     raise
                 time.sleep(random.random())
     weakref.finalize(storage, storage.engine.dispose)  # with its connections
@@ -350,8 +359,6 @@ def readable(place: str) -> Iterator[None]:
             f"a study in a database needs its driver, but that of {place.partition(':')[0]} is not installed; "
             "pip install 'mvnas[postgres]' for PostgreSQL's"
         ) from None
-    except ProgrammingError:
-        raise _none(place) from None
     except OSError as error:
         raise StudyError(
             f"a study must be readable, but {masked(place)} is not: {error.strerror or error}; name another place"
@@ -362,6 +369,8 @@ def readable(place: str) -> Iterator[None]:
                 f"{masked(place)} must have the tables of the Optuna that is installed, but another version made them; "
                 "install that one, or name another place"
             ) from None
+        if isinstance(_beneath(error), ProgrammingError):  # a database without the tables
+            raise _none(place) from None
         raise _fault(place, error) or damaged(place, _told(place, error)) from error
 
 
@@ -389,16 +398,27 @@ def _fault(place: str, error: Exception) -> StudyError | None:
         return StudyError(
             f"a study must be readable and writable, but {name} is not: {_told(place, error)}; see to its rights"
         )
-    if file_of(place) is None and isinstance(error, DBAPIError) and error.statement is None:
+    if file_of(place) is None and _lost(error):
         return StudyError(
             f"a database must answer, but {name} does not: {_told(place, error)}; see to its server and its URL"
         )
     return None
 
 
+def _beneath(error: BaseException) -> BaseException:
+    """SQLAlchemy's error behind one of Optuna's."""
+    return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+
+
+def _lost(error: BaseException) -> bool:
+    """Whether a database's server was not reached."""
+    found = _beneath(error)
+    return isinstance(found, DBAPIError) and found.statement is None
+
+
 def _source(error: BaseException) -> BaseException:
     """The error of a database's driver behind another one."""
-    found: BaseException = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+    found: BaseException = getattr(_beneath(error), "orig", None) or error
     return found
 
 
