@@ -111,15 +111,14 @@ class Validation(NamedTuple):
     classes: int
 
     def logits(self, accuracy: Array, variance: Array) -> tuple[Array, Array]:
-        """Logits of accuracies (n,) and their variance, by that of the accuracies and by the luck of so many images: (n,), (n,).
+        """Logits of accuracies (n,) and, by the variance of these, their own: (n,), (n,).
 
         Who is right on k of n images is so to half an image, at 0 and at 1 alike. Who is right less often than chance has learnt as
         little as chance.
         """
         half = 0.5 / self.images
         within = np.clip(np.maximum(accuracy, 1 / self.classes), half, 1 - half)
-        slope = within * (1 - within)
-        return np.log(within / (1 - within)), variance / slope**2 + 1 / (self.images * slope)
+        return np.log(within / (1 - within)), variance / (within * (1 - within)) ** 2
 
 
 class Model(NamedTuple):
