@@ -154,13 +154,13 @@ def home(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 VERBS = {  # each with seconds of work in which it is stopped
     "search": (
-        3,
+        2,
         "search --budget 20K-params --space {space} --device {table} --epochs 0.2 --study new.db --trials 500",
     ),
-    "rank": (4, "rank {home}/s.db --candidates 2 --longer 500"),
-    "verify": (4, "verify {home}/s.db --longer 500"),
-    "measure": (4, "measure --backend roofline --table measured --space mobilevit --ops 2000"),
-    "export": (5, "export mobilevit_xxs --weights {home}/w.safetensors --format torch --format onnx --out exported"),
+    "rank": (3, "rank {home}/s.db --candidates 2 --longer 500"),
+    "verify": (3, "verify {home}/s.db --longer 500"),
+    "measure": (3, "measure --backend roofline --table measured --space mobilevit --ops 2000"),
+    "export": (4.5, "export mobilevit_xxs --weights {home}/w.safetensors --format torch --format onnx --out exported"),
 }
 
 
