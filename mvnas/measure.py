@@ -29,6 +29,7 @@ from mvnas.energy import Counter, Meter
 from mvnas.errors import EnergyError, ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
+from mvnas.machine import affinity, pin
 from mvnas.nn import arbitrary
 from mvnas.ops import Add, Conv, Map
 from mvnas.space import Space, published
@@ -496,9 +497,11 @@ def _sitting(
 def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None, meter: Meter[Any] | None) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
     here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+    refused = bool(affinity()) and not pin(affinity()) and not isinstance(runtime, Device)
     told = protocol.describe(inside=isinstance(runtime, Profiler))
     energy = f"{meter.counter.told}; what the machine draws at rest is taken off" if meter else None
-    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy}
+    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy,
+                  "pinning": "refused by the system" if refused else None}  # fmt: skip
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():

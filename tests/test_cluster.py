@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from mvnas.errors import StudyError
 from mvnas.job import Job
 from mvnas.search import Affordable, Task, make_sampler
 from mvnas.study import Study, _driver
+from mvnas.training import Schedule
 
 
 def drawn(study: Study, task: Task) -> tuple[Any, Any]:
@@ -227,8 +229,20 @@ def test_a_cluster_that_loses_a_node_trains_what_was_asked(
         assert set(went_on) == {score.number for score in scores} and 8 <= study.finished < 9
 
 
+class Unreadable:
+    """Stands for a schedule in a job that raises what is not ours wherever it is read."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_in_a_cluster_ends_by_its_limit(cluster: Any, task: Task) -> None:
+def test_a_training_in_a_cluster_ends_by_its_limit_or_is_tried_again(
+    cluster: Any, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "types", "statistics", "fractions"):  # which workers must not take for Python's
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
     trainer = engine("ray", task.images, address=cluster.address, limit=0.01)
     job = Job(task.space.sample(lambda name, options: options[0]), SHORT, task.setup.factor, 0)
     try:
@@ -241,6 +255,10 @@ def test_a_training_in_a_cluster_ends_by_its_limit(cluster: Any, task: Task) -> 
         while not (events := trainer.wait(1.0)) and time.monotonic() < end:
             pass
         assert isinstance(events[0], Done) and events[0].key == 8
+        trainer.start(9, replace(job, schedule=cast(Schedule, Unreadable())))
+        while not (events := trainer.wait(1.0)) and time.monotonic() < end:
+            pass
+        assert events[0] == Failed(9, "ValueError: invalid literal for int() with base 10: 'no number'", doubtful=True)
     finally:
         trainer.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -14,10 +15,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from small import PATIENCE, wait_until
+from small import PATIENCE, search, wait_until
 
 from mvnas.cli import main
 from mvnas.nn import build
+from mvnas.search import Task
 from mvnas.space import Space
 from mvnas.stop import Interrupt, Stop
 from mvnas.training import initialise
@@ -130,51 +132,65 @@ def listens(process: subprocess.Popen[str]) -> bool:
     return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1) or process.poll() is not None
 
 
+def has_worked(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Whether a process has taken so many seconds of a processor, or has ended: moments do not depend on the machine's load."""
+    try:
+        times = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return True
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK") >= seconds or process.poll() is not None
+
+
 @pytest.fixture(scope="module")
-def home(space: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two candidates, and weights of a network."""
     folder = tmp_path_factory.mktemp("home")
-    words = ["search", "--budget", "20K-params", "--space", str(space), "--device", str(table), "--epochs", "0.1"]
-    assert main([*words, "--study", str(folder / "s.db"), "--trials", "2"]) == 0
+    search(task, study=str(folder / "s.db"), trials=2)
     module = build(Space.load("mobilevit_xxs").arch().graph())
     initialise(module, 0)
     save_file(module.state_dict(), folder / "w.safetensors")
     return folder
 
 
-VERBS = {
-    "search": "search --budget 20K-params --space {space} --device {table} --epochs 0.2 --study new.db --trials 500",
-    "rank": "rank {home}/s.db --candidates 2 --longer 500",
-    "verify": "verify {home}/s.db --longer 500",
-    "measure": "measure --backend roofline --table measured --space mobilevit --ops 500",
-    "export": "export mobilevit_xxs --weights {home}/w.safetensors --format torch --format onnx --out exported",
+VERBS = {  # each with seconds of work in which it is stopped
+    "search": (
+        2,
+        "search --budget 20K-params --space {space} --device {table} --epochs 0.2 --study new.db --trials 500",
+    ),
+    "rank": (3, "rank {home}/s.db --candidates 2 --longer 500"),
+    "verify": (3, "verify {home}/s.db --longer 500"),
+    "measure": (3, "measure --backend roofline --table measured --space mobilevit --ops 2000"),
+    "export": (4.5, "export mobilevit_xxs --weights {home}/w.safetensors --format torch --format onnx --out exported"),
 }
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="knowing when a process listens needs Linux's /proc")
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_signal_ends_a_verb_at_any_moment(verb: str, home: Path, space: Path, table: Path, tmp_path: Path) -> None:
-    words = VERBS[verb].format(home=home, space=space, table=table).split()
+    seconds, words = VERBS[verb]
     generator = random.Random(f"{verb} 0")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with subprocess.Popen(
-            [sys.executable, "-m", "mvnas.cli", *words],
+            [sys.executable, "-m", "mvnas.cli", *words.format(home=home, space=space, table=table).split()],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
             wait_until("it listens", partial(listens, process))
-            time.sleep(generator.uniform(0, 3))
+            wait_until("it has worked", partial(has_worked, process, generator.uniform(0, seconds)))
             process.send_signal(number)
             told = process.communicate(timeout=PATIENCE)[1]
-        assert process.returncode == 128 + number, told
-        assert told.splitlines()[-1] == "mvnas: interrupted; the same command continues where it was"
-        assert "Traceback" not in told and "ignored" not in told
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 128 + number, told
+            assert told.splitlines()[-1] == "mvnas: interrupted; the same command continues where it was"
+            assert "Traceback" not in told and "ignored" not in told
         assert not unfinished(tmp_path)
 
 
 def unfinished(folder: Path) -> Sequence[Path]:
     """Files under a name that says that they are whole, which are not."""
-    empty = [path for path in folder.rglob("*") if path.is_file() and not path.stat().st_size]
-    return [path for path in empty if path.suffix in (".onnx", ".pt2", ".safetensors", ".json", ".csv")]
+    found = [path for path in folder.rglob("*.*") if path.is_file() and not path.stat().st_size]
+    return [path for path in found if path.suffix in (".onnx", ".pt2", ".safetensors", ".json", ".csv", ".png")]
