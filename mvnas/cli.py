@@ -86,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--skip-broken", action="store_true", help="count images that do not decode instead of stopping"
     )
+    search.add_argument(
+        "--flip",
+        choices=("yes", "no"),
+        help="whether training mirrors images; no where left and right make a class, as in letters (yes, but for digits)",
+    )
     device(search)
     search.add_argument(
         "--objective",
@@ -254,6 +259,7 @@ def _search(args: argparse.Namespace) -> None:
         skip_broken=args.skip_broken,
         objective=args.objective,
         rungs=args.rungs,
+        flip=args.flip and args.flip == "yes",
     )
     _tables(args.device)
     say = _quiet if args.json else print
@@ -265,6 +271,9 @@ def _search(args: argparse.Namespace) -> None:
     )
     if task.data.note:
         say(f"         {task.data.note}")
+    say(f"classes  {', '.join(task.data.classes[:5])}{', ...' if len(task.data.classes) > 5 else ''}")
+    if args.flip is None and task.data.flip and (sided := task.data.sided):
+        say(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {args.study}: the same command continues it")
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}

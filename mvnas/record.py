@@ -41,6 +41,7 @@ class Setup:
     marks: Mapping[str, str] = field(default_factory=dict)
     objective: str = "latency"
     rungs: str = "1"
+    flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -54,7 +55,8 @@ class Setup:
             StudyError: it contradicts the study; the message names the difference.
         """
         have, want = asdict(self), asdict(wanted)
-        for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data"):
+        flip = () if self.flip is None else ("flip",)
+        for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data", *flip):
             same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
             if same:
                 continue

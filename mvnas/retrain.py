@@ -51,7 +51,7 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False)
         StudyError: they are others.
     """
     source = place or study.setup.data
-    data = load(source, skip_broken=skip_broken)
+    data = load(source, skip_broken=skip_broken, flip=study.setup.flip)
     if data.fingerprint != study.setup.marks["data"]:
         raise StudyError(
             f"the images must be those that {study.place} was searched with, but {source} holds others; give theirs with --data"

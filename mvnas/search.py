@@ -86,10 +86,12 @@ class Task:
         skip_broken: bool = False,
         objective: str = "latency",
         rungs: str = "1",
+        flip: bool | None = None,
     ) -> Task:
         """The task that names and paths describe; `schedule` is the default one of `epochs` where none is given.
 
         `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length.
+        `flip` says whether images are mirrored in training; None: unless their source says no.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -105,7 +107,7 @@ class Task:
         if choices.precision == FLOAT:
             choices = choices.with_precisions([table.precision for table in tables])
         Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
-        images = load(data, skip_broken=skip_broken)
+        images = load(data, skip_broken=skip_broken, flip=flip)
         choices = choices.with_classes(len(images.classes))
         bounds = Budget.parse(
             budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model)
@@ -123,6 +125,7 @@ class Task:
             note=images.note,
             objective=objective,
             rungs=rungs,
+            flip=images.flip,
             marks={
                 "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
                 "data": images.fingerprint,
@@ -138,7 +141,7 @@ class Task:
     @property
     def images(self) -> Images:
         """What workers load."""
-        return Images(self.setup.data, self.skip_broken)
+        return Images(self.setup.data, self.skip_broken, self.setup.flip)
 
     def cost(self, arch: Arch) -> float:
         """What is minimised beside accuracy, of a network: ms, or mJ."""

@@ -48,7 +48,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
     options = {name: {o for a in verb._actions for o in a.option_strings if o.startswith("--")} - {"--help"}
                for name, verb in verbs.choices.items()}  # fmt: skip
     assert options == {
-        "search": {"--budget", "--space", "--data", "--skip-broken", "--device", "--trials", "--time", "--epochs",
+        "search": {"--budget", "--space", "--data", "--skip-broken", "--flip", "--device", "--trials", "--time", "--epochs",
                    "--strategy", "--rungs", "--workers", "--engine", "--address", "--limit", "--verify", "--seed", "--study",
                    "--objective", "--json"},
         "space": {"--budget", "--device", "--json"},

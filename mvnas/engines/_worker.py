@@ -43,7 +43,7 @@ def serve(pipe: Connection, place: int) -> None:
         job = pickle.loads(pipe.recv_bytes())
         event: Event
         try:
-            data = data or load(images.source, skip_broken=images.skip_broken)
+            data = data or load(images.source, skip_broken=images.skip_broken, flip=images.flip)
             event = Done(0, train(job, data, device=device, progress=progress))
         except Exception as error:
             event = failure(error)
