@@ -186,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--precision", help="of the tflite file: float32, float16, dynamic-int8 or int8 (float32)")
     export.add_argument("--data", help="where int8 takes its ranges from (the study's data)")
+    export.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
         "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
@@ -500,7 +501,9 @@ def _export(args: argparse.Namespace) -> None:
         name=network.name,
         formats=args.format or ["tflite"],
         precision=None if precision == FLOAT else precision,
-        images=Pictures.of(load(data), arch.resolution) if data and precision == "int8" else None,
+        images=Pictures.of(load(data, skip_broken=args.skip_broken), arch.resolution)
+        if data and precision == "int8"
+        else None,
         card=card,
     )
     if args.json:

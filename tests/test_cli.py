@@ -57,7 +57,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "plot": {"--out", "--device"},
         "rank": {"--candidates", "--longer", "--data", "--skip-broken", "--json"},
         "verify": {"--longer", "--data", "--skip-broken", "--device", "--json"},
-        "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
+        "export": {"--pick", "--format", "--precision", "--data", "--skip-broken", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
                     "--minutes", "--precision", "--setting", "--energy", "--seed", "--import", "--json"},
         "fit": {"--out", "--json"},
