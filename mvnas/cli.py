@@ -173,6 +173,11 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--skip-broken", action="store_true", help="count images that do not decode instead of stopping"
     )
+    search.add_argument(
+        "--flip",
+        choices=("yes", "no"),
+        help="whether training mirrors images; no where left and right make a class, as in letters (yes, but for digits)",
+    )
     device(search)
     search.add_argument(
         "--objective",
@@ -273,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--precision", help="of the tflite file: float32, float16, dynamic-int8 or int8 (float32)")
     export.add_argument("--data", help="where int8 takes its ranges from (the study's data)")
+    export.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
         "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
@@ -353,6 +359,7 @@ def _search(args: argparse.Namespace) -> None:
             skip_broken=args.skip_broken,
             objective=args.objective,
             rungs=args.rungs,
+            flip=args.flip and args.flip == "yes",
             engine=args.engine,
             tell=bar.step,
         )
@@ -368,6 +375,9 @@ def _search(args: argparse.Namespace) -> None:
         say(f"         {task.data.note}")
     if args.epochs is None:
         say(f"training {task.length}")
+    say(f"classes  {', '.join(task.data.classes[:5])}{', ...' if len(task.data.classes) > 5 else ''}")
+    if args.flip is None and task.data.flip and (sided := task.data.sided):
+        say(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     say(f"study    {masked(args.study)}: the same command continues it")
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}
@@ -589,7 +599,9 @@ def _export(args: argparse.Namespace) -> None:
         },
     }
     source = args.data or (network.study.setup.data if network.study else None)
-    data = load(source, foreign=not args.data) if source and precision == "int8" else None
+    data = None
+    if source and precision == "int8":
+        data = load(source, skip_broken=args.skip_broken, foreign=not args.data)
     judged = None
     if network.score and network.study:
         setup, score, searched = network.study.setup, network.score, network.study.files.weights(network.score.number)

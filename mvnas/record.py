@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import chain, groupby
 from math import inf
 from shlex import quote
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -21,7 +22,8 @@ from mvnas.score import COSTS, Score
 from mvnas.space import Picks
 
 NAME = "mvnas"  # of the record among Optuna's
-FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "engine")  # that a study holds to
+FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine")  # that a study holds to
+FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
 SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
 BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
@@ -56,6 +58,7 @@ class Setup:
     objective: str = "latency"
     rungs: str = "1"
     engine: str = BUILT_IN
+    flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -95,11 +98,11 @@ class Setup:
         Raises:
             StudyError: it contradicts the study; the message names the difference.
         """
-        have, want = ({**asdict(setup), **setup.schedule} for setup in (self, wanted))
+        have, want = ({**asdict(setup), **setup.schedule, "flip": FLIP[setup.flip]} for setup in (self, wanted))
         for key in dict.fromkeys([*FIELDS, *self.schedule, *wanted.schedule]):
             before, now = have.get(key, 0), _plain(want.get(key, 0))  # an older study lacks what was off
             marks = [mark for mark in self.marks if mark.partition(".")[0] == key]
-            same = all(self.marks[mark] == wanted.marks.get(mark) for mark in marks) if marks else before == now
+            same = all(self.marks[mark] == wanted.marks.get(mark) for mark in marks) if marks else before in (now, None)
             if same:
                 continue
             change, advice = f"{key} was {before} and is {now}", "set it back"
@@ -192,6 +195,8 @@ def check_trial(trial: FrozenTrial, setup: Setup) -> None:
 
 def _is(value: object, kind: Any) -> bool:
     """Whether plain data is of a kind: text, whole number, finite number, or some of these."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, one) for one in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(_is(part, get_args(kind)[0]) for part in value)
     if get_origin(kind) is not None:

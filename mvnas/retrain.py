@@ -57,10 +57,10 @@ def weights(study: Study, number: int, times: int) -> Path:
 
 
 def data_marks(data: Data) -> dict[str, str]:
-    """Marks of the images, of what trainings do with them, and of the user's module that they are from, if they are from one."""
+    """Marks of the images, and of the user's module that they are from, if they are from one."""
     module = "." in data.name and not Path(data.name).expanduser().exists()
     code = {"data.code": code_mark(data.name)} if module else {}
-    return {"data": data.fingerprint, "data.flip": str(data.flip)} | code
+    return {"data": data.fingerprint} | code
 
 
 def images(study: Study, place: str | None = None, *, skip_broken: bool = False) -> Data:
@@ -71,7 +71,7 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False)
         StudyError: they are others.
     """
     source = place or study.setup.data
-    data = load(source, skip_broken=skip_broken, foreign=place is None)
+    data = load(source, skip_broken=skip_broken, flip=study.setup.flip, foreign=place is None)
     marks = {name: found for name, found in data_marks(data).items() if name in study.setup.marks}
     if marks != {name: study.setup.marks[name] for name in marks}:
         raise StudyError(
@@ -97,7 +97,7 @@ def trainer(study: Study, data: Data, name: str | None = None) -> Iterator[Train
     if "." not in name and scored == BUILT_IN:
         yield partial(train, data=data)
         return
-    with closing(engine(name, Images(data.name, data.skipped > 0))) as made:
+    with closing(engine(name, Images(data.name, data.skipped > 0, data.flip))) as made:
         name = BUILT_IN if is_built_in(made) else name
         if name != scored:
             raise StudyError(

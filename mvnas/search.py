@@ -96,13 +96,14 @@ class Task:
         objective: str = "latency",
         rungs: str = "1",
         engine: str = BUILT_IN,
+        flip: bool | None = None,
         tell: Tell | None = None,
     ) -> Task:
         """The task that names and paths describe; `schedule` is the default one with the fields that are given where none is.
 
         `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length;
-        `engine` is the name of what `search` is to be given as trainer. `tell` is called while images are read: with what, how
-        many of them, and of how many.
+        `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in training; None:
+        unless their source says no. `tell` is called while images are read: with what, how many of them, and of how many.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -121,7 +122,7 @@ class Task:
         if choices.precision == FLOAT:
             choices = choices.with_precisions([table.precision for table in tables])
         Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
-        images = load(data, skip_broken=skip_broken, tell=tell)
+        images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
         choices = choices.with_classes(len(images.classes))
         bounds = Budget.parse(
             budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model)
@@ -141,6 +142,7 @@ class Task:
             note=images.note,
             objective=objective,
             rungs=rungs,
+            flip=images.flip,
             marks={
                 "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
                 **_code_marks("space", choices.kinds),
@@ -178,7 +180,7 @@ class Task:
     @property
     def images(self) -> Images:
         """What workers load."""
-        return Images(self.setup.data, self.skip_broken)
+        return Images(self.setup.data, self.skip_broken, self.setup.flip)
 
     def cost(self, arch: Arch) -> float:
         """What is minimised beside accuracy, of a network: ms, or mJ."""

@@ -50,7 +50,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
                for name, verb in verbs.choices.items()}  # fmt: skip
     assert all("--trust" in verb.format_help() for verb in verbs.choices.values())
     assert options == {
-        "search": {"--budget", "--space", "--data", "--skip-broken", "--device", "--trials", "--time", "--epochs",
+        "search": {"--budget", "--space", "--data", "--skip-broken", "--flip", "--device", "--trials", "--time", "--epochs",
                    "--strategy", "--rungs", "--workers", "--engine", "--address", "--limit", "--verify", "--seed", "--study",
                    "--objective", "--batch", "--lr", "--clip", "--json"},
         "space": {"--budget", "--device", "--json"},
@@ -59,7 +59,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         "plot": {"--out", "--device"},
         "rank": {"--candidates", "--longer", "--data", "--skip-broken", "--engine", "--json"},
         "verify": {"--longer", "--data", "--skip-broken", "--engine", "--device", "--json"},
-        "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
+        "export": {"--pick", "--format", "--precision", "--data", "--skip-broken", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
                     "--minutes", "--precision", "--setting", "--energy", "--seed", "--import", "--json"},
         "fit": {"--out", "--json"},

@@ -102,6 +102,8 @@ def pixels(image: Path | bytes | np.ndarray, side: int, told: Counter[str]) -> n
 def _open(image: Path | bytes | np.ndarray) -> Image.Image:
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
+    if isinstance(image, Path) and image.exists() and not image.is_file():
+        raise ValueError("it is no regular file")  # and might never end
     return Image.open(BytesIO(image) if isinstance(image, bytes) else image, formats=formats())
 
 

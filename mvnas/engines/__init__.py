@@ -28,6 +28,7 @@ class Images:
 
     source: str
     skip_broken: bool = False
+    flip: bool | None = None
 
 
 class Step(NamedTuple):

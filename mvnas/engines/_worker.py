@@ -57,7 +57,7 @@ def serve(pipe: Connection, place: int) -> None:
             warnings.filterwarnings("ignore")
             count = torch.cuda.device_count()
             device = f"cuda:{place % count}" if count else "cpu"
-            data = data or load(images.source, skip_broken=images.skip_broken, tell=tell)
+            data = data or load(images.source, skip_broken=images.skip_broken, flip=images.flip, tell=tell)
             event = Done(0, train(pickle.loads(job), data, device=device, progress=progress, tell=tell))
         except Exception as error:
             event = failure(error)

@@ -21,7 +21,7 @@ class Engine:
 
     @cached_property
     def _data(self) -> Data:
-        return load(self.images.source, skip_broken=self.images.skip_broken)
+        return load(self.images.source, skip_broken=self.images.skip_broken, flip=self.images.flip)
 
     def start(self, key: int, job: Job) -> None:
         self._queue.append((key, job))

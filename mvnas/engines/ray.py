@@ -56,7 +56,7 @@ class Engine:
                 f"a Ray cluster must run at --address {address}, but {told}; start one with `ray start --head`"
             ) from None
         self.limit = limit
-        self._images = ray.put(_plain(load(images.source, skip_broken=images.skip_broken)))
+        self._images = ray.put(_plain(load(images.source, skip_broken=images.skip_broken, flip=images.flip)))
         self._tasks: dict[int, _Task] = {}
         self._look()
 
