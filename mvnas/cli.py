@@ -611,7 +611,7 @@ def _export(args: argparse.Namespace) -> None:
         if path == searched or (searched.is_file() and cmp(path, searched, shallow=False)):
             side = pixels(arch.resolution, setup.factor)
             card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
-            if data is None or data.fingerprint == setup.marks["data"]:
+            if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
                 judged = Judged.of(arch, score.accuracy, side, score.sources["accuracy"])
             if side < arch.resolution:
                 print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "

@@ -194,26 +194,31 @@ def _kept(path: Path, network: Mapping[str, Any], new: Container[str], replace_o
     Raises:
         ExportError: there are files of another network, or of other weights that would stay beside the new.
     """
+    name = network["name"]
     if not path.exists():
         return {}
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: dict(row) for name, row in told["files"].items() if name == Path(name).name}
+        files = {
+            file: dict(row)
+            for file, row in told["files"].items()
+            if file.rpartition(".")[0] == name and "/" not in file
+        }
         arch, weights = told["arch"], told["weights"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if replace_others:
             return {}
         raise ExportError(f"{path} must be a card that export wrote, but cannot be read as one; remove it or name another folder with --out") from None  # fmt: skip
-    there = {name: row for name, row in files.items() if (path.parent / name).exists()}
-    left = {name: row for name, row in there.items() if name not in new}
+    there = {file: row for file, row in files.items() if (path.parent / file).exists()}
+    left = {file: row for file, row in there.items() if file not in new}
     if (arch, weights) == (network["arch"], network["weights"]):
         return left
     if replace_others:
-        for name in left:
-            remove(path.parent / name)
+        for file in left:
+            remove(path.parent / file)
     elif left or (there and arch != network["arch"]):
         of = "another network of that name" if arch != network["arch"] else "other weights"
-        raise ExportError(f"a folder must have files of one {network['name']}, but {path.parent} has {', '.join(left or there)} of {of}; "
+        raise ExportError(f"a folder must have files of one {name}, but {path.parent} has {', '.join(left or there)} of {of}; "
                           "name another folder with --out")  # fmt: skip
     return {}
 

@@ -165,6 +165,14 @@ def test_a_card_is_of_one_network_and_of_the_files_that_are_there(arch: Arch, st
     (tmp_path / "net.pt2").unlink()
     export(arch, other, tmp_path, name="net", formats=["onnx"])
     assert list(files_of(tmp_path)) == ["net.onnx"]
+    (tmp_path / "net.d").mkdir()
+    (tmp_path / "net.d" / "mine").touch()
+    told = json.loads(card_of(tmp_path, "net").read_text())
+    told["files"] |= {name: {} for name in ("net.d/mine", "..", "more.onnx", f"{tmp_path}/net.d/mine")}
+    card_of(tmp_path, "net").write_text(json.dumps(told))
+    export(arch, state, tmp_path, name="net", formats=["torch"], replace_others=True)
+    assert (tmp_path / "net.d" / "mine").exists() and (tmp_path / "more.onnx").exists()
+    assert list(files_of(tmp_path)) == ["net.pt2"]
     card_of(tmp_path, "net").write_text("[]")
     with pytest.raises(ExportError, match="must be a card that export wrote"):
         export(arch, state, tmp_path, name="net", formats=["torch"])

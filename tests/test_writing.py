@@ -26,6 +26,8 @@ from mvnas.datasets import load
 from mvnas.engines import failure
 from mvnas.errors import FileError
 from mvnas.export import FORMATS, accuracy_at
+from mvnas.graph import Graph
+from mvnas.ops import Conv, Map
 from mvnas.search import Task
 from mvnas.study import Study
 
@@ -237,6 +239,13 @@ def test_temporary_files_go_and_so_do_those_that_a_kill_left(
     leave(tmp_path / "out")
     assert main(["export", str(home / "s.db"), "--format", "coreml", "--out", str(tmp_path / "out")]) == 0
     assert all("part" not in name for name in tree(tmp_path))
+
+
+def test_a_profile_that_finds_no_space_is_one_sentence(tmp_path: Path) -> None:
+    runtime = backend("onnx")
+    (path,) = runtime.export_each([Graph.single(Conv(8), (Map(3, 16, 16),))], tmp_path)
+    with largest_file(100), pytest.raises(FileError, match="must have space for a profile"):
+        runtime.profile(path, seconds=0)
 
 
 def test_output_that_cannot_be_printed_is_one_sentence() -> None:

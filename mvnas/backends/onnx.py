@@ -21,7 +21,7 @@ from mvnas.backends._onnxfile import FORM, write
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
 from mvnas.disk import work_folder
-from mvnas.errors import ExportError
+from mvnas.errors import ExportError, FileError
 from mvnas.graph import Graph
 from mvnas.ops import State
 from mvnas.table import INSIDE
@@ -87,7 +87,10 @@ class Backend:
                 if run >= FEWEST_RUNS and time.monotonic() > end:
                     break
                 session.run(None, inputs)
-            events = json.loads(Path(session.end_profiling()).read_text())
+            try:
+                events = json.loads(Path(session.end_profiling()).read_text())
+            except (OSError, ValueError):  # onnxruntime does not tell that it could not write
+                raise FileError(f"{folder.parent} must have space for a profile; free some, or set TMPDIR to another folder") from None  # fmt: skip
         runs: list[dict[str, float]] = [{}]
         owner = ""
         for event in events:
