@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,9 +41,9 @@ def resolve(text: str, *, pick: str | None = None) -> Network:
     if text.endswith(".json"):
         return Network(Path(text).stem, Arch.load(text))
     place, colon, number = text.rpartition(":")
-    if colon and number.isdigit() and (Path(place).is_file() or "://" in place):
+    if colon and number.isdigit() and (os.path.isfile(place) or "://" in place):
         text, pick = place, number
-    elif not Path(text).is_file() and "://" not in text:
+    elif not os.path.isfile(text) and "://" not in text:
         if "/" in text or "." in text:
             raise StudyError(
                 f"a network must be a published name, an Arch's .json, a study or STUDY:ID, but there is no {text}"

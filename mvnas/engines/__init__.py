@@ -16,7 +16,7 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
 from mvnas import trust
-from mvnas.errors import DataError, MvnasError, StudyError, lacking, unknown
+from mvnas.errors import DataError, MvnasError, StudyError, lacking, told, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
 
@@ -58,9 +58,9 @@ Event = Step | Done | Failed
 
 def failure(error: Exception) -> Failed:
     """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not."""
-    told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
     gone = isinstance(error, DataError) or (isinstance(error, OSError) and error.errno != ENOMEM)
-    return Failed(0, told, broken=gone)
+    return Failed(0, reason, broken=gone)
 
 
 class Engine(Protocol):
@@ -104,4 +104,48 @@ def engine(name: str, images: Images, **settings: Any) -> Engine:
         if setting not in known:
             raise StudyError(unknown(f"setting of the engine {name}", setting, known))
     made: Engine = module.Engine(images, **settings)
-    return made
+    return _Own(name, made) if "." in name else made
+
+
+class _Own:
+    """An engine of the user's, whose answers are looked at before a study takes them.
+
+    Raises:
+        StudyError: it lacks something, or answers with what is no answer.
+    """
+
+    def __init__(self, name: str, made: Any) -> None:
+        for need in ("slots", "start", "wait", "close"):
+            if not hasattr(made, need):
+                raise StudyError(f"an engine must have slots, start, wait and close, but {name} has no {need}")
+        self.name, self.made = name, made
+        self._keys: set[int] = set()
+
+    @property
+    def slots(self) -> int:
+        slots = self.made.slots
+        if type(slots) is not int or slots < 0:
+            raise StudyError(f"slots of the engine {self.name} must be a whole number, but are {told(slots)}")
+        return slots
+
+    def start(self, key: int, job: Job) -> None:
+        self._keys.add(key)
+        self.made.start(key, job)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        events = self.made.wait(seconds)
+        for event in events if isinstance(events, list | tuple) else [events]:
+            if not isinstance(event, Event) or event.key not in self._keys:
+                raise StudyError(
+                    f"wait of the engine {self.name} must answer with events of trainings that it has, but answers {told(event)}"
+                )
+            if isinstance(event, Done) and not isinstance(event.trained, Trained):
+                raise StudyError(
+                    f"the engine {self.name} must answer with what was Trained, but answers {told(event.trained)}"
+                )
+            if isinstance(event, Done | Failed):
+                self._keys.discard(event.key)
+        return list(events)
+
+    def close(self) -> None:
+        self.made.close()
