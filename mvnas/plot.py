@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from mvnas.budget import UNITS
 from mvnas.disk import whole
-from mvnas.errors import MvnasError, StudyError, TableError
+from mvnas.errors import MvnasError, StudyError, TableError, plain
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
 from mvnas.score import COSTS, Frontier, Score, objectives
@@ -123,7 +124,7 @@ def draw_table(table: Table) -> Figure:
         f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)",
         fontsize=10,
     )
-    return figure
+    return _literal(figure)
 
 
 def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "latency") -> Figure:
@@ -198,4 +199,15 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)  # where it hides no candidate
+    return _literal(figure)
+
+
+def _literal(figure: Figure) -> Figure:
+    """The figure with its texts as they are: what stands between the dollar signs of a folder's name is no formula."""
+    axes = [axis for part in figure.axes for axis in (part.xaxis, part.yaxis)]
+    ticks = {label for axis in axes for label in axis.get_ticklabels(which="both")}  # matplotlib's own, which are
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in ticks:
+            text.set_parse_math(False)
+            text.set_text(plain(text.get_text()))
     return figure

@@ -541,8 +541,9 @@ def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return getattr(optuna.samplers, name)(**settings)  # type: ignore[no-any-return]
-    except TypeError as error:
-        raise StudyError(f"a sampler must be made from a seed alone, but {name} is not: {error}") from None
+    except (TypeError, ImportError) as error:
+        says = str(error).partition("\n")[0]
+        raise StudyError(f"a sampler must be made from a seed alone, but {name} is not: {says}") from None
 
 
 class Affordable(BaseSampler):

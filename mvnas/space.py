@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -247,7 +248,7 @@ class Space:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
             path = data_folder("search_spaces") / f"{name}.yaml"
-            if not path.is_file():
+            if not os.path.isfile(path):  # false also of what can be no name
                 raise SpaceError(f"{unknown('space', name, names())}; a file's path must end in .yaml")
         data = _read(path)
         trust.allow(*_dotted(data))

@@ -184,12 +184,11 @@ class Table:
         Raises:
             TableError: there is no such table, or a row of it cannot be read; the message names file, row and column.
         """
-        path = Path(name)
-        if not path.is_dir():
-            path = data_folder("latency_tables") / str(name)
-        if not path.is_dir():
+        path = _folder(name)
+        if not os.path.isdir(path):
             raise TableError(f"{unknown('device', name, shipped())}; or give a folder that `mvnas measure` wrote")
         device = read_device(path)
+        _check_ends(path, device)
         inside = device.get("ops") == INSIDE
         rows: dict[Kernel, list[Timing]] = {}
         for where, row in _rows(path / "ops.csv", OPS_COLUMNS):
@@ -206,6 +205,29 @@ class Table:
             for kernel, timings in rows.items()
         }
         return cls(path, device, timed, read_passes(path))
+
+
+def _folder(name: str | Path) -> Path:
+    """The folder of a table, which may not be there."""
+    return Path(name) if os.path.isdir(name) else data_folder("latency_tables") / str(name)
+
+
+def _check_ends(path: Path, device: Mapping[str, Any]) -> None:
+    """Check that a table which is like another is not like itself in the end.
+
+    Raises:
+        TableError: it is.
+    """
+    seen: list[Path] = []
+    place = path
+    while "like" in device and os.path.isfile(place / "device.json"):
+        seen.append(place.resolve())
+        place = _folder(device["like"])
+        if place.resolve() in seen:
+            raise TableError(f"{path} must be like a table that has ops, but is like {place}, which is like it")
+        if not os.path.isfile(place / "device.json"):
+            return
+        device = read_device(place)
 
 
 def load_each(names: str) -> list[Table]:

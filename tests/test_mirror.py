@@ -48,7 +48,7 @@ def test_a_study_trains_and_trains_longer_as_it_was_told_to(
         study = search(task, study=str(tmp_path / f"{flip}.db"), trials=1)
         kept[flip] = load_file(study.files.weights(0))
         assert images(Study.load(study.place)).flip is flip
-        with pytest.raises(StudyError, match=f"flip was {flip} and is {not flip}"):
+        with pytest.raises(StudyError, match="flip was (yes and is no|no and is yes)"):
             search(make_task(space, table, data=data, flip=not flip), study=study.place, trials=2)
     assert any(not np.array_equal(value, kept[False][name]) for name, value in kept[True].items())
 

@@ -26,20 +26,24 @@ The files of this folder are backends, all but those that begin with an undersco
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from inspect import signature
+from math import inf
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
 from mvnas import trust
 from mvnas.backends._timing import Sample as Sample
 from mvnas.backends._timing import Stopwatch
-from mvnas.errors import ExportError, lacking, unknown
+from mvnas.errors import ExportError, lacking, told, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
+
+Answer = TypeVar("Answer")
 
 
 class Runtime(Protocol):
@@ -97,7 +101,45 @@ def backend(name: str, **settings: Any) -> Runtime:
         if setting not in known:
             raise ExportError(unknown(f"setting of {name}", setting, known))
     read = {setting: _read(setting, value, type(known[setting].default)) for setting, value in settings.items()}
-    return cast(Runtime, loaded.Backend(**read))
+    return cast(Runtime, (_own(name, loaded.Backend) if "." in name else loaded.Backend)(**read))
+
+
+def _own(name: str, made: Any) -> Any:
+    """A backend's class of the user's, whose answers are looked at before a table takes them.
+
+    Raises:
+        ExportError: it lacks something.
+    """
+    for need in ("suffix", "export", "export_each", "run", "stopwatch", "conditions"):
+        if not hasattr(made, need):
+            raise ExportError(f"a backend must have what mvnas.backends says, but {name} has no {need}")
+
+    class Backend(made):  # type: ignore[misc]
+        def conditions(self) -> Mapping[str, Any]:
+            found: Mapping[str, Any] = super().conditions()
+            return _answer(name, "conditions", found, lambda it: isinstance(it, Mapping))
+
+        def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            outputs: list[np.ndarray] = super().run(path, inputs)
+            return _answer(name, "run", outputs, lambda it: all(isinstance(part, np.ndarray) for part in it))
+
+        def stopwatch(self, path: Path) -> Stopwatch:
+            watch = _answer(name, "stopwatch", super().stopwatch(path), callable)
+            return lambda: _answer(name, "stopwatch", watch(), lambda ms: 0 < ms < inf)
+
+    return Backend
+
+
+def _answer(name: str, method: str, answer: Answer, fits: Callable[[Any], bool]) -> Answer:
+    """The answer of a backend of the user's.
+
+    Raises:
+        ExportError: it is none.
+    """
+    with suppress(TypeError):
+        if fits(answer):
+            return answer
+    raise ExportError(f"{method} of the backend {name} must answer as mvnas.backends says, but answers {told(answer)}")
 
 
 def of_table(conditions: Mapping[str, Any], **settings: Any) -> Runtime:

@@ -17,7 +17,7 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
 from mvnas import trust
-from mvnas.errors import DataError, FileError, MvnasError, StudyError, lacking, unknown
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, lacking, told, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
 
@@ -85,8 +85,8 @@ def failure(error: Exception) -> Failed:
         return Failed(0, str(error), broken=isinstance(error, DataError | FileError))
     memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == ENOMEM)
     gone = isinstance(error, OSError) and not memory
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    return Failed(0, told, broken=gone, doubtful=not (memory or gone))
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return Failed(0, reason, broken=gone, doubtful=not (memory or gone))
 
 
 class Engine(Protocol):
@@ -135,4 +135,48 @@ def engine(name: str, images: Images, **settings: Any) -> Engine:
         if setting not in known:
             raise StudyError(unknown(f"setting of the engine {name}", setting, known))
     made: Engine = module.Engine(images, **settings)
-    return made
+    return _Own(name, made) if "." in name else made
+
+
+class _Own:
+    """An engine of the user's, whose answers are looked at before a study takes them.
+
+    Raises:
+        StudyError: it lacks something, or answers with what is no answer.
+    """
+
+    def __init__(self, name: str, made: Any) -> None:
+        for need in ("slots", "start", "wait", "close"):
+            if not hasattr(made, need):
+                raise StudyError(f"an engine must have slots, start, wait and close, but {name} has no {need}")
+        self.name, self.made = name, made
+        self._keys: set[int] = set()
+
+    @property
+    def slots(self) -> int:
+        slots = self.made.slots
+        if type(slots) is not int or slots < 0:
+            raise StudyError(f"slots of the engine {self.name} must be a whole number, but are {told(slots)}")
+        return slots
+
+    def start(self, key: int, job: Job) -> None:
+        self._keys.add(key)
+        self.made.start(key, job)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        events = self.made.wait(seconds)
+        for event in events if isinstance(events, list | tuple) else [events]:
+            if not isinstance(event, Event) or event.key not in self._keys:
+                raise StudyError(
+                    f"wait of the engine {self.name} must answer with events of trainings that it has, but answers {told(event)}"
+                )
+            if isinstance(event, Done) and not isinstance(event.trained, Trained):
+                raise StudyError(
+                    f"the engine {self.name} must answer with what was Trained, but answers {told(event.trained)}"
+                )
+            if isinstance(event, Done | Failed):
+                self._keys.discard(event.key)
+        return list(events)
+
+    def close(self) -> None:
+        self.made.close()
