@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvnas.datasets import Data, load
-from mvnas.errors import MvnasError, StudyError
+from mvnas.errors import MvnasError, StudyError, plain
 from mvnas.files import intact, save_whole
+from mvnas.record import fields_of
 from mvnas.score import Score
+from mvnas.storage import damaged
 from mvnas.study import Study
 
 KEY = "retrained"  # an attribute of the study for each training: retrained TRIAL xTIMES
@@ -27,8 +29,16 @@ class Retrained:
 
 
 def retrained(study: Study) -> dict[tuple[int, int], Retrained]:
-    """What the study knows of longer trainings, by trial and times."""
-    rows = [Retrained(**row) for key, row in study.record.user_attrs.items() if key.startswith(f"{KEY} ")]
+    """What the study knows of longer trainings, by trial and times.
+
+    Raises:
+        StudyError: one of them was not written by this.
+    """
+    told = {key: row for key, row in study.record.user_attrs.items() if key.startswith(f"{KEY} ")}
+    try:
+        rows = [Retrained(**fields_of(Retrained, row, plain(key))) for key, row in told.items()]
+    except StudyError as error:
+        raise damaged(study.place, str(error)) from None
     return {(row.number, row.times): row for row in rows}
 
 
