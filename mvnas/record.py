@@ -72,19 +72,8 @@ class Setup:
         Raises:
             StudyError: a newer mvnas wrote it, or nobody did.
         """
-        if not isinstance(told, Mapping):
-            raise StudyError(f"setup must be an object, but is {_shown(told)}")
-        kinds, known = get_type_hints(cls), {field.name: field for field in fields(cls)}
-        if more := [str(name) for name in told if name not in known]:
-            raise StudyError(f"this mvnas does not know {_shown(', '.join(more))} of its setup; a newer one may")
-        for name, one in known.items():
-            if name not in told and one.default is MISSING and one.default_factory is MISSING:
-                raise StudyError(f"its setup must tell {name}, but does not")
-            if name in told and not _is(told[name], kinds[name]):
-                raise StudyError(f"{name} of its setup must be of another kind, but is {_shown(told[name])}")
-        values: dict[str, Any] = _plain(told)
-        values["classes"] = tuple(values["classes"])
-        made = cls(**values)
+        values = fields_of(cls, told, "its setup")
+        made = cls(**values | {"classes": tuple(values["classes"])})
         if made.objective not in COSTS or not made.classes or not 0 < made.factor < inf:
             raise StudyError("its setup must tell an objective, classes and a factor that there are, but does not")
         if not _is(made.schedule.get("epochs"), float):
@@ -191,6 +180,26 @@ def check_trial(trial: FrozenTrial, setup: Setup) -> None:
         raise StudyError(f"it must be a point of a space, but is {_shown(picks)}")
     if trial.state == TrialState.WAITING and "fixed_params" not in trial.system_attrs:
         raise StudyError("what waits must be a point of the space, but it names none")
+
+
+def fields_of(kind: type, told: object, name: str) -> dict[str, Any]:
+    """What plain data tells of the fields of a dataclass, with texts that a terminal may show; `name` is what it is called.
+
+    Raises:
+        StudyError: a newer mvnas wrote it, or nobody did.
+    """
+    if not isinstance(told, Mapping):
+        raise StudyError(f"{name} must be an object, but is {_shown(told)}")
+    kinds, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+    if more := [str(key) for key in told if key not in known]:
+        raise StudyError(f"this mvnas does not know {_shown(', '.join(more))} of {name}; a newer one may")
+    for key, one in known.items():
+        if key not in told and one.default is MISSING and one.default_factory is MISSING:
+            raise StudyError(f"{name} must tell {key}, but does not")
+        if key in told and not _is(told[key], kinds[key]):
+            raise StudyError(f"{key} of {name} must be of another kind, but is {_shown(told[key])}")
+    values: dict[str, Any] = _plain(told)
+    return values
 
 
 def _is(value: object, kind: Any) -> bool:

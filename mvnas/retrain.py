@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvnas.datasets import Data, load
-from mvnas.errors import ExportError, StudyError, TrainingError
+from mvnas.errors import ExportError, StudyError, TrainingError, plain
 from mvnas.files import intact, save_whole
 from mvnas.marks import code_mark
-from mvnas.record import BUILT_IN
+from mvnas.record import BUILT_IN, fields_of
 from mvnas.score import Score
+from mvnas.storage import damaged
 from mvnas.study import Study
 
 if TYPE_CHECKING:
@@ -40,8 +41,16 @@ class Retrained:
 
 
 def retrained(study: Study) -> dict[tuple[int, int], Retrained]:
-    """What the study knows of longer trainings, by trial and times."""
-    rows = [Retrained(**row) for key, row in study.record.user_attrs.items() if key.startswith(f"{KEY} ")]
+    """What the study knows of longer trainings, by trial and times.
+
+    Raises:
+        StudyError: one of them was not written by this.
+    """
+    told = {key: row for key, row in study.record.user_attrs.items() if key.startswith(f"{KEY} ")}
+    try:
+        rows = [Retrained(**fields_of(Retrained, row, plain(key))) for key, row in told.items()]
+    except StudyError as error:
+        raise damaged(study.place, str(error)) from None
     return {(row.number, row.times): row for row in rows}
 
 

@@ -280,19 +280,13 @@ def _look(path: Path, new: bool) -> None:
     Raises:
         StudyError: it is not there, is something else, or holds something else.
     """
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        if new:
-            return
+    size = _size(path)
+    if size is None and not new:
         raise StudyError(
             f"a study must be a file that `mvnas search` wrote, but there is no {path}; run the search first"
-        ) from None
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
-        raise StudyError(f"a study must be a file, but {path} is {kind}; name another place")
+        )
     tables: set[str] = set()
-    if found.st_size:
+    if size:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
                 raise StudyError(
@@ -312,6 +306,22 @@ def _look(path: Path, new: bool) -> None:
         raise _none(str(path))
 
 
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None if it is not there.
+
+    Raises:
+        StudyError: it is something else than a file.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise StudyError(f"a study must be a file, but {path} is {kind}; name another place")
+    return found.st_size
+
+
 @contextmanager
 def owned(place: str) -> Iterator[None]:
     """Be the only process that writes the study in a file; a database may have many.
@@ -327,6 +337,8 @@ def owned(place: str) -> Iterator[None]:
         yield
         return
     path = path.resolve()  # a study has one lock, whatever it is called
+    with readable(place):
+        _size(path)
     if not path.parent.is_dir():
         raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
     busy = f"a study must have one search at a time, but another process searches {place}; wait for it, or give it more --workers"

@@ -28,6 +28,7 @@ from mvnas.files import intact
 from mvnas.job import Job
 from mvnas.network import resolve
 from mvnas.report import frontier_table
+from mvnas.retrain import retrained
 from mvnas.search import Task
 from mvnas.study import Study
 from mvnas.training import Checkpoint, Trained
@@ -177,6 +178,16 @@ def test_an_architecture_that_is_none_is_told(path: str, value: str, made: Path,
     place = copied(made, tmp_path / "copy")
     change(place, "UPDATE trial_user_attributes SET value_json = json_set(value_json, ?, json(?)) WHERE key = 'arch'", path, value)  # fmt: skip
     assert re.search(r"s\.db.*trial \d+: its architecture", told(lambda: frontier_table(Study.load(str(place)))))
+
+
+@pytest.mark.parametrize("row", ["[]", '{"number": 1}', '{"number": 1, "times": 4, "accuracy": "high"}', '{"odd": 1}'])
+def test_a_longer_training_that_none_was_is_told(row: str, made: Path, tmp_path: Path) -> None:
+    place = copied(made, tmp_path / "copy")
+    insert = "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, 'retrained 1 x4', ?)"
+    change(place, insert, '{"number": 1, "times": 4, "accuracy": null, "reason": "\\u001b[2J"}')
+    assert retrained(Study.load(str(place)))[1, 4].reason == r"\x1b[2J"
+    change(place, "UPDATE study_user_attributes SET value_json = ? WHERE key = 'retrained 1 x4'", row)
+    assert re.search(r"s\.db.*retrained 1 x4", told(lambda: retrained(Study.load(str(place)))))
 
 
 def test_points_of_another_space_are_told(climb: Task, made: Path, tmp_path: Path) -> None:
