@@ -42,6 +42,7 @@ class Engine:
         return len(self._workers)
 
     def start(self, key: int, job: Job) -> None:
+        self._begin_again()  # first, since not every worker will do
         self._begin(_Task(key, pickle.dumps(job)))
 
     def _begin(self, task: _Task) -> bool:
@@ -52,8 +53,11 @@ class Engine:
                 return True
         return False
 
-    def wait(self, seconds: float) -> Sequence[Event]:
+    def _begin_again(self) -> None:
         self._again = [task for task in self._again if not self._begin(task)]
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        self._begin_again()
         busy = [worker for worker in self._workers if worker.task is not None]
         ready = wait([worker.pipe for worker in busy if worker.pipe], seconds)
         events = [event for worker in busy if worker.pipe in ready for event in self._read(worker)]
