@@ -13,8 +13,8 @@ from PIL import features
 from mvnas.datasets import load
 from mvnas.errors import DataError
 
-KINDS = ["png", "jpeg", "gif", "webp", "bmp", "ppm", "tiff", "jpeg2000", *(["avif"] if features.check("avif") else [])]
-EACH = 12  # damaged files of a kind
+KINDS = ["png", "jpeg", "gif", "webp", "bmp", "ppm", "tiff", *(["avif"] if features.check("avif") else [])]
+EACH = 13  # damaged files of a kind
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +38,9 @@ def damaged(content: bytes, generator: random.Random) -> bytes:
 def test_damaged_images_are_read_or_counted(tmp_path: Path, kind: str) -> None:
     generator = random.Random(f"images {kind}")
     write_folder(tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1})
-    suffix = {"jpeg2000": "jp2"}.get(kind, kind)
     for i in range(EACH):
         content = damaged(encoded(picture(i), kind), generator)
-        (tmp_path / "train" / "ab"[i % 2] / f"x{i}.{suffix}").write_bytes(content)
+        (tmp_path / "train" / "ab"[i % 2] / f"x{i}.{kind}").write_bytes(content)
     data = load(str(tmp_path), skip_broken=True)
     assert len(data.train.labels) + data.skipped == 2 + EACH
     if data.skipped:

@@ -150,7 +150,7 @@ def test_of_several_frames_the_first_is_taken_and_told(tmp_path: Path, kind: str
 
 
 def test_usual_suffixes_are_images(tmp_path: Path) -> None:
-    assert suffixes() >= {".jfif", ".jpe", ".jpg", ".webp", ".png", ".bmp", ".tif", ".jp2", ".mpo"}
+    assert suffixes() >= {".jfif", ".jpe", ".jpg", ".webp", ".png", ".bmp", ".tif", ".mpo"}
     assert (".avif" in suffixes()) == features.check("avif")
     write_folder(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "a/x.JFIF").write_bytes(encoded(picture(1), "jpeg"))
@@ -175,7 +175,7 @@ def test_heic_is_an_image_with_its_extra_and_told_without(tmp_path: Path) -> Non
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["eps", "pdf", "ico", "tga", "im"])
+@pytest.mark.parametrize("kind", ["eps", "pdf", "ico", "tga", "jpeg2000"])
 def test_only_formats_that_are_named_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
     content = saved(plain(), kind)
@@ -191,7 +191,7 @@ def test_a_panorama_is_refused_and_allowed_by_what_the_sentence_names(
     write_folder(tmp_path, {"a": 2, "b": 2})
     (tmp_path / "b/wide.png").write_bytes(saved(Image.new("1", (60_000, 3_100)), "png"))
     before = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(DataError, match=r"has 186 million pixels, and may have 179; MVNAS_MAX_PIXELS=186000000 allows"):
+    with pytest.raises(DataError, match=r"has 186 million pixels, and may have 120; MVNAS_MAX_PIXELS=186000000 allows"):
         load(str(tmp_path))
     monkeypatch.setenv("MVNAS_MAX_PIXELS", "186000000")
     data = load(str(tmp_path))

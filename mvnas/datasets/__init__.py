@@ -14,10 +14,10 @@ A folder holds one of these, or one folder of these:
   or without class names, or a text. `label` before others, and of others the one with the most classes.
 - the files of CIFAR-10 or CIFAR-100.
 
-Formats are JPEG, PNG, WebP, BMP, GIF, PPM, TIFF, JPEG 2000, AVIF, and HEIC with `pip install 'mvnas[heic]'`.
+Formats are JPEG, PNG, WebP, BMP, GIF, PPM, TIFF, AVIF, and HEIC with `pip install 'mvnas[heic]'`.
 Pictures are turned upright and converted to sRGB by their colour profiles, of several frames the first is
 taken, and transparent parts become white. More than 8 bits a channel are refused, where Pillow does not convert
-them itself, and so are more than 179 million pixels, or as many as MVNAS_MAX_PIXELS says.
+them itself, and so are more than 120 million pixels, or as many as MVNAS_MAX_PIXELS says.
 `Data.note` tells what was taken, what was left out and why. Folders that mvnas wrote are never read.
 
 A source is a module with one class `Dataset`. The files of this folder are such modules, all but those that

@@ -18,9 +18,9 @@ from PIL import Image, ImageCms, ImageOps, features
 
 from mvnas.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF", "JPEG2000")  # no others: some start programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # no others: some start programs
 HEIF = (".heic", ".heif", ".hif")
-LARGEST = 178_956_970  # pixels of an image: Pillow's own bound, past which a small file may be a bomb
+LARGEST = 120_000_000  # pixels of an image: more than cameras make, and less than 2 GB in any format
 VARIABLE = "MVNAS_MAX_PIXELS"
 SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab ": "LAB"}  # of ICC profiles, with Pillow's modes
 FRAMES = "of several frames, of which the first is taken"
@@ -91,8 +91,9 @@ def pixels(image: Path | bytes | np.ndarray, side: int, told: Counter[str]) -> n
         ImageOps.exif_transpose(picture, in_place=True)
         grey = picture.mode in ("1", "L", "LA", "La")
         clear = picture.has_transparency_data
-        part = _square(picture.convert("RGBA") if clear else _smooth(picture), side)
+        part = _square(_smooth(picture, clear), side)
     if clear:
+        part = part.convert("RGBA")
         remarks += [CLEAR] if part.getchannel("A").getextrema()[0] != 255 else []
         part = Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("L" if grey else "RGB")
     told.update(remarks)
@@ -111,9 +112,10 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
     return ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
 
 
-def _smooth(picture: Image.Image) -> Image.Image:
-    """An opaque picture in a mode whose values may be averaged."""
-    return picture.convert({"1": "L", "P": "RGB", "HSV": "RGB"}.get(picture.mode, picture.mode))
+def _smooth(picture: Image.Image, clear: bool) -> Image.Image:
+    """A picture in a mode whose values may be averaged, itself if it is; `clear`: with what is transparent."""
+    mode = "RGBA" if clear else {"1": "L", "P": "RGB", "HSV": "RGB"}.get(picture.mode, picture.mode)
+    return picture if picture.mode in (mode, "LA") else picture.convert(mode)
 
 
 def _srgb(picture: Image.Image, profile: bytes | None, told: Counter[str]) -> Image.Image:
