@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # where blocks and data of the user's own are
     try:
         args.run(args)
-        sys.stdout.flush()
+        _flush()
     except MvnasError as error:
         print(f"mvnas: {error}", file=sys.stderr)
         return 2
@@ -37,22 +38,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         _drop_output()
-    except OSError as error:  # of a place that nothing above has told of
-        place = "standard output" if _drop_output() else error.filename or "what it works with"
-        need = "writable" if place == "standard output" else "readable and writable"
-        print(f"mvnas: {refused(error, place, need)}", file=sys.stderr)
+    except OSError as error:  # of a place that nothing nearer has told of
+        print(f"mvnas: {refused(error, error.filename or 'what it writes', 'readable and writable')}", file=sys.stderr)
+        with suppress(OSError, MvnasError):
+            _flush()
         return 2
     return 0
 
 
-def _drop_output() -> bool:
-    """Have what is still to be printed go nowhere, if standard output takes no more; whether that is so."""
+def _flush() -> None:
+    """Print what waits to be printed.
+
+    Raises:
+        FileError: standard output takes no more.
+    """
     try:
         sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise refused(error, "standard output") from None
+
+
+def _drop_output() -> None:
+    """Have what is still to be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
