@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from mvnas import __version__, trust
 from mvnas.disk import refused
-from mvnas.errors import FileError, MvnasError, StudyError, TableError, plain
+from mvnas.errors import MvnasError, StudyError, TableError, plain
 from mvnas.stop import Interrupt, Stop
 from mvnas.table import DEVICE
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stop.listening(last=argv is None):
             _run(args)
-            sys.stdout.flush()
+            _flush()
     except KeyboardInterrupt as error:
         status = getattr(error, "status", Interrupt().status)
     except BrokenPipeError:
@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not stop.asked:  # else third parties have made another error of the interrupt
             if not isinstance(error, MvnasError | OSError):
                 raise
-            told = error if isinstance(error, MvnasError) else _escaped(error)
-            print(f"mvnas: {' '.join(str(told).splitlines())}", file=sys.stderr)
+            print(f"mvnas: {' '.join(str(_told(error)).splitlines())}", file=sys.stderr)
+            with suppress(OSError, MvnasError):
+                _flush()
             return 2
     if status or stop.asked:
         print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
@@ -57,21 +58,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _escaped(error: OSError) -> FileError:
-    """What is said of a place that nothing else has told of."""
-    if _drop_output():
-        return refused(error, "standard output")
-    return refused(error, error.filename or "what it works with", "readable and writable")
+def _told(error: MvnasError | OSError) -> MvnasError:
+    """What is said of an error; of a place, if nothing nearer has told of it."""
+    if isinstance(error, MvnasError):
+        return error
+    return refused(error, error.filename or "what it writes", "readable and writable")
 
 
-def _drop_output() -> bool:
-    """Have what is still to be printed go nowhere, if standard output takes no more; whether that is so."""
+def _flush() -> None:
+    """Print what waits to be printed.
+
+    Raises:
+        FileError: standard output takes no more.
+    """
     try:
         sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise refused(error, "standard output") from None
+
+
+def _drop_output() -> None:
+    """Have what is still to be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import product
 from operator import attrgetter
@@ -66,8 +67,10 @@ def plot_table(table: Table, path: Path) -> None:
 def _save(figure: Figure, path: Path, error: type[MvnasError]) -> None:
     if path.suffix not in FORMATS:
         raise error(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
+    picture = io.BytesIO()  # matplotlib does not tell a full disk from a mistake of its own
+    figure.savefig(picture, dpi=200, format=path.suffix[1:])
     with whole(path) as part:
-        figure.savefig(part, dpi=200, format=path.suffix[1:])
+        part.write_bytes(picture.getbuffer())
 
 
 def draw_table(table: Table) -> Figure:

