@@ -57,7 +57,9 @@ def block_class(kind: str) -> type:
 def _block_class(kind: str) -> type:
     name = kind if "." in kind else f"mvnas.blocks.{kind}"
     try:
-        made = getattr(trust.module(name, SpaceError), "Block", None)
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ModuleNotFoundError(name=name)
+        made = getattr(trust.module(name, SpaceError) if "." in kind else import_module(name), "Block", None)
     except ModuleNotFoundError:
         modules = iter_modules(import_module("mvnas.blocks").__path__)
         known = [module.name for module in modules if not module.name.startswith("_")]

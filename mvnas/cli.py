@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mvnas import __version__, trust
-from mvnas.disk import refused
+from mvnas.disk import private_folder, refused
 from mvnas.errors import MvnasError, StudyError, TableError, plain
 from mvnas.stop import Interrupt, Stop
 from mvnas.table import DEVICE
 
 STUDY = "mvnas.db"
+CACHES = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "torchinductor"}  # of libraries that look for a home
 SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # of a database's URL
 OFTEN = 0.1  # seconds between two pictures of a live bar
 UNKNOWN = 10_000  # how much of what nobody knows the total of is told at a time
@@ -88,6 +89,7 @@ def _drop_output() -> None:
 def _run(args: argparse.Namespace) -> None:
     """Run the verb, with what the user trusts; what a module of the user's raises is told in a sentence."""
     trust.allow_all(args.trust)
+    _give_caches()
     with suppress(OSError):  # the folder may be gone
         trust.look_in(os.getcwd())  # where blocks and data of the user's own are
     try:
@@ -97,6 +99,16 @@ def _run(args: argparse.Namespace) -> None:
         if said is None:
             raise
         raise MvnasError(said) from error
+
+
+def _give_caches() -> None:
+    """Give libraries a place for their caches where there is no home for them; they would look for the user's name, or complain."""
+    with suppress(RuntimeError):  # neither HOME nor an entry for the user
+        if os.access(Path.home(), os.W_OK):
+            return
+    with suppress(MvnasError):
+        for variable, name in CACHES.items():
+            os.environ.setdefault(variable, str(private_folder() / name))
 
 
 def print(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
@@ -121,7 +133,8 @@ def quoted(path: object) -> str:
     if shown(text, sys.stdout) == text or SECRET.search(text):
         return shlex.quote(text)
     letters = (
-        chr(byte) if chr(byte).isalnum() or chr(byte) in "/._-" else f"\\{byte:03o}" for byte in os.fsencode(text)
+        chr(byte) if byte < 128 and (chr(byte).isalnum() or chr(byte) in "/._-") else f"\\{byte:03o}"
+        for byte in os.fsencode(text)
     )
     return f"$'{''.join(letters)}'"
 

@@ -60,8 +60,6 @@ def module(name: str, error: type[MvnasError]) -> ModuleType:
     """
     sys.path += [folder for folder in _folders if folder not in sys.path]
     try:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ModuleNotFoundError(name=name)
         found = import_module(name)
     except (Exception, SystemExit) as failed:
         if isinstance(failed, MvnasError) or missing(failed, name):
