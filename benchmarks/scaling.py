@@ -199,7 +199,7 @@ def main() -> None:
         if not args.trials:
             return
         place = str(folder / "long.db")
-        fill(Study.begin(place, task.setup), task, args.trials)
+        fill(Study.begin(place, task.scored_by(Simulated(1, iter(()), timer))), task, args.trials)
         run(folder, place, max(args.workers, default=1), args.trials)
         begun = timer()
         study = Study.load(place)

@@ -51,8 +51,8 @@ class Points:
         self.space, self.cost, self.excess = space, cost, excess
         self.sizes = np.array([len(values) for values in space.choices.values()])
         self._columns = [_columns(values) for values in space.choices.values()]
-        self._look = lru_cache(REMEMBERED)(self._facts)
-        self._fit = lru_cache(REMEMBERED)(self._affordable)
+        self._within = lru_cache(REMEMBERED)(self._facts)
+        self._over = lru_cache(REMEMBERED)(lambda row: self._costs(self.space.at(self.picks(row))))
 
     def row(self, picks: Picks) -> Row:
         return tuple([values.index(picks[name]) for name, values in self.space.choices.items()])
@@ -70,18 +70,19 @@ class Points:
 
     def look(self, rows: Sequence[Row]) -> Array:
         """Cost, params and macs of each row, whether it is within the budget or not: (n, 3)."""
-        return np.array([self._look(row) for row in rows], float).reshape(-1, 3)
-
-    def _facts(self, row: Row) -> tuple[float, float, float]:
-        arch = self.space.at(self.picks(row))
-        return self.cost(arch), arch.params, arch.macs
+        return np.array([self._within(row) or self._over(row) for row in rows], float).reshape(-1, 3)
 
     def fitting(self, rows: Iterable[Row]) -> list[Row]:
         """Those of the rows that are within the budget."""
-        return [row for row in rows if self._fit(row)]
+        return [row for row in rows if self._within(row)]
 
-    def _affordable(self, row: Row) -> bool:
-        return self.excess(self.space.at(self.picks(row))) == 0
+    def _facts(self, row: Row) -> tuple[float, float, float] | None:
+        """Cost, params and macs of a row that is within the budget."""
+        arch = self.space.at(self.picks(row))
+        return self._costs(arch) if self.excess(arch) == 0 else None
+
+    def _costs(self, arch: Arch) -> tuple[float, float, float]:
+        return self.cost(arch), arch.params, arch.macs
 
     def features(self, rows: Sequence[Row]) -> Array:
         """What the model of accuracy sees of each row, options and log costs: (n, f)."""
