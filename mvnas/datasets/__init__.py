@@ -36,8 +36,7 @@ begin with an underscore; so is yours, and this is all of it:
 An item is `(image, label)` or `(image, label, place)`. The image is a path, the bytes of an encoded image, or
 a uint8 array (height, width) or (height, width, 3); the place names it in errors. `items` may be a generator.
 An attribute `flip = False` says that mirrored images are other things, as digits are.
-`Dataset` is made without arguments; the three formats here are made with the path. What is not an image of a
-known class can only be told if the source tells it, in `note`.
+`Dataset` is made without arguments; the three formats here are made with the path.
 """
 
 from __future__ import annotations
