@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
     except OSError as error:  # of a place that nothing nearer has told of
-        print(f"mvnas: {refused(error, error.filename or 'what it writes', 'readable and writable')}", file=sys.stderr)
+        place = error.filename or "standard output, or a file that is written,"
+        print(f"mvnas: {refused(error, place, 'there to use')}", file=sys.stderr)
         with suppress(OSError, MvnasError):
             _flush()
         return 2
