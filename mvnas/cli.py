@@ -63,7 +63,7 @@ def _told(error: MvnasError | OSError) -> MvnasError:
     """What is said of an error; of a place, if nothing nearer has told of it."""
     if isinstance(error, MvnasError):
         return error
-    return refused(error, error.filename or "what it writes", "readable and writable")
+    return refused(error, error.filename or "standard output, or a file that is written,", "there to use")
 
 
 def _flush() -> None:
