@@ -36,11 +36,11 @@ KEYS = ("resolution", "precision", "stages")
 
 # Bounds, far beyond what shipped spaces need (in brackets), so that every file is answered at once: docs/security.md.
 SMALLEST, LARGEST_SIDE = 32, 4096  # pixels of an image's side [384]
-BLOCKS = 1000  # of a network [45]
-OPTIONS = 100  # of a choice [12]
-VALUES = 10_000  # of a YAML file, where what is repeated by an alias counts each time [450]
-DEPTH = 20  # of lists and mappings within one another [4]
-LETTERS = 200  # of a value [30]
+BLOCKS = 1000  # of a network [43]
+OPTIONS = 100  # of a choice [11]
+VALUES = 10_000  # of a YAML file, where what is repeated by an alias counts each time [610]
+DEPTH = 20  # of lists and mappings within one another [5]
+LETTERS = 200  # of a value [25]
 NUMBERS = 2**31 - 1  # parameters of a block, and numbers that it yields: what files of 2 GB hold at most
 STEPS = 500_000  # ops in what is built to check a space
 
