@@ -121,7 +121,7 @@ def test_what_mvnas_wrote_is_never_data(tmp_path: Path) -> None:
     (tmp_path / "mvnas.db").write_bytes(b"?")
     (tmp_path / "mvnas.weights/0.safetensors").write_bytes(b"?")
     write_folder(tmp_path / "exported", {"shown": 2})
-    (tmp_path / "exported/card.json").write_text("{}")
+    (tmp_path / "exported/net.card.json").write_text("{}")
     (tmp_path / "frontier.png").write_bytes(encoded(picture(0)))
     data = load(str(tmp_path))
     assert (data.classes, counts(data)) == (("cat", "dog"), (8, 2))
