@@ -283,7 +283,8 @@ def test_a_test_split_without_labels_does_not_validate(tmp_path: Path) -> None:
 def test_rows_that_share_a_value_are_read_in_little_memory(tmp_path: Path) -> None:
     content = encoded(picture(0)) + bytes(2_000_000)  # what follows an image is not read
     values = pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array([content], pa.binary()))
-    rows = pa.table({"image": values, "label": [0, 1] * 100})
+    image = pa.StructArray.from_arrays([values, pa.nulls(200, pa.string())], ["bytes", "path"])
+    rows = pa.table({"image": image, "label": [0, 1] * 100})
     pq.write_table(
         rows, tmp_path / "x.parquet", store_schema=False, compression="none", dictionary_pagesize_limit=10**8
     )
