@@ -128,7 +128,7 @@ def told(value: object, most: int = 60) -> str:
 
 
 def unknown(kind: str, name: object, options: Iterable[object]) -> str:
-    """Sentence for a `name` that is none of `options`: the near miss, then the list, as far as there is room for it.
+    """Sentence for a `name` that is none of `options`: the near miss, then some of the list, less of it where there is a near miss.
 
     >>> unknown("block", "mobilvit", ["head", "mobilevit"])
     "unknown block 'mobilvit'; did you mean 'mobilevit'? known: head, mobilevit"
@@ -138,7 +138,7 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> str:
     near = get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = known
-    while len(", ".join(listed)) > LISTED:
+    while len(", ".join(listed)) > (LISTED // 4 if near else LISTED):
         listed = listed[:-1]
     others = f" and {len(known) - len(listed)} others" if len(listed) < len(known) else ""
     return f"unknown {kind} {told(text)}; {hint}known: {', '.join(listed) or 'none'}{others}"
