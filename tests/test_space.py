@@ -348,7 +348,7 @@ def test_a_bomb_is_refused_before_it_goes_off(text: str, told: str, tmp_path: Pa
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' * 100_000, "nested too deeply"),
-        ('{"resolution": ' + "9" * 1_000_000 + "}", "it has more than"),
+        ('{"resolution": ' + "9" * 1_000_000 + "}", "at most 18 digits, but one has 1000000"),
         ('{"resolution": 9999999999999999999}', "at most 18 digits, but one has 19"),
         ('{"resolution": NaN}', "must be finite, but got 'NaN'"),
         ('{"resolution": 1e999}', "must be finite, but got '1e999'"),

@@ -174,6 +174,18 @@ def test_a_damaged_row_names_file_row_and_column(tmp_path: Path, change: dict[st
     assert told in str(caught.value)
 
 
+def test_a_table_of_more_rows_than_can_be_fitted_in_seconds_is_refused(tmp_path: Path) -> None:
+    file = write_table(tmp_path) / "ops.csv"
+    row = file.read_text().splitlines()[-1] + "\n"
+    with file.open("a") as stream:
+        stream.write(row * 20_000)
+    with pytest.raises(TableError, match=r"ops\.csv must have 20,000 rows at most, but has 20,00\d"):
+        Table.load(tmp_path)
+    file.write_text(file.read_text() + row * 80_000)
+    with pytest.raises(TableError, match="it has more than 4 MB"):
+        Table.load(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["Pool(),Vector(8),1\n", "a,b,c,d,e,f,g,h\n", "\n\nx\n"])
 def test_a_row_with_another_number_of_columns_is_told(tmp_path: Path, text: str) -> None:
     with (write_table(tmp_path) / "ops.csv").open("a") as file:
