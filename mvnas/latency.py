@@ -594,7 +594,7 @@ def _seconds(time: str) -> float:
     """Seconds of a time in UTC as tables have it; 0 of any other text."""
     try:
         return datetime.fromisoformat(time).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 
