@@ -16,7 +16,6 @@ import random
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import product
@@ -68,11 +67,13 @@ def networks(data: str) -> list[Arch]:
 
 def conditions(args: argparse.Namespace) -> None:
     """Write the conditions of a new record; an older one must have the same schedule and data."""
+    data = load(args.data)
     here = {
         "space": "benchmarks/tabular.yaml",
         "data": args.data,
-        "fingerprint": load(args.data).fingerprint,
-        "schedule": asdict(Schedule(epochs=args.epochs)),
+        "fingerprint": data.fingerprint,
+        "validation_images": len(data.val.labels),
+        "schedule": Schedule(epochs=args.epochs).to_json(),
         "rungs": RUNGS,
         "latency": f"predicted for {DEVICE}",
         "threads": 1,

@@ -199,7 +199,7 @@ def main() -> None:
         if not args.trials:
             return
         place = str(folder / "long.db")
-        fill(Study.begin(place, task.setup), task, args.trials)
+        fill(Study.begin(place, task.scored_by(Simulated(1, iter(()), timer))), task, args.trials)
         run(folder, place, max(args.workers, default=1), args.trials)
         begun = timer()
         study = Study.load(place)
@@ -212,7 +212,7 @@ def main() -> None:
         for part, work in parts.items():
             print(f"{part:>16} {took(timer, work):6.2f} s")
         print(f"{'in all':>16} {timer() - begun:6.2f} s, {len(study.scores())} candidates")
-        surrogate, history = Surrogate(task.space, task.cost, task.excess), study.told
+        surrogate, history = Surrogate(task.space, task.cost, task.excess, task.validation), study.told
         proposing = []
         for number in range(len(history), len(history) + args.asks):
             begun = timer()

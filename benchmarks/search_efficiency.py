@@ -33,6 +33,7 @@ from mvnas.search import Affordable, ExhaustedError, make_sampler, mark
 from mvnas.space import Space
 from mvnas.strategy import Strategy, Surrogate, Told
 from mvnas.study import DIRECTIONS, Study
+from mvnas.surrogate import Validation
 from mvnas.table import append, read_network
 
 HERE = Path(__file__).parent
@@ -56,18 +57,21 @@ class Record(NamedTuple):
     space: Space
     shares: tuple[float, ...]
     trained: Mapping[Arch, tuple[float, tuple[float, ...]]]
+    validation: Validation
 
     @classmethod
     def load(cls, path: Path) -> Record:
         space, trained = Space.load(HERE / "tabular.yaml"), {}
-        shares = tuple(json.loads(path.with_suffix(".json").read_text())["rungs"])
+        told = json.loads(path.with_suffix(".json").read_text())
+        shares = tuple(told["rungs"])
         for row in csv.DictReader(path.with_suffix(".csv").open()):
             arch = read_network(row["network"], str(path))
             trained[arch] = (
                 float(row["latency_ms"]),
                 tuple(float(row[f"accuracy_{i}"]) for i in range(1, len(shares) + 1)),
             )
-        return cls(space.with_classes(arch.blocks[-1].classes), shares, trained)
+        classes = arch.blocks[-1].classes
+        return cls(space.with_classes(classes), shares, trained, Validation(told["validation_images"], classes))
 
     def cost(self, arch: Arch) -> float:
         return self.trained[arch][0]
@@ -155,7 +159,8 @@ def replays(args: argparse.Namespace, record: Record) -> dict[str, np.ndarray]:
             start = partial(sample, SAMPLERS[name], record, trainings=args.trainings)
         else:
             shares = record.shares if name == "rungs" else (1.0,)
-            start = partial(ask, Surrogate(record.space, record.cost, record.excess, shares=shares), record)
+            surrogate = Surrogate(record.space, record.cost, record.excess, record.validation, shares=shares)
+            start = partial(ask, surrogate, record)
         for seed in range(args.seeds):
             if (name, seed) in done:
                 continue

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from inspect import getdoc
@@ -14,9 +13,11 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, cast, get_type_hints
 
-from mvnas.errors import SpaceError, unknown
+from mvnas import trust
+from mvnas.errors import SpaceError, told, unknown
 from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Summary, summary
 from mvnas.ops import Input, Map, Shape, Value
+from mvnas.reading import read_json
 
 Block = Callable[[Value], Value]
 
@@ -28,6 +29,9 @@ PRECISIONS = {
     "int8": 1,
 }  # deployed: bytes of a weight; training is in float32
 IMAGE_CHANNELS = 3
+LARGEST = 1_000_000  # value of a field: no mobile network has as many channels, classes or pixels in a row
+REPEATS = 100  # layers of a block, and blocks of a stage; the published networks have 15 at most
+COUNTED = ("layers", "repeat")
 
 
 @cache
@@ -37,33 +41,41 @@ def data_folder(name: str) -> Path:
     return package / name if (package / name).is_dir() else package.parent / name
 
 
-@cache
 def block_class(kind: str) -> type:
-    """Class of the block `kind`: `Block` of a module of mvnas.blocks, or of any importable module if the name is dotted.
+    """Class of the block `kind`: `Block` of a module of mvnas.blocks, or if the name is dotted of any module that is trusted.
 
     Raises:
         SpaceError: there is no such module, or it defines no `Block`.
+        TrustError: it is not trusted.
     """
+    if "." in kind:
+        trust.check(kind)
+    return _block_class(kind)
+
+
+@cache
+def _block_class(kind: str) -> type:
     name = kind if "." in kind else f"mvnas.blocks.{kind}"
     try:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ModuleNotFoundError(name=name)
-        return cast(type, import_module(name).Block)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
+        made = getattr(trust.module(name, SpaceError) if "." in kind else import_module(name), "Block", None)
+    except ModuleNotFoundError:
         modules = iter_modules(import_module("mvnas.blocks").__path__)
         known = [module.name for module in modules if not module.name.startswith("_")]
         raise SpaceError(unknown("block", kind, known)) from None
-    except AttributeError:
-        raise SpaceError(f"a block's module must define the class Block, but {name} does not") from None
+    if not isinstance(made, type):
+        raise SpaceError(f"a block's module must define the class Block, but {name} does not")
+    if not is_dataclass(made):
+        raise SpaceError(f"a block must be a dataclass, but {name}.Block is none")
+    return made
 
 
 def check_field(kind: str, key: str, value: object) -> None:
     """Check that blocks of `kind` have the field `key`, and that it may hold `value`.
 
     Raises:
-        SpaceError: there is no such field, or the value has the wrong type, or is neither positive nor the default.
+        SpaceError: there is no such field, or the value has the wrong type, or is too large, or neither positive nor the default.
     """
     known = _fields(kind)
     if key not in known:
@@ -71,9 +83,22 @@ def check_field(kind: str, key: str, value: object) -> None:
     wanted, default = known[key]
     fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or isinstance(value, bool) != (wanted is bool):
-        raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {value!r}")
-    if wanted in (int, float) and not 0 < cast(float, value) < inf and value != default:
-        raise SpaceError(f"{key} must be positive and finite, but got {value!r}")
+        raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {told(value)}")
+    if wanted in (int, float) and value != default:
+        check_size(key, value)
+
+
+def check_size(key: str, value: Any) -> None:
+    """Check that a number is positive, and no larger than networks need.
+
+    Raises:
+        SpaceError: it is not.
+    """
+    if not 0 < value < inf:
+        raise SpaceError(f"{key} must be positive and finite, but got {told(value)}")
+    most = REPEATS if key in COUNTED else LARGEST
+    if value > most:
+        raise SpaceError(f"{key} must be {most:,} at most, but got {told(value)}")
 
 
 @cache
@@ -185,7 +210,7 @@ class Arch:
             SpaceError: a key is missing or unknown, a value has the wrong type, or the network is not legal.
         """
         if not isinstance(data, Mapping) or set(data) - {"precision"} != {"resolution", "blocks"}:
-            raise SpaceError(f"{source} must be an object with the keys resolution and blocks, but is {data!r:.200}")
+            raise SpaceError(f"{source} must be an object with the keys resolution and blocks, but is {told(data)}")
         from mvnas.space import Space
 
         stages = {"stages" if key == "blocks" else key: value for key, value in data.items()}
@@ -199,7 +224,7 @@ class Arch:
             SpaceError: the file is not there, is not JSON, or holds no legal architecture.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise SpaceError(f"{path} must be an architecture's JSON file, but cannot be read: {error}") from None
         return cls.from_json(data, source=str(path))

@@ -3,44 +3,151 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import json
 import os
+import re
+import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from mvnas import __version__
-from mvnas.errors import MvnasError, StudyError, TableError
+from mvnas import __version__, trust
+from mvnas.disk import private_folder, refused
+from mvnas.errors import MvnasError, StudyError, TableError, plain
+from mvnas.stop import Interrupt, Stop
 from mvnas.table import DEVICE
 
 STUDY = "mvnas.db"
+CACHES = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "torchinductor"}  # of libraries that look for a home
+SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # of a database's URL
+OFTEN = 0.1  # seconds between two pictures of a live bar
+UNKNOWN = 10_000  # how much of what nobody knows the total of is told at a time
+EXHAUSTED = "no other network within the budget was found; a wider --budget or --space, in another --study, has more"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb: 0 on success, 2 on a user's mistake, 130 when interrupted."""
+    """Run one verb: 0 on success, 2 on a user's mistake, 130 when interrupted, 143 when terminated."""
     args = _parser().parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where anything else runs beside them
     warnings.filterwarnings("ignore")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where blocks and data of the user's own are
+    stop = Stop()
+    status = 0
     try:
-        args.run(args)
-        sys.stdout.flush()
-    except MvnasError as error:
-        print(f"mvnas: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
-        return 130
+        with stop.listening(last=argv is None):
+            _run(args)
+            _flush()
+    except KeyboardInterrupt as error:
+        status = getattr(error, "status", Interrupt().status)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+    except Exception as error:
+        if not stop.asked:  # else third parties have made another error of the interrupt
+            if not isinstance(error, MvnasError | OSError):
+                raise
+            print(f"mvnas: {' '.join(str(_told(error)).splitlines())}", file=sys.stderr)
+            with suppress(OSError, MvnasError):
+                _flush()
+            return 2
+    if status or stop.asked:
+        print("mvnas: interrupted; the same command continues where it was", file=sys.stderr)
+        return status or stop.interrupt.status
     return 0
 
 
+def _told(error: MvnasError | OSError) -> MvnasError:
+    """What is said of an error; of a place, if nothing nearer has told of it."""
+    if isinstance(error, MvnasError):
+        return error
+    return refused(error, error.filename or "standard output, or a file that is written,", "there to use")
+
+
+def _flush() -> None:
+    """Print what waits to be printed.
+
+    Raises:
+        FileError: standard output takes no more.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise refused(error, "standard output") from None
+
+
+def _drop_output() -> None:
+    """Have what is still to be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Run the verb, with what the user trusts; what a module of the user's raises is told in a sentence."""
+    trust.allow_all(args.trust)
+    _give_caches()
+    with suppress(OSError):  # the folder may be gone
+        trust.look_in(os.getcwd())  # where blocks and data of the user's own are
+    try:
+        args.run(args)
+    except Exception as error:
+        said = None if isinstance(error, MvnasError) else trust.culprit(error)
+        if said is None:
+            raise
+        raise MvnasError(said) from error
+
+
+def _give_caches() -> None:
+    """Give libraries a place for their caches where there is no home for them; they would look for the user's name, or complain."""
+    with suppress(RuntimeError):  # neither HOME nor an entry for the user
+        if os.access(Path.home(), os.W_OK):
+            return
+    with suppress(MvnasError):
+        for variable, name in CACHES.items():
+            os.environ.setdefault(variable, str(private_folder() / name))
+
+
+def print(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
+    """Print what may be anybody's text; all that is printed here, since it takes the name of Python's own.
+
+    Control characters are escaped, and so is what the terminal's encoding does not have; passwords of databases are masked.
+    """
+    stream = file or sys.stdout
+    builtins.print(shown(" ".join(map(str, parts)), stream), file=stream, end=end, flush=flush)
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """A text as `print` prints it."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = SECRET.sub(r"\1***", "\n".join(map(plain, text.split("\n"))))
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def quoted(path: object) -> str:
+    """A path as an argument in a shell's command, also where the terminal cannot show it."""
+    text = str(path)
+    if shown(text, sys.stdout) == text or SECRET.search(text):
+        return shlex.quote(text)
+    letters = (
+        chr(byte) if byte < 128 and (chr(byte).isalnum() or chr(byte) in "/._-") else f"\\{byte:03o}"
+        for byte in os.fsencode(text)
+    )
+    return f"$'{''.join(letters)}'"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that prints as all else here does."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, file=file or sys.stderr, end="")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mvnas",
         description="Find the most accurate MobileViT-class network that fits your budget on your device.",
     )
@@ -50,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     def verb(name: str, run: Callable[[argparse.Namespace], None], about: str, *, figures: bool = True) -> Any:
         made = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         made.set_defaults(run=run)
+        made.add_argument(
+            "--trust", action="store_true", help="let files, such as a study, name modules of yours, which are then run"
+        )
         if figures:
             made.add_argument("--json", action="store_true", help="print plain data")
         return made
@@ -69,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         to.add_argument(
             "--skip-broken", action="store_true", help="leave out images that do not decode, as the search did"
         )
+        to.add_argument("--engine", metavar="MODULE", help="the search's, if it was a module of yours")
 
     search = verb(
         "search",
@@ -86,6 +197,11 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--skip-broken", action="store_true", help="count images that do not decode instead of stopping"
     )
+    search.add_argument(
+        "--flip",
+        choices=("yes", "no"),
+        help="whether training mirrors images; no where left and right make a class, as in letters (yes, but for digits)",
+    )
     device(search)
     search.add_argument(
         "--objective",
@@ -99,7 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--epochs",
         type=_positive,
-        help="passes over the training images for each candidate (2, or as many as 8,000 images make)",
+        help="passes over the training images for each candidate (800 images of each class or of ten, 2 passes at most)",
+    )
+    search.add_argument("--batch", type=_count, metavar="N", help="images a step of a training (32)")
+    search.add_argument("--lr", type=_positive, metavar="RATE", help="highest learning rate of a training (0.002)")
+    search.add_argument(
+        "--clip", type=float, metavar="NORM", help="shorten longer gradients to this norm (0: shorten none)"
     )
     search.add_argument(
         "--strategy",
@@ -128,8 +249,8 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--engine",
         default="processes",
-        metavar="processes|ray",
-        help="where candidates are trained: on this machine, or on a Ray cluster (%(default)s)",
+        metavar="processes|ray|MODULE",
+        help="where candidates are trained: on this machine, on a Ray cluster, or by a module of yours (%(default)s)",
     )
     search.add_argument("--address", metavar="HOST:PORT", help="of the Ray cluster (the one that this machine is in)")
     search.add_argument(
@@ -155,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plot = verb("plot", _plot, "draw a study's frontier, accuracy against latency or energy", figures=False)
     plot.add_argument("study", nargs="?", default=STUDY, metavar="STUDY")
-    plot.add_argument("--out", default="frontier.png", metavar="FILE", help=".png, .pdf or .svg (%(default)s)")
+    plot.add_argument("--out", metavar="FILE", help=".png, .pdf or .svg (STUDY.frontier.png, beside it)")
     device(plot, None)
 
     rank = verb(
@@ -181,6 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--precision", help="of the tflite file: float32, float16, dynamic-int8 or int8 (float32)")
     export.add_argument("--data", help="where int8 takes its ranges from (the study's data)")
+    export.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
         "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
@@ -241,25 +363,33 @@ def _search(args: argparse.Namespace) -> None:
 
     from mvnas.budget import show
     from mvnas.engines import engine
+    from mvnas.place import masked
     from mvnas.plot import plot
     from mvnas.rank import LONGER
     from mvnas.report import frontier_table, rank_line, rest_line, summary_json, verified_json, worst_cost, write_csv
-    from mvnas.search import Stop, Task, search
+    from mvnas.search import PATIENCE, Task, search
 
-    task = Task.prepare(
-        args.budget,
-        space=args.space,
-        data=args.data,
-        device=args.device,
-        epochs=args.epochs,
-        seed=args.seed,
-        skip_broken=args.skip_broken,
-        objective=args.objective,
-        rungs=args.rungs,
-    )
+    with _Bar(args.json) as bar:
+        task = Task.prepare(
+            args.budget,
+            space=args.space,
+            data=args.data,
+            device=args.device,
+            epochs=args.epochs,
+            batch=args.batch,
+            lr=args.lr,
+            clip=args.clip,
+            seed=args.seed,
+            skip_broken=args.skip_broken,
+            objective=args.objective,
+            rungs=args.rungs,
+            flip=args.flip and args.flip == "yes",
+            engine=args.engine,
+            tell=bar.step,
+        )
     _tables(args.device)
     say = _quiet if args.json else print
-    say(f"space    {args.space}: {task.space.size:.3g} networks")
+    say(f"space    {args.space}: {_many(task.space.size)} networks")
     say(f"budget   {task.budget}")
     images = f"{len(task.data.train.labels)} + {len(task.data.val.labels)} images of {len(task.data.classes)} classes"
     say(
@@ -267,11 +397,16 @@ def _search(args: argparse.Namespace) -> None:
     )
     if task.data.note:
         say(f"         {task.data.note}")
+    if args.epochs is None:
+        say(f"training {task.length}")
+    say(f"classes  {', '.join(task.data.classes[:5])}{', ...' if len(task.data.classes) > 5 else ''}")
+    if args.flip is None and task.data.flip and (sided := task.data.sided):
+        say(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
-    say(f"study    {args.study}: the same command continues it")
+    say(f"study    {masked(args.study)}: the same command continues it")
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}
     trainer = engine(args.engine, task.images, **{name: value for name, value in given.items() if value is not None})
-    with _Bar(args.json) as bar, closing(trainer), Stop().listening() as stop:
+    with _Bar(args.json) as bar, closing(trainer), Stop(PATIENCE).listening() as stop:
         study = search(
             task,
             study=args.study,
@@ -283,32 +418,39 @@ def _search(args: argparse.Namespace) -> None:
             stop=stop,
         )
     if stop.asked and not study.scores():
-        raise KeyboardInterrupt
+        raise stop.interrupt
     failures = study.failures()
     for number, reason in list(failures.items())[:3]:
         print(f"mvnas: trial {number} failed: {reason}", file=sys.stderr)
     if not study.scores():
-        raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did")
-    table, picture = study.files.folder / "frontier.csv", study.files.folder / "frontier.png"
+        why = "" if failures or not study.exhausted else f"; {EXHAUSTED}"
+        raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did{why}")
+    table, picture = study.files.subfolder("frontier.csv"), study.files.subfolder("frontier.png")
     write_csv(study.frontier().scores, table)
     plot(study, picture)
     if args.json:
         verified = {"verified": verified_json(_verified(study, args, LONGER))} if args.verify else {}
-        print(json.dumps(summary_json(study) | verified, indent=2))
+        print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | verified, indent=2))
         return
     worst, knee = worst_cost(study), study.frontier().pick("knee")
+    trusting = " --trust" if any("." in kind for kind in task.space.kinds) else ""
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
+    if study.exhausted:
+        print(f"ended after {study.finished:g} trainings: {EXHAUSTED}")
     if told := rest_line(study):
         print(told)
     print(
         f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{show(args.objective, worst)})"
     )
-    print(rank_line(study) or f"how far short scores may be trusted was not tried: mvnas rank {study.place}")
+    print(
+        rank_line(study)
+        or f"how far short scores may be trusted was not tried: mvnas rank {quoted(study.place)}{trusting}"
+    )
     print(f"wrote {table} and {picture}")
-    print(f"export the knee, {knee.label}: mvnas export {study.place} --pick knee --format tflite")
+    print(f"export the knee, {knee.label}: mvnas export {quoted(study.place)} --pick knee --format tflite{trusting}")
     if stop.asked:
-        raise KeyboardInterrupt
+        raise stop.interrupt
     if args.verify:
         print()
         _verified(study, args, LONGER)
@@ -327,7 +469,7 @@ def _space(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(told, indent=2))
         return
-    print(f"{args.space}: {told['points']:,} networks ({told['points']:.3g}) from {len(told['choices'])} choices")
+    print(f"{args.space}: {told['points']:,} networks ({_many(told['points'])}) from {len(told['choices'])} choices")
     print(
         f"costs of {told['samples']:,} random ones, 1,000 classes, latency on {told['device']}:\n\n{space_table(told)}"
     )
@@ -396,7 +538,7 @@ def _rank(args: argparse.Namespace) -> None:
     study = Study.load(args.study)
     with owned(study.place), _Bar(args.json) as bar:
         data = images(study, args.data, skip_broken=args.skip_broken)
-        found = rank(study, data, candidates=args.candidates, longer=args.longer, progress=bar.step)
+        found = rank(study, data, candidates=args.candidates, longer=args.longer, engine=args.engine, progress=bar.step)
     print(json.dumps(asdict(found), indent=2) if args.json else rank_told(found, study.setup.schedule["epochs"]))
 
 
@@ -418,9 +560,8 @@ def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
 
     tables = _tables(args.device or study.setup.device)
     with owned(study.place), _Bar(args.json) as bar:
-        found = verify(
-            study, tables, images(study, args.data, skip_broken=args.skip_broken), longer=longer, progress=bar.step
-        )
+        data = images(study, args.data, skip_broken=args.skip_broken)
+        found = verify(study, tables, data, longer=longer, engine=args.engine, progress=bar.step)
     for told in found.cautions:
         print(f"mvnas: caution: {told}", file=sys.stderr)
     if not args.json:
@@ -433,17 +574,20 @@ def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
 def _plot(args: argparse.Namespace) -> None:
     from mvnas.plot import plot
 
-    plot(_study(args), Path(args.out))
-    print(f"wrote {args.out}")
+    study = _study(args)
+    out = Path(args.out) if args.out else study.files.subfolder("frontier.png")
+    plot(study, out)
+    print(f"wrote {out}")
 
 
 def _export(args: argparse.Namespace) -> None:
     from dataclasses import replace
+    from filecmp import cmp
 
     from mvnas.arch import FLOAT
     from mvnas.datasets import load
     from mvnas.errors import ExportError
-    from mvnas.export import Pictures, export
+    from mvnas.export import Judged, Pictures, card_of, export, origin
     from mvnas.latency import LatencyModel
     from mvnas.network import resolve
     from mvnas.pretrained import read_weights
@@ -455,18 +599,19 @@ def _export(args: argparse.Namespace) -> None:
         raise ExportError(
             f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)"
         )
-    if not path.is_file() and network.study:
+    if not path.is_file() and network.study and not args.weights:
         kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
     arch, state = read_weights(network.arch, path)
-    precision = args.precision or arch.precision
+    formats = args.format or ["tflite"]
+    precision = args.precision or (arch.precision if "tflite" in formats else FLOAT)
     place = args.device or (network.study.device if network.study else DEVICE)
     tables = _tables(place)
     table = next((table for table in tables if table.precision == precision), tables[0])
     device = table.device
     if device["precision"] != precision:
         print(f"mvnas: caution: latency is predicted for {device['precision']}, not {precision}: that of {table.name}; "
-              f"`mvnas measure --precision {precision}` makes a table", file=sys.stderr)  # fmt: skip
+              f"`mvnas measure --precision {precision} --table DIR` makes a table", file=sys.stderr)  # fmt: skip
     estimate = LatencyModel.fit(table).predict(replace(arch, precision=FLOAT))
     card: dict[str, Any] = {
         "predicted": {
@@ -477,31 +622,42 @@ def _export(args: argparse.Namespace) -> None:
             "high_ms": estimate.high_ms,
         },
     }
+    source = args.data or (network.study.setup.data if network.study else None)
+    data = None
+    if source and precision == "int8":
+        data = load(source, skip_broken=args.skip_broken, foreign=not args.data)
+    judged = None
     if network.score and network.study:
-        setup = network.study.setup
-        side = pixels(arch.resolution, setup.factor)
-        if side < arch.resolution:
-            print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
-                  "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip
-        card |= {"trained_px": side, "accuracy": network.score.accuracy, "sources": dict(network.score.sources), "data": setup.data,
-                 "classes": list(setup.classes), "budget": setup.budget, "study": network.study.place}  # fmt: skip
-    data = args.data or (network.study.setup.data if network.study else None)
+        setup, score, searched = network.study.setup, network.score, network.study.files.weights(network.score.number)
+        card |= origin(network.study, score)
+        if arch != network.arch:
+            del card["classes"]  # the weights are of another number of classes
+        if path == searched or (searched.is_file() and cmp(path, searched, shallow=False)):
+            side = pixels(arch.resolution, setup.factor)
+            card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
+            if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
+                judged = Judged.of(arch, score.accuracy, side, score.sources["accuracy"])
+            if side < arch.resolution:
+                print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
+                      "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip
+    out = Path(args.out)
     done = export(
         arch,
         state,
-        Path(args.out),
+        out,
         name=network.name,
-        formats=args.format or ["tflite"],
+        formats=formats,
         precision=None if precision == FLOAT else precision,
-        images=Pictures.of(load(data), arch.resolution) if data and precision == "int8" else None,
+        images=Pictures.of(data, arch.resolution) if data else None,
         card=card,
+        judged=judged,
     )
     if args.json:
-        print((Path(args.out) / "card.json").read_text(), end="")
+        print(card_of(out, network.name).read_text(encoding="utf-8"), end="")
         return
     for row in done:
         print(f"{row.format:8} {row.told}")
-    print(f"wrote {args.out}: {', '.join(row.path.name for row in done)}, card.json")
+    print(f"wrote {args.out}: {', '.join(row.path.name for row in done)}, {card_of(out, network.name).name}")
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -568,7 +724,7 @@ def _measure(args: argparse.Namespace) -> None:
     if not like and len(table.passes) < FEWEST:
         print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
         return
-    print(f"more of this: mvnas fit {args.table}")
+    print(f"more of this: mvnas fit {quoted(args.table)}")
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -657,6 +813,7 @@ class _Bar:
         self.silent, self.live = silent, sys.stderr.isatty()
         self.bar: Any = None
         self.last: object = None
+        self.drawn = 0.0
 
     def __enter__(self) -> _Bar:
         return self
@@ -678,11 +835,14 @@ class _Bar:
         self._draw("trials", round(status.finished, 2), status.total, told, status.doing)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show where a measurement stands."""
+        """Show where a measurement stands, or the reading of images."""
+        if self.live and done < total and time.monotonic() - self.drawn < OFTEN:
+            return
+        self.drawn = time.monotonic()
         if self.last is not None and self.live and self.bar is not None and self.bar.desc != what:
             self.bar.close()
             self.bar = None
-        self._draw(what, done, total, "", "", every=max(1, total // 10))
+        self._draw(what, done, total or None, "", "", every=max(1, total // 10) if total else UNKNOWN)
 
     def _draw(self, what: str, done: float, total: int | None, told: str, doing: str, *, every: int = 0) -> None:
         if self.silent:
@@ -695,12 +855,18 @@ class _Bar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=what, dynamic_ncols=True, leave=True,
+            self.bar = tqdm(total=total, desc=shown(what, sys.stderr), dynamic_ncols=True, leave=True,
                             bar_format="{desc} {n:g}/{total_fmt} |{bar:12}| {postfix}")  # fmt: skip
         self.last = (what, done)
-        self.bar.desc, self.bar.n, self.bar.total = what, done, total
-        self.bar.set_postfix_str("; ".join(part for part in (told, doing) if part), refresh=False)
+        self.bar.desc, self.bar.n, self.bar.total = shown(what, sys.stderr), done, total
+        told = shown("; ".join(part for part in (told, doing) if part), sys.stderr)
+        self.bar.set_postfix_str(told, refresh=False)
         self.bar.update(0) if doing else self.bar.refresh()
+
+
+def _many(count: int) -> str:
+    """A number of networks in a few figures, however large it is."""
+    return f"{count:.3g}" if count < 10**300 else f"10^{len(str(count)) - 1}"
 
 
 def _clock(seconds: float) -> str:

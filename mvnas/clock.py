@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,17 +10,22 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple, TypeVar
 
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 from mvnas.backends import Device, Profiler, Runtime, Sample
 from mvnas.disk import locked, private_folder
 from mvnas.energy import Meter
 from mvnas.errors import TableError
+from mvnas.machine import affinity, pin
 from mvnas.table import Timing
 
 DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this times their fastest
 SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
 BURST = 0.005  # seconds of runs between two looks at the reference ops
 LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
-OWN = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
 
 T = TypeVar("T")
 
@@ -110,7 +113,7 @@ class Clock:
         bursts: list[_Burst] = []
         before = self._reference_ms()
         while True:
-            switched = resource.getrusage(OWN).ru_nivcsw
+            switched = _switches()
             ms = [run()]
             total = ms[0]
             while total < 1e3 * BURST and (len(ms) < runs or total < 1e3 * seconds):
@@ -118,7 +121,7 @@ class Clock:
                 total += ms[-1]
             after = self._reference_ms()
             self.fastest = min(self.fastest, before, after)
-            bursts.append(_Burst(ms, max(before, after), resource.getrusage(OWN).ru_nivcsw > switched))
+            bursts.append(_Burst(ms, max(before, after), _switches() > switched))
             before = after
             taken = [ms for burst in bursts if burst.clean(self.fastest) for ms in burst.ms]
             if (len(taken) >= runs and sum(taken) >= 1e3 * seconds) or time.monotonic() > end:
@@ -189,27 +192,33 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def _switches() -> int:
+    """How often this thread was interrupted so far; 0 where the system does not say."""
+    if resource is None:
+        return 0
+    own = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
+    return int(resource.getrusage(own).ru_nivcsw)
+
+
 def core_groups(count: int) -> list[tuple[int, ...]]:
-    """Groups of `count` neighbouring cores that this process may use; one empty group where the system does not say."""
-    if not hasattr(os, "sched_getaffinity"):
+    """Groups of `count` neighbouring cores that this process may use; one empty group where the system pins no process."""
+    allowed = affinity()
+    if not (allowed and pin(allowed)):
         return [()]
-    allowed = sorted(os.sched_getaffinity(0))
-    groups = [tuple(allowed[i : i + count]) for i in range(0, len(allowed), count)]
-    return [group for group in groups if len(group) == count] or [tuple(allowed)]
+    groups = [allowed[i : i + count] for i in range(0, len(allowed), count)]
+    return [group for group in groups if len(group) == count] or [allowed]
 
 
 @contextmanager
 def pinned(cores: tuple[int, ...]) -> Iterator[None]:
     """Keep this process on some cores, where the system allows it."""
-    if not cores:
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
+    allowed = affinity()
+    moved = bool(cores and allowed) and pin(cores)
     try:
-        os.sched_setaffinity(0, cores)
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        if moved:
+            pin(allowed)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mvnas.errors import FileError, MvnasError
@@ -24,12 +24,15 @@ HELD = (errno.EAGAIN, errno.EACCES)  # what a system says of a lock that another
 ADVICE = {
     errno.ENOSPC: "free some space on its disk",
     errno.EDQUOT: "free some of your quota on its disk",
+    errno.EFBIG: "allow larger files there",
     errno.EROFS: "name a place that is not read-only",
     errno.EACCES: "name a place that you may write to",
     errno.EPERM: "name a place that you may write to",
     errno.ENAMETOOLONG: "take a shorter name",
     errno.ENOTDIR: "name a place in a folder",
+    errno.EIO: "see whether its disk is sound",
 }
+DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # folders of names that stand for something else than a file
 
 
 @contextmanager
@@ -42,9 +45,14 @@ def writing(place: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = error.strerror or str(error).partition("\n")[0] or type(error).__name__
-        advice = ADVICE.get(error.errno or 0, "name another place")
-        raise FileError(f"{place} must be writable, but the system says: {what}; {advice}") from error
+        raise refused(error, place) from error
+
+
+def refused(error: OSError, place: str | Path, need: str = "writable") -> FileError:
+    """What a system says of a place that is not as needed, as one sentence."""
+    what = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+    advice = ADVICE.get(error.errno or 0, "name another place")
+    return FileError(f"{place} must be {need}, but the system says: {what}; {advice}")
 
 
 def make_folder(path: Path) -> Path:
@@ -63,32 +71,57 @@ def whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """A hidden name beside `path`, of an empty file or folder to fill; it becomes `path` once all is there and on the disk.
 
     So `path` is never seen in part, not after a kill or a loss of power either. Parts of it that dead processes left are removed
-    first. Folders above it are made. Its mode follows the umask. A folder takes the place of nothing, or of an empty one.
+    first. Folders above it are made. Its mode follows the umask. A folder takes the place of nothing, or of an empty one. What is
+    there and is no file, such as a pipe or /dev/stdout, is written as it is.
 
     Raises:
         FileError: it cannot be written. No part is left, and what was at `path` is as it was.
     """
     with writing(path):
+        if not folder and _is_device(path):
+            yield path
+            return
         make_folder(path.parent)
-        remove_parts(path)
-        part = path.with_name(f".{path.name[-200:]}.{secrets.token_hex(4)}{PART}")
-        if folder:
-            part.mkdir()
-        else:
-            part.touch(exist_ok=False)
-        lock = _hold(part)
-        try:
+        with _part(path.parent, path.name[-200:], folder=folder) as part:
             yield part
-            for file in (part, *part.rglob("*")) if part.is_dir() else (part,):
-                if file.is_file():
-                    _set_mode(file)
-                    _sync(file)
+            _finish(part)
             os.replace(part, path)
             _sync(path.parent)
-        finally:
-            remove(part)
-            if lock is not None:
-                os.close(lock)
+
+
+@contextmanager
+def work_folder(place: Path | None = None) -> Iterator[Path]:
+    """A hidden folder in the folder `place`, or among the temporary ones, that is there for as long as it is used.
+
+    Those that dead processes left there are removed first.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    place = place or _temporary()
+    with ExitStack() as stack:
+        with writing(place):
+            part = stack.enter_context(_part(make_folder(place), "mvnas", folder=True))
+        yield part
+
+
+def put(part: Path, path: Path) -> None:
+    """Move a file or a folder that is complete to `path` on the same disk, in place of what is there; its mode follows the umask.
+
+    A folder that is there is away for the moment that it takes to rename two.
+
+    Raises:
+        FileError: it cannot be put there.
+    """
+    with writing(path):
+        _finish(part)
+        if part.is_dir() and path.is_dir() and not path.is_symlink():
+            with _part(path.parent, path.name[-200:], folder=True) as old:
+                os.replace(path, old)
+                os.replace(part, path)
+        else:
+            os.replace(part, path)
+        _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,11 +134,62 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def _part(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
+    """A hidden file or folder in `place`, held by a lock for as long as it is used, and removed where it is still there then.
+
+    Those of dead processes are removed first.
+    """
+    remove_parts(place / name)
+    while True:
+        part = place / f".{name}.{secrets.token_hex(4)}{PART}"
+        if folder:
+            part.mkdir(mode=0o700)
+        else:
+            part.touch(exist_ok=False)
+        with suppress(FileNotFoundError):
+            lock = _hold(part)
+            if part.exists():
+                break
+            if lock is not None:
+                os.close(lock)  # another process took it for a dead one's, in the moment before it was held
+    try:
+        yield part
+    finally:
+        remove(part)
+        if lock is not None:
+            os.close(lock)
+
+
+def _finish(part: Path) -> None:
+    """Give a file, or a folder and what is in it, its mode, and wait until it is on the disk."""
+    for path in (part, *part.rglob("*")) if part.is_dir() else (part,):
+        if not path.is_symlink():
+            _set_mode(path)
+            _sync(path)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is of a device or a pipe, or stands for one."""
+    return str(path.absolute().parent) in DEVICES or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _temporary() -> Path:
+    """Where temporary folders are made."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        raise FileError(
+            "a folder for temporary files must be writable and have space, but none of the usual ones is; "
+            "set TMPDIR to a folder of yours"
+        ) from None
+
+
 def remove_parts(path: Path) -> None:
     """Remove the parts of `path` that processes left which are dead; those that are being written are locked."""
     if not fcntl:
         return
-    for part in path.parent.glob(f".{_literal(path.name[-200:])}.????????{PART}"):
+    for part in _listed(path.parent, f".{_literal(path.name[-200:])}.????????{PART}"):
         with suppress(OSError):
             lock = _hold(part)
             if lock is not None:
@@ -186,7 +270,7 @@ def private_folder() -> Path:
     """
     named = os.environ.get("XDG_RUNTIME_DIR")
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    path = Path(named) / "mvnas" if named and Path(named).is_dir() else Path(tempfile.gettempdir()) / f"mvnas-{user}"
+    path = Path(named) / "mvnas" if named and Path(named).is_dir() else _temporary() / f"mvnas-{user}"
     with writing(path):
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
@@ -210,12 +294,12 @@ def _hold(path: Path) -> int | None:
     return lock
 
 
-def _set_mode(file: Path) -> None:
-    """Give a file the mode that the umask gives new ones: some libraries make files for their owner alone."""
+def _set_mode(path: Path) -> None:
+    """Give a file or folder the mode that the umask gives new ones: some libraries make them for their owner alone."""
     mask = os.umask(0o077)
     os.umask(mask)
     with suppress(OSError):
-        file.chmod(0o666 & ~mask)
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _sync(path: Path) -> None:
@@ -230,6 +314,13 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(place)
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """What is in a folder by a pattern; nothing where it may not be read."""
+    with suppress(OSError):
+        return list(folder.glob(pattern))
+    return []
 
 
 def _literal(name: str) -> str:

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
+
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what is not seen, but done
+LONGEST = 300  # characters of a message
+MISSING = {
+    "ai_edge_litert": "pip install 'mvnas[tflite]'",
+    "ai_edge_quantizer": "pip install 'mvnas[int8]'",
+    "coremltools": "docs/platforms.md tells where it is",
+    "flatbuffers": "pip install 'mvnas[tflite]'",
+    "onnx": "pip install 'mvnas[onnx]'",
+    "onnxruntime": "pip install 'mvnas[onnx]'",
+    "psycopg": "pip install 'mvnas[postgres]'",
+    "ray": "pip install 'mvnas[ray]'",
+}  # what to do where a package is missing that `pip install mvnas` may leave out
+LISTED = 160  # characters of the options that it lists
 
 
 class MvnasError(Exception):
-    """A mistake that the user can mend; the command line prints its one sentence and exits with 2."""
+    """A mistake that the user can mend; the command line prints its one sentence and exits with 2.
+
+    What is too long for a sentence is cut in the middle: what must hold comes first, and what to do last.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(cut(message))
+
+
+class TrustError(MvnasError):
+    """A file from elsewhere that names code, which the user did not."""
 
 
 class SpaceError(MvnasError):
@@ -50,13 +76,69 @@ class ExportError(MvnasError):
     """An exported file that could not be made, or whose numbers differ from torch's."""
 
 
+def plain(text: str) -> str:
+    r"""A text from elsewhere as a terminal may show it: what would move its cursor, or turn lines around, is escaped.
+
+    >>> plain("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(letter)[1:-1] if category(letter) in CONTROLS else letter for letter in text)
+
+
+def lacking(what: str, module: str | None) -> str:
+    """Sentence for `what` that needs a package which is not installed.
+
+    Only our own extras are advised: what else is on the index under the name of a module may be anybody's.
+
+    >>> lacking("the backend onnx", "onnxruntime")
+    "the backend onnx needs the package onnxruntime, which is not installed; pip install 'mvnas[onnx]'"
+    """
+    advice = MISSING.get((module or "").partition(".")[0])
+    return f"{what} needs the package {module}, which is not installed{f'; {advice}' if advice else ''}"
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """A text of at most so many characters: what is too much is left out in the middle.
+
+    >>> cut("a" * 99 + "z" * 99, 20)
+    'aaaaaaaaa ... zzzzzz'
+    """
+    if len(text) <= most:
+        return text
+    end = (most - 5) * 2 // 5
+    return f"{text[: most - 5 - end]} ... {text[len(text) - end :]}"
+
+
+class _Short(reprlib.Repr):
+    """A representation of bounded depth and length, of numbers of any size."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 64 else f"a number of {x.bit_length()} bits"
+
+
+def told(value: object, most: int = 60) -> str:
+    """A value of somebody else's in a few words, however large or deep it is.
+
+    >>> told("a" * 99, 20), told([[0] * 9] * 99, 20), told(10**5000)
+    ("'aaaaaaaa ... aaaaa'", '[[0, 0, 0 ... , ...]', 'a number of 16610 bits')
+    """
+    return cut(repr(value[:LONGEST]) if isinstance(value, str) else _Short().repr(value), most)
+
+
 def unknown(kind: str, name: object, options: Iterable[object]) -> str:
-    """Sentence for a `name` that is none of `options`: the near miss, then the list.
+    """Sentence for a `name` that is none of `options`: the near miss, then the list, as far as there is room for it.
 
     >>> unknown("block", "mobilvit", ["head", "mobilevit"])
     "unknown block 'mobilvit'; did you mean 'mobilevit'? known: head, mobilevit"
     """
     known = sorted(str(option) for option in options)
-    near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    text = str(name)[:LONGEST] if isinstance(name, str) else told(name)
+    near = get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {kind} {str(name)!r}; {hint}known: {', '.join(known) or 'none'}"
+    listed = known
+    while len(", ".join(listed)) > LISTED:
+        listed = listed[:-1]
+    others = f" and {len(known) - len(listed)} others" if len(listed) < len(known) else ""
+    return f"unknown {kind} {told(text)}; {hint}known: {', '.join(listed) or 'none'}{others}"

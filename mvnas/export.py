@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mvnas import __version__
-from mvnas.arch import IMAGE_CHANNELS, Arch
+from mvnas.arch import FLOAT, IMAGE_CHANNELS, PRECISIONS, Arch
 from mvnas.backends import Runner, Runtime, backend
 from mvnas.clock import core_groups, cpu, pinned
 from mvnas.datasets import Data, Split
+from mvnas.disk import put, remove, work_folder, write_text, writing
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.nn import build, deploy, example, rank
 from mvnas.ops import Map, State
 from mvnas.training.augment import whole
+
+if TYPE_CHECKING:
+    from mvnas.score import Score
+    from mvnas.study import Study
 
 FORMATS = ("tflite", "coreml", "onnx", "torch")
 TOLERANCE = {
@@ -36,6 +42,7 @@ AGREEMENT = 0.8  # share of images on which an int8 file must name the class tha
 IMAGES = 4  # random ones to compare on
 RANGES, JUDGES = 64, 64  # images that the ranges of int8 come from, and that it is compared on
 RUNS = 20  # to time
+JUDGED = 64  # images that are resized together to be judged in 8 bits
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,21 @@ class Exported:
     figures: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Accuracy of the very weights that are exported: of them at `precision`, on held-out images of `pixels` a side; `how` says the rest."""
+
+    accuracy: float
+    precision: str
+    pixels: int
+    how: str
+
+    @classmethod
+    def of(cls, arch: Arch, accuracy: float, pixels: int, how: str) -> Judged:
+        """One that a search found: in 8 bits it is that of a file, else that of torch."""
+        return cls(accuracy, arch.precision if PRECISIONS[arch.precision] == 1 else FLOAT, pixels, how)
+
+
 def export(
     arch: Arch,
     state: State,
@@ -58,14 +80,22 @@ def export(
     precision: str | None = None,
     images: Pictures | None = None,
     card: Mapping[str, Any] | None = None,
+    judged: Judged | None = None,
+    replace_others: bool = False,
 ) -> list[Exported]:
-    """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write card.json.
+    """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write the network's card.
 
-    `precision` is that of the TFLite file; int8 takes its ranges from `images`, and is compared by the classes that it names. The card holds the architecture and its costs, `card`, and of every file how far its numbers are from torch's and how
-    long it takes on this machine. Where a file fails its check it is left with the suffix `.failed`.
+    `precision` is that of the TFLite file; int8 takes its ranges from `images`, and is compared by the classes that it names. Files
+    get their names once all have passed. Where one fails its check it is left with the suffix `.failed`, and nothing else is.
+
+    The card, `card_of(folder, name)`, holds the architecture and its costs, `card`, and of every file its precision, how far its
+    numbers are from torch's, how long it takes on this machine, and what was `judged` where that is of its precision. Files that are
+    there of the same network and weights stay in it.
 
     Raises:
-        ExportError: a format is unknown, the weights are not the network's, or a file's numbers differ from torch's.
+        ExportError: a format is unknown, the weights are not the network's, a file's numbers differ from torch's, or, unless
+            `replace_others`, the folder has files of another network of that name, or of its other weights.
+        FileError: the folder cannot be written.
     """
     for word in formats:
         if word not in FORMATS:
@@ -78,8 +108,18 @@ def export(
     runtimes = {word: backend(word, **(asked if word == "tflite" else {})) for word in formats}
     graph = arch.graph()
     module = load(graph, state)
+    network = {
+        "name": name,
+        "arch": arch.to_json(),
+        "params": arch.params,
+        "macs": arch.macs,
+        "memory_bytes": arch.memory_bytes,
+        "weights": _digest(state),
+    }
+    places = {word: folder / f"{name}{runtime.suffix}" for word, runtime in runtimes.items()}
+    place = card_of(folder, name)
+    kept = _kept(place, network, {path.name for path in places.values()}, replace_others)
     shipped, folded = deploy(graph, state)
-    folder.mkdir(parents=True, exist_ok=True)
     program = torch.export.export(load(shipped, folded), example(shipped))
     if rank(program) > MOST_AXES:
         raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {rank(program)}")
@@ -88,22 +128,99 @@ def export(
     with torch.inference_mode():
         truth = [module(torch.from_numpy(image)).numpy() for image in shown]
     done = []
-    for word, runtime in runtimes.items():
-        path = folder / f"{name}{runtime.suffix}"
-        runtime.export(shipped, path, folded)
-        done.append(_check(word, runtime, path, shown, truth))
-    told = {
-        "name": name,
-        "arch": arch.to_json(),
-        "params": arch.params,
-        "macs": arch.macs,
-        "memory_bytes": arch.memory_bytes,
-        **(card or {}),
-        "files": {row.path.name: {"format": row.format, **row.figures} for row in done},
-        "versions": {"mvnas": __version__, "torch": version("torch")},
-    }
-    (folder / "card.json").write_text(json.dumps(told, indent=2) + "\n")
+    with work_folder(folder) as work:
+        for word, runtime in runtimes.items():
+            path = places[word]
+            with writing(path):
+                runtime.export(shipped, work / path.name, folded)
+            row = _check(word, runtime, work / path.name, path, shown, truth)
+            done.append(replace(row, figures=_facts(runtime, row.figures, judged)))
+        files = {row.path.name: {"format": row.format, **row.figures} for row in done}
+        told = {
+            **network,
+            **(card or {}),
+            "files": kept | files,
+            "versions": {"mvnas": __version__, "torch": version("torch")},
+        }
+        with writing(place):
+            (work / place.name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        if place.exists():  # until all is in its place, the card tells of what stays
+            write_text(place, json.dumps(told | {"files": kept}, indent=2) + "\n")
+        for path in (*places.values(), place):
+            put(work / path.name, path)
     return done
+
+
+def card_of(folder: Path, name: str) -> Path:
+    """The file that tells of an exported network and its files."""
+    return folder / f"{name}.card.json"
+
+
+def origin(study: Study, score: Score) -> dict[str, Any]:
+    """What a card tells of the study that a network comes from."""
+    setup = study.setup
+    return {
+        "study": study.place,
+        "trial": score.number,
+        "data": setup.data,
+        "classes": list(setup.classes),
+        "budget": setup.budget,
+    }
+
+
+def _facts(runtime: Runtime, figures: Mapping[str, Any], judged: Judged | None) -> dict[str, Any]:
+    """What a card tells of one file."""
+    precision = runtime.conditions()["precision"]
+    facts = {"precision": precision, **figures}
+    if judged and judged.precision == precision:
+        facts |= {"accuracy": judged.accuracy, "judged": judged.how, "judged_px": judged.pixels}
+    return facts
+
+
+def _digest(state: State) -> str:
+    """A mark of weights: equal weights, equal mark."""
+    made = sha256()
+    for key in sorted(state):
+        made.update(f"{key} {tuple(state[key].shape)} {state[key].dtype}".encode())
+        made.update(state[key].contiguous().cpu().numpy().tobytes())
+    return made.hexdigest()
+
+
+def _kept(path: Path, network: Mapping[str, Any], new: Container[str], replace_others: bool) -> dict[str, Any]:
+    """What the card at `path` tells of files that are there, are not among the `new`, and are of the same network and weights.
+
+    Those of others are removed where they may be replaced.
+
+    Raises:
+        ExportError: there are files of another network, or of other weights that would stay beside the new.
+    """
+    name = network["name"]
+    if not path.exists():
+        return {}
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        files = {
+            file: dict(row)
+            for file, row in told["files"].items()
+            if file.rpartition(".")[0] == name and "/" not in file
+        }
+        arch, weights = told["arch"], told["weights"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if replace_others:
+            return {}
+        raise ExportError(f"{path} must be a card that export wrote, but cannot be read as one; remove it or name another folder with --out") from None  # fmt: skip
+    there = {file: row for file, row in files.items() if (path.parent / file).exists()}
+    left = {file: row for file, row in there.items() if file not in new}
+    if (arch, weights) == (network["arch"], network["weights"]):
+        return left
+    if replace_others:
+        for file in left:
+            remove(path.parent / file)
+    elif left or (there and arch != network["arch"]):
+        of = "another network of that name" if arch != network["arch"] else "other weights"
+        raise ExportError(f"a folder must have files of one {name}, but {path.parent} has {', '.join(left or there)} of {of}; "
+                          "name another folder with --out")  # fmt: skip
+    return {}
 
 
 class Pictures(NamedTuple):
@@ -128,21 +245,45 @@ def _taken(image: np.ndarray, side: int) -> np.ndarray:
     return whole(torch.from_numpy(np.array(image[None])), side).numpy()
 
 
-def accuracy_at(arch: Arch, state: State, data: Data, side: int) -> float:
+def accuracy_at(
+    arch: Arch, state: State, data: Data, side: int, *, tell: Callable[[str, int, int], None] | None = None
+) -> float:
     """Share of validation images, resized to `side`, whose class a network names as a TFLite file of its precision.
+
+    Images are judged on as many threads as torch has, each with the file open. `tell` is called with what is done, how many
+    images of it, and of how many.
 
     Raises:
         ExportError: the file cannot be made.
     """
+    labels = data.val.labels
+    if tell:
+        tell(f"making an {arch.precision} file", 0, 0)
     shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
     runtime = backend("tflite", precision=arch.precision, images=_picked(data.train, RANGES, side))
     assert isinstance(runtime, Runner)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"network{runtime.suffix}"
-        runtime.export(shipped, path, folded)
-        run = runtime.runner(path)
-        named = [int(run([_taken(image, side)])[0].argmax()) for image in data.val.images]
-    return float((np.array(named) == data.val.labels).mean())
+    with work_folder() as folder:
+        path = folder / f"network{runtime.suffix}"
+        with writing(folder.parent):
+            runtime.export(shipped, path, folded)
+        runs = [runtime.runner(path) for _ in range(torch.get_num_threads())]
+        named: list[int] = []
+        with ThreadPoolExecutor(len(runs)) as pool:
+            for start in range(0, len(labels), JUDGED):
+                images = whole(torch.from_numpy(np.array(data.val.images[start : start + JUDGED])), side).numpy()
+                shares = [pool.submit(_name, run, images[i :: len(runs)]) for i, run in enumerate(runs)]
+                part = np.empty(len(images), np.int64)
+                for i, share in enumerate(shares):
+                    part[i :: len(runs)] = share.result()
+                named += part.tolist()
+                if tell:
+                    tell(f"judging images at {arch.precision}", len(named), len(labels))
+    return float((np.array(named) == labels).mean())
+
+
+def _name(run: Callable[[Sequence[np.ndarray]], list[np.ndarray]], images: np.ndarray) -> list[int]:
+    """The class that a network names of each image, (N, 3, H, W)."""
+    return [int(run([image[None]])[0].argmax()) for image in images]
 
 
 def load(graph: Graph, state: State) -> torch.nn.Module:
@@ -163,11 +304,11 @@ def load(graph: Graph, state: State) -> torch.nn.Module:
 
 
 def _check(
-    word: str, runtime: Runtime, path: Path, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]
+    word: str, runtime: Runtime, file: Path, path: Path, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]
 ) -> Exported:
-    """Compare a file's outputs with torch's, and time it."""
+    """Compare the outputs of a file that is to be `path` with torch's, and time it."""
     inspect = getattr(runtime, "inspect", None)
-    figures: dict[str, Any] = dict(inspect(path)) if inspect else {}
+    figures: dict[str, Any] = dict(inspect(file)) if inspect else {}
     if not getattr(runtime, "runs_here", True):
         return Exported(
             word,
@@ -175,7 +316,7 @@ def _check(
             f"{path.name}: converted and its ops checked; running it needs macOS",
             figures | {"run": False},
         )
-    outputs = [runtime.run(path, [image])[0] for image in images]
+    outputs = [runtime.run(file, [image])[0] for image in images]
     conditions = dict(runtime.conditions())
     figures["max_difference"] = max(float(np.abs(a - b).max()) for a, b in zip(outputs, truth, strict=True))
     if conditions["precision"] == "int8":
@@ -191,10 +332,10 @@ def _check(
         holds, told = figures["max_difference"] <= bound, f"max |difference| from torch {figures['max_difference']:.1e}"
         least = f"{bound:.1e}"
     if not holds:
-        path.rename(path.with_name(path.name + ".failed"))
+        put(file, path.with_name(path.name + ".failed"))
         raise ExportError(f"{path.name} must compute what torch does, but has {told} where the bound is {least}")
     with pinned(core_groups(int(conditions["threads"]))[0]):
-        run = runtime.stopwatch(path)
+        run = runtime.stopwatch(file)
         taken = [run() for _ in range(RUNS)]
     figures["measured"] = {
         "min_ms": min(taken),

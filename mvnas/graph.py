@@ -9,6 +9,7 @@ from itertools import groupby
 from math import prod
 from typing import NamedTuple
 
+from mvnas.errors import SpaceError, told
 from mvnas.ops import Input, Layer, Op, Shape, Value
 
 FLOAT_BYTES = 4  # costs in bytes are those of float32, the precision networks are trained and measured in
@@ -281,6 +282,8 @@ def _trace(
     """Inputs, output and the steps of a block in execution order, each with the value it yields."""
     inputs = [Input(shape)() for shape in shapes]
     output = block(*inputs)
+    if not isinstance(output, Value):
+        raise SpaceError(f"a block must yield a value, but {type(block).__module__} yields {told(output)}")
     traced: list[tuple[Value, Step]] = []
     _visit(output, set(inputs), traced)
     return inputs, output, traced

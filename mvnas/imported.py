@@ -7,12 +7,11 @@ public programs that parse real ones agree on: `deviceInfo.modelName`, `deviceIn
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from math import inf, nan
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -20,9 +19,21 @@ from typing import Any, NamedTuple
 from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.clock import now
-from mvnas.errors import SpaceError, StudyError, TableError
+from mvnas.disk import write_text
+from mvnas.errors import SpaceError, StudyError, TableError, told
 from mvnas.network import resolve
-from mvnas.table import NETWORKS_COLUMNS, Table, Timing, append, read_device, read_passes, timing_row, write_network
+from mvnas.reading import LARGE, read_json, read_rows
+from mvnas.table import (
+    LONGEST_MS,
+    NETWORKS_COLUMNS,
+    Table,
+    Timing,
+    append,
+    read_device,
+    read_passes,
+    timing_row,
+    write_network,
+)
 
 REPORT = ".mlperf"
 UNITS = ("cpu", "cpu-gpu", "all", "cpu-ane")  # Core ML's MLComputeUnits, by number
@@ -55,9 +66,9 @@ def import_networks(file: Path, folder: Path, *, like: str | None = None) -> Tab
     digest = sha256((file / "report.json" if file.is_dir() else file).read_bytes()).hexdigest()
     source = {"file": file.name, "sha256": digest, "networks": len(rows), "time": now()}
     device = _device(folder, [row.conditions for row in rows], like)
-    told = device | {"imported": [*device.get("imported", []), source]}
+    conditions = device | {"imported": [*device.get("imported", []), source]}
     passes = {arch: len(timings) for arch, timings in read_passes(folder).items()}
-    (folder / "device.json").write_text(json.dumps(told, indent=2) + "\n")
+    write_text(folder / "device.json", json.dumps(conditions, indent=2) + "\n")
     for arch, timing, _ in rows:
         passes[arch] = passes.get(arch, 0) + 1
         row = {"network": write_network(arch), "pass": passes[arch]} | timing_row(timing)
@@ -73,7 +84,6 @@ def _device(folder: Path, conditions: list[Conditions], like: str | None) -> dic
             raise TableError(f"{folder} must stay as it is, but like was {device.get('like')} and is {like}")
     elif like:
         Table.load(like)
-        folder.mkdir(parents=True, exist_ok=True)
         date = time.strftime("%Y-%m-%d", time.gmtime())
         device = {**UNKNOWN, **conditions[0], "like": like, "date": date, "mvnas": __version__}
     else:
@@ -93,30 +103,31 @@ def _device(folder: Path, conditions: list[Conditions], like: str | None) -> dic
 def _rows(file: Path) -> Iterator[Imported]:
     """The networks of a CSV."""
     try:
-        reader = csv.DictReader(file.read_text().splitlines())
-    except (OSError, UnicodeDecodeError) as error:
+        (_, first), *rows = read_rows(file) or [(1, [])]
+    except (OSError, ValueError) as error:
         raise TableError(f"{file} must be a readable CSV or an Xcode report ({REPORT}), but got {error}") from None
-    if not {"network", "ms"} <= set(reader.fieldnames or ()):
-        raise TableError(f"{file} must have the columns network, ms, but has {reader.fieldnames}")
-    for row in reader:
-        where = f"{file}, row {reader.line_num}, column"
-        arch, told = _arch(str(row["network"]), f"{where} network"), str(row["ms"])
-        if told.endswith(REPORT):
-            yield _report(file.parent / told, arch)
+    if not {"network", "ms"} <= set(first):
+        raise TableError(f"{file} must have the columns network, ms, but has {told(first)}")
+    for number, row in rows:
+        where = f"{file}, row {number}, column"
+        cells = dict(zip(first, row, strict=False))
+        arch, text = _arch(cells.get("network", ""), f"{where} network"), cells.get("ms", "")
+        if text.endswith(REPORT):
+            yield _report(file.parent / text, arch)
             continue
         try:
-            ms = float(told)
+            ms = float(text)
         except ValueError:
             ms = nan
-        if not 0 < ms < inf:
-            raise TableError(f"{where} ms: must be a positive number or a report ({REPORT}), but got {told!r}")
+        if not 0 < ms < LONGEST_MS:
+            raise TableError(f"{where} ms: must be a positive number or a report ({REPORT}), but got {told(text)}")
         yield Imported(arch, Timing(ms, ms, 1, nan, now()), {})
 
 
 def _report(path: Path, arch: Arch | None = None) -> Imported:
     """The network of an Xcode performance report: `arch`, or the one that its model's file is named after."""
     try:
-        report = json.loads((path / "report.json").read_text())
+        report = read_json(path / "report.json", LARGE)
         ms = [1e3 * float(seconds) for seconds in report["deviceResults"]["predict"]["samples"]]
         name, device = report["modelMetadata"]["fileName"], report["deviceInfo"]
         conditions = {
@@ -126,15 +137,26 @@ def _report(path: Path, arch: Arch | None = None) -> Imported:
             "units": UNITS[report["computeUnit"]],
             "precision": "float16",
         }
-        if not ms or not all(0 < value < inf for value in ms):
+        if not ms or not all(0 < value < LONGEST_MS for value in ms):
             raise ValueError("deviceResults.predict.samples are no positive numbers")
+        if not all(isinstance(word, str) for word in (name, conditions["cpu"], conditions["system"])):
+            raise ValueError("a name is no text")
+        if report["computeUnit"] < 0:
+            raise IndexError(f"there is no unit {report['computeUnit']}")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise TableError(f"{path} must be an Xcode performance report with a report.json, but got {error!r}") from None
+        raise TableError(
+            f"{path} must be an Xcode performance report with a report.json, but got {type(error).__name__}: {error}"
+        ) from None
     known = arch or _arch(Path(name).stem, f"{path}, fileName")
     return Imported(known, Timing(min(ms), median(ms), len(ms), nan, now()), conditions)
 
 
 def _arch(text: str, where: str) -> Arch:
+    """The network that a file names, which may be in another file, but in no database: a file opens no connections."""
+    if "://" in text:
+        raise TableError(
+            f"{where}: a network must be a published name, an Arch's .json or STUDY:ID of a file, but got a URL"
+        )
     try:
         return resolve(text).arch
     except (SpaceError, StudyError) as error:

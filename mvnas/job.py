@@ -13,10 +13,12 @@ import torch
 from mvnas.arch import PRECISIONS, Arch
 from mvnas.datasets import Data
 from mvnas.export import accuracy_at
+from mvnas.machine import threads
 from mvnas.nn import build
 from mvnas.training import Checkpoint, Schedule, Trained, fit, initialise, pixels
 
 Progress = Callable[[int, int, float], None]  # of the step (from 1), the steps in all, and the loss
+Tell = Callable[[str, int, int], None]  # of what is done beside steps, how much of it, and of how much
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +36,19 @@ class Job:
     begin: Checkpoint | None = None
 
 
-def train(job: Job, data: Data, *, device: str | None = None, progress: Progress | None = None) -> Trained:
+def train(
+    job: Job, data: Data, *, device: str | None = None, progress: Progress | None = None, tell: Tell | None = None
+) -> Trained:
     """The trained network of a job, with its accuracy on validation images at the precision that it is deployed in.
 
-    `device` is CUDA where there is one, if None.
+    `device` is CUDA where there is one, if None. Of whatever takes long `progress` or `tell` is called again and again. Threads are
+    no more than this process has cores for, or its user says.
 
     Raises:
         TrainingError: the loss is not finite or memory is exhausted.
         ExportError: the precision needs a file, which cannot be made.
     """
+    torch.set_num_threads(min(torch.get_num_threads(), threads()))
     module = build(job.arch.graph())
     initialise(module, job.seed)
     trained = fit(
@@ -54,13 +60,14 @@ def train(job: Job, data: Data, *, device: str | None = None, progress: Progress
         seed=job.seed,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         progress=progress,
+        tell=tell,
         until=job.until,
         begin=job.begin,
     )
     if PRECISIONS[job.arch.precision] > 1:  # in 8 bits accuracy is not that of torch
         return trained
     begun = time.monotonic()
-    accuracy = accuracy_at(job.arch, trained.state, data, pixels(job.arch.resolution, job.factor))
+    accuracy = accuracy_at(job.arch, trained.state, data, pixels(job.arch.resolution, job.factor), tell=tell)
     return replace(trained, accuracy=accuracy, seconds=trained.seconds + time.monotonic() - begun)
 
 

@@ -219,7 +219,7 @@ class LatencyModel:
             inside = table.device.get("ops") == INSIDE
             has = "its ops were timed inside networks" if inside else "its table has none"
             raise TableError(f"energy on {table.name} must have been measured op by op, but {has}; "
-                             "`mvnas measure --energy` makes a table that has it")  # fmt: skip
+                             "`mvnas measure --energy rapl --table DIR` makes a table that has it")  # fmt: skip
         if "like" in table.device:
             alike = cls.alike(cls.fit(Table.load(table.device["like"]), of), timed, table.name)
             return replace(alike, of=of, table=table)
@@ -233,6 +233,12 @@ class LatencyModel:
         from mvnas.transfer import Transfer
 
         return cls(device, timed, known.rates, like=Transfer.fit(known, timed))
+
+    @property
+    def tables(self) -> list[Table]:
+        """The table that the model was fitted to, that which it is like, and so on."""
+        behind = self.like.known.tables if self.like else []
+        return [self.table, *behind] if self.table else behind
 
     @cached_property
     def knows_energy(self) -> bool:
@@ -528,6 +534,11 @@ class Latencies:
                 f"a table must be of {precision} to tell its latency, but {self.device} has only {', '.join(self.models)}"
             )
         return self.models[precision]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those of every model."""
+        return [table for model in self.models.values() for table in model.tables]
 
     @property
     def knows_energy(self) -> bool:

@@ -14,9 +14,8 @@ from hashlib import sha256
 from itertools import chain, cycle, islice, product
 from math import ceil, inf
 from pathlib import Path
-from shutil import copyfile, rmtree
+from shutil import copyfile
 from statistics import mean, median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,12 @@ from mvnas import __version__
 from mvnas.arch import Arch
 from mvnas.backends import Device, Profiler, Runtime
 from mvnas.clock import DRIFT, Clock, alone, clock, cpu, now
+from mvnas.disk import make_folder, remove, work_folder, write_text, writing
 from mvnas.energy import Counter, Meter
 from mvnas.errors import EnergyError, ExportError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency import FEWEST, FEWEST_LIKE, LatencyModel, by_kind, dimensions, kind, spread
+from mvnas.machine import affinity, pin
 from mvnas.nn import arbitrary
 from mvnas.ops import Add, Conv, Map
 from mvnas.space import Space, published
@@ -181,7 +182,8 @@ def measure_networks(
     """
     with _sitting(runtime, protocol, folder, progress) as session:
         for arch, path in (files or {}).items():
-            copyfile(path, session.files.network(arch))
+            with writing(session.files.folder):
+                copyfile(path, session.files.network(arch))
         session.time_networks(archs)
     return read_passes(folder)
 
@@ -344,21 +346,25 @@ class Files:
         return self.folder / f"{sha256(text.encode()).hexdigest()[:16]}{self.runtime.suffix}"
 
     def convert(self, kernels: Sequence[Kernel], archs: Sequence[Arch], progress: Progress) -> None:
-        """Make the files that are missing: kernels many at a time, networks one by one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the files that are missing: kernels many at a time, networks one by one.
+
+        Raises:
+            FileError: they cannot be written.
+        """
+        make_folder(self.folder)
         left = [kernel for kernel in (*kernels, *REFERENCES) if not self.kernel(kernel).exists()]
         networks = [arch for arch in archs if not self.network(arch).exists()]
         for start in range(0, len(left), BATCH):
             batch = left[start : start + BATCH]
-            with TemporaryDirectory(dir=self.folder) as work:
-                made = self.runtime.export_each([Graph.single(*kernel) for kernel in batch], Path(work))
+            with work_folder(self.folder) as work, writing(self.folder):
+                made = self.runtime.export_each([Graph.single(*kernel) for kernel in batch], work)
                 for kernel, path in zip(batch, made, strict=True):
                     path.replace(self.kernel(kernel))
             progress("ops converted", start + len(batch), len(left))
         for count, arch in enumerate(networks, 1):
             graph = arch.graph().deployed()
-            with TemporaryDirectory(dir=self.folder) as work:
-                path = Path(work) / f"network{self.runtime.suffix}"
+            with work_folder(self.folder) as work, writing(self.folder):
+                path = work / f"network{self.runtime.suffix}"
                 self.runtime.export(graph, path, arbitrary(graph))
                 path.replace(self.network(arch))
             progress("networks converted", count, len(networks))
@@ -494,15 +500,17 @@ def _sitting(
         files.convert([], [], progress)
         ticking = clock(runtime, [files.kernel(kernel) for kernel in REFERENCES])
         yield _Session(files, ticking, protocol, folder, progress, meter)
-        rmtree(files.folder)
+        remove(files.folder)
 
 
 def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None, meter: Meter[Any] | None) -> None:
     """Write the conditions of a new table, or check that those of an old one still hold."""
     here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
+    refused = bool(affinity()) and not pin(affinity()) and not isinstance(runtime, Device)
     told = protocol.describe(inside=isinstance(runtime, Profiler))
     energy = f"{meter.counter.told}; what the machine draws at rest is taken off" if meter else None
-    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy}
+    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy,
+                  "pinning": "refused by the system" if refused else None}  # fmt: skip
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
@@ -512,17 +520,16 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None,
                     "measure into another folder"
                 )
         return
-    folder.mkdir(parents=True, exist_ok=True)
     device = {
         **{key: value for key, value in conditions.items() if value is not None},
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "mvnas": __version__,
     }
-    (folder / "device.json").write_text(json.dumps(device, indent=2) + "\n")
+    write_text(folder / "device.json", json.dumps(device, indent=2) + "\n")
 
 
 def _note_rest(folder: Path, meter: Meter[Any]) -> None:
     """Note beside the conditions what the machine draws at rest, once a sitting."""
     device = read_device(folder)
     device["rest_watts"] = [*device.get("rest_watts", []), round(meter.rest_watts, 4)]
-    (folder / "device.json").write_text(json.dumps(device, indent=2) + "\n")
+    write_text(folder / "device.json", json.dumps(device, indent=2) + "\n")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvnas.arch import Arch
 from mvnas.errors import SpaceError, StudyError, unknown
+from mvnas.place import file_of, masked
 from mvnas.score import Score
 from mvnas.space import Space, published
 
 if TYPE_CHECKING:
     from mvnas.study import Study
+
+NUMBERED = re.compile(r"(?P<study>(?![A-Za-z][\w+.-]*://[^/]*$).+):(?P<number>[0-9]+)", re.DOTALL)  # not a URL's port
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,21 @@ class Network:
 
     @property
     def weights(self) -> Path | None:
-        return self.study.files.weights(self.score.number) if self.study and self.score else None
+        """The file of its weights, which may not be there.
+
+        Raises:
+            StudyError: it is there, but not as it was written.
+        """
+        if not (self.study and self.score):
+            return None
+        from mvnas.files import intact
+
+        path = self.study.files.weights(self.score.number)
+        if path.exists() and not intact(path):
+            raise StudyError(
+                f"weights must be as they were written, but {path} is damaged; pick another trial, or search anew"
+            )
+        return path
 
 
 def resolve(text: str, *, pick: str | None = None) -> Network:
@@ -39,19 +58,26 @@ def resolve(text: str, *, pick: str | None = None) -> Network:
         return Network(text, Space.load(text).arch())
     if text.endswith(".json"):
         return Network(Path(text).stem, Arch.load(text))
-    place, colon, number = text.rpartition(":")
-    if colon and number.isdigit() and (Path(place).is_file() or "://" in place):
-        text, pick = place, number
-    elif not Path(text).is_file() and "://" not in text:
+    match = NUMBERED.fullmatch(text)
+    if match and not isfile(text) and _is_study(match["study"]):
+        text, pick = match["study"], match["number"]
+    elif not _is_study(text):
         if "/" in text or "." in text:
             raise StudyError(
                 f"a network must be a published name, an Arch's .json, a study or STUDY:ID, but there is no {text}"
             )
         raise SpaceError(unknown("network", text, published()) + "; or give an Arch's .json, or STUDY:ID")
     if pick is None:
-        raise StudyError(f"one network of the study {text} must be named, as {text}:ID with a trial's number")
+        told = masked(text)
+        raise StudyError(f"one network of the study {told} must be named, as {told}:ID with a trial's number")
     from mvnas.study import Study
 
     study = Study.load(text)
     score = study.pick(pick)
     return Network(score.name or f"trial{score.number}", score.arch, score, study)
+
+
+def _is_study(text: str) -> bool:
+    """Whether a text names a database or a file that is there."""
+    path = file_of(text)
+    return path is None or isfile(path)

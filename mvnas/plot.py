@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import product
 from operator import attrgetter
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from mvnas.budget import UNITS
-from mvnas.errors import MvnasError, StudyError, TableError
+from mvnas.disk import whole
+from mvnas.errors import MvnasError, StudyError, TableError, plain
 from mvnas.holdout import shares, unseen
 from mvnas.latency import LatencyModel
 from mvnas.score import COSTS, Frontier, Score, objectives
@@ -31,7 +34,8 @@ def plot(study: Study, path: Path) -> None:
     """Write the frontier of `study`, accuracy against latency or energy, as PNG, PDF or SVG, by the suffix of `path`.
 
     Raises:
-        StudyError: nothing has finished yet, or the path cannot be written.
+        StudyError: nothing has finished yet, or the path has another suffix.
+        FileError: the path cannot be written.
     """
     scores = study.scores()
     if not scores:
@@ -50,7 +54,8 @@ def plot_table(table: Table, path: Path) -> None:
     """Write how far to trust a table's model as PNG, PDF or SVG: predicted against measured networks, errors, shares of time.
 
     Raises:
-        TableError: the table only corrects another, or the path cannot be written.
+        TableError: the table only corrects another, or the path has another suffix.
+        FileError: the path cannot be written.
     """
     if "like" in table.device:
         raise TableError(
@@ -62,10 +67,10 @@ def plot_table(table: Table, path: Path) -> None:
 def _save(figure: Figure, path: Path, error: type[MvnasError]) -> None:
     if path.suffix not in FORMATS:
         raise error(f"a plot must end in {', '.join(FORMATS)}, but got {path.name!r}")
-    try:
-        figure.savefig(path, dpi=200)
-    except OSError as failed:
-        raise error(f"the plot must go to a folder that can be written, but {path}: {failed.strerror}") from None
+    picture = io.BytesIO()  # matplotlib does not tell a full disk from a mistake of its own
+    figure.savefig(picture, dpi=200, format=path.suffix[1:])
+    with whole(path) as part:
+        part.write_bytes(picture.getbuffer())
 
 
 def draw_table(table: Table) -> Figure:
@@ -122,7 +127,7 @@ def draw_table(table: Table) -> Figure:
         f"{table.name}: {device.get('cpu')}, {device['backend']} {device['precision']}, {device['threads']} thread(s)",
         fontsize=10,
     )
-    return figure
+    return _literal(figure)
 
 
 def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "latency") -> Figure:
@@ -197,4 +202,15 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)  # where it hides no candidate
+    return _literal(figure)
+
+
+def _literal(figure: Figure) -> Figure:
+    """The figure with its texts as they are: what stands between the dollar signs of a folder's name is no formula."""
+    axes = [axis for part in figure.axes for axis in (part.xaxis, part.yaxis)]
+    ticks = {label for axis in axes for label in axis.get_ticklabels(which="both")}  # matplotlib's own, which are
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in ticks:
+            text.set_parse_math(False)
+            text.set_text(plain(text.get_text()))
     return figure

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvnas.datasets import Data
 from mvnas.errors import StudyError
-from mvnas.retrain import accuracies, retrain, retrained
+from mvnas.retrain import accuracies, retrain, retrained, trainer
 from mvnas.score import Score
 from mvnas.study import Study
 
@@ -102,21 +102,25 @@ def rank(
     *,
     candidates: int | None = None,
     longer: int = LONGER,
+    engine: str | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Ranking:
     """Train a sample of the study's candidates longer, as far as that is not done yet, and compare the orders.
 
+    `engine` is that of the user's own by which the study was searched, if it was one.
+
     Raises:
-        StudyError: nothing has finished, `candidates` are fewer than the frontier, or `longer` is not longer.
+        StudyError: nothing has finished, `candidates` are fewer than the frontier, `longer` is not longer, or the engine is another.
     """
     if longer < 2:
         raise StudyError(f"longer must be 2 or more times the epochs of the study, but got {longer}")
     chosen = sample(study, candidates)
     front = {score.number for score in study.frontier().scores}
     left = [(times, score) for times in reversed(lengths(longer)) for score in chosen]
-    for done, (times, score) in enumerate(left):
-        progress("trainings", done, len(left))
-        retrain(study, score, times, data, keep=times == longer and score.number in front)
+    with trainer(study, data, engine) as train:
+        for done, (times, score) in enumerate(left):
+            progress("trainings", done, len(left))
+            retrain(study, score, times, train, keep=times == longer and score.number in front)
     progress("trainings", len(left), len(left))
     found = ranking(study, longer)
     assert found

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from itertools import groupby
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import lru_cache
+from itertools import chain, groupby
+from math import inf
+from shlex import quote
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mvnas.arch import FLOAT, Arch, block, kind_of
-from mvnas.errors import StudyError
+from mvnas.arch import FLOAT, PRECISIONS, Arch, Block, block, check_field, kind_of, required_fields
+from mvnas.errors import SpaceError, StudyError, plain
 from mvnas.latency import Latency
+from mvnas.rungs import shares
 from mvnas.score import COSTS, Score
 from mvnas.space import Picks
 
 NAME = "mvnas"  # of the record among Optuna's
+FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine")  # that a study holds to
+FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
+SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
+BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
 SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
+NUMBERS = (*SIZES, *chain(*COSTS.values()), "infeasible", "seconds")  # attributes of a trial that are numbers
+TEXTS = ("name", "reason")  # and texts
+LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
+MOST = 1 << 14  # pixels of a resolution
+SHOWN = 60  # letters of a value that is told
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -26,7 +41,8 @@ Key = tuple[tuple[str, Any], ...]
 class Setup:
     """What a study remembers and every command that continues it must agree with.
 
-    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show.
+    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show: one of the
+    field's name, and others such as `device.model` of what else belongs to it. A study may be older than a mark.
     """
 
     budget: str
@@ -41,11 +57,29 @@ class Setup:
     marks: Mapping[str, str] = field(default_factory=dict)
     objective: str = "latency"
     rungs: str = "1"
+    engine: str = BUILT_IN
+    flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property
     def costs(self) -> tuple[str, ...]:
         """What is predicted of each candidate: latency, and the objective if it is another."""
         return tuple(dict.fromkeys(("latency", self.objective)))
+
+    @classmethod
+    def read(cls, told: object) -> Setup:
+        """The setup that a study tells, with texts that a terminal may show.
+
+        Raises:
+            StudyError: a newer mvnas wrote it, or nobody did.
+        """
+        values = fields_of(cls, told, "its setup")
+        made = cls(**values | {"classes": tuple(values["classes"])})
+        if made.objective not in COSTS or not made.classes or not 0 < made.factor < inf:
+            raise StudyError("its setup must tell an objective, classes and a factor that there are, but does not")
+        if not _is(made.schedule.get("epochs"), float):
+            raise StudyError(f"its setup must tell epochs, but tells {_shown(made.schedule.get('epochs'))}")
+        shares(made.rungs)
+        return made
 
     def check(self, wanted: Setup, study: str) -> None:
         """Return if a command that wants `wanted` may continue this study.
@@ -53,16 +87,20 @@ class Setup:
         Raises:
             StudyError: it contradicts the study; the message names the difference.
         """
-        have, want = asdict(self), asdict(wanted)
-        for key in ("budget", "objective", "space", "device", "schedule", "rungs", "seed", "data"):
-            same = self.marks.get(key) == wanted.marks.get(key) if key in self.marks else have[key] == want[key]
+        have, want = ({**asdict(setup), **setup.schedule, "flip": FLIP[setup.flip]} for setup in (self, wanted))
+        for key in dict.fromkeys([*FIELDS, *self.schedule, *wanted.schedule]):
+            before, now = have.get(key, 0), _plain(want.get(key, 0))  # an older study lacks what was off
+            marks = [mark for mark in self.marks if mark.partition(".")[0] == key]
+            same = all(self.marks[mark] == wanted.marks.get(mark) for mark in marks) if marks else before in (now, None)
             if same:
                 continue
-            change = f"{key} was {have[key]} and is {want[key]}"
-            if have[key] == want[key]:
-                change = f"the content of {key} {have[key]} has changed since"
+            change, advice = f"{key} was {before} and is {now}", "set it back"
+            if before == now:
+                change, advice = f"the content of {key} {before} has changed since", "bring it back"
+            elif key in (*FIELDS, *SETTABLE):
+                advice = f"give --{key} {quote(str(before))}"
             raise StudyError(
-                f"the study {study} must be continued as it began, but {change}; repeat its command or name another --study"
+                f"the study {study} must be continued as it began, but {change}; {advice} or name another --study"
             )
 
 
@@ -105,8 +143,100 @@ def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, flo
     return found
 
 
+def check_trial(trial: FrozenTrial, setup: Setup) -> None:
+    """Return if a trial tells what a search tells of one, whatever else it tells; its texts are made plain.
+
+    Raises:
+        StudyError: it does not.
+    """
+    known = trial.user_attrs
+    for name in NUMBERS:
+        if name in known and not _is(known[name], float):
+            raise StudyError(f"{name} must be a number, but is {_shown(known[name])}")
+    for name in TEXTS:
+        if name in known:
+            if not isinstance(known[name], str):
+                raise StudyError(f"{name} must be a text, but is {_shown(known[name])}")
+            known[name] = plain(known[name])
+    for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number)):
+        if name in known and not (_is(known[name], int) and 0 <= known[name] <= most):
+            raise StudyError(f"{name} must be in 0..{most}, but is {_shown(known[name])}")
+    costs = [*COSTS[setup.objective][:1]] if trial.state == TrialState.PRUNED else []
+    if trial.state == TrialState.COMPLETE:
+        costs = [name for cost in setup.costs for name in COSTS[cost] if name != "latency_ms"]
+        if len(trial.values or ()) != 2 or not 0 < trial.values[1] < inf:
+            raise StudyError(f"its values must be an accuracy and a cost, but are {_shown(trial.values)}")
+    if missing := [name for name in ("arch", *costs) if name not in known and costs]:
+        raise StudyError(f"it must tell {missing[0]}, but does not, and so was not made by a search")
+    if trial.state == TrialState.PRUNED and rung_of(trial) not in trial.intermediate_values:
+        raise StudyError(f"it must tell its accuracy at rung {rung_of(trial)}, but does not")
+    accuracy = accuracy_of(trial)
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise StudyError(f"its accuracy must be in 0..1, but is {_shown(accuracy)}")
+    picks = picks_of(trial)
+    if not isinstance(picks, Mapping) or not all(
+        isinstance(value, str | int | float | None) for value in picks.values()
+    ):
+        raise StudyError(f"it must be a point of a space, but is {_shown(picks)}")
+    if trial.state == TrialState.WAITING and "fixed_params" not in trial.system_attrs:
+        raise StudyError("what waits must be a point of the space, but it names none")
+
+
+def fields_of(kind: type, told: object, name: str) -> dict[str, Any]:
+    """What plain data tells of the fields of a dataclass, with texts that a terminal may show; `name` is what it is called.
+
+    Raises:
+        StudyError: a newer mvnas wrote it, or nobody did.
+    """
+    if not isinstance(told, Mapping):
+        raise StudyError(f"{name} must be an object, but is {_shown(told)}")
+    kinds, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+    if more := [str(key) for key in told if key not in known]:
+        raise StudyError(f"this mvnas does not know {_shown(', '.join(more))} of {name}; a newer one may")
+    for key, one in known.items():
+        if key not in told and one.default is MISSING and one.default_factory is MISSING:
+            raise StudyError(f"{name} must tell {key}, but does not")
+        if key in told and not _is(told[key], kinds[key]):
+            raise StudyError(f"{key} of {name} must be of another kind, but is {_shown(told[key])}")
+    values: dict[str, Any] = _plain(told)
+    return values
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether plain data is of a kind: text, whole number, finite number, or some of these."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is(part, get_args(kind)[0]) for part in value)
+    if get_origin(kind) is not None:
+        return isinstance(value, Mapping) and all(_is(part, get_args(kind)[1]) for part in value.values())
+    if kind in (int, float):
+        wanted = int if kind is int else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool) and -inf < value < inf
+    return kind is Any or isinstance(value, kind)
+
+
+def _plain(value: Any) -> Any:
+    """Plain data whose texts may be shown."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _shown(value: object) -> str:
+    """What was found in place of something else."""
+    told = plain(value if isinstance(value, str) else repr(value))
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."
+
+
 def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> Score:
-    """The score of a finished trial, its costs as they were predicted for the search, or as `model` predicts them."""
+    """The score of a finished trial, its costs as they were predicted for the search, or as `model` predicts them.
+
+    Raises:
+        StudyError: its architecture is none.
+    """
     known = trial.user_attrs
     arch = _arch(known["arch"])
     device = model.device if model else setup.device
@@ -124,18 +254,46 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
         accuracy=trial.values[0],
         **{name: known[name] if name in known else getattr(arch, name) for name in SIZES},
         number=trial.number,
-        name=known.get("name", ""),
+        name=known["name"] if LABEL.fullmatch(known.get("name", "")) else "",  # files are called by it
         sources=sources,
         **costs,
     )
 
 
-def _arch(told: Mapping[str, Any]) -> Arch:
-    """The architecture in a trial's attributes, which was checked before it was written."""
-    rows = [
-        (row["block"], tuple((key, value) for key, value in row.items() if key != "block")) for row in told["blocks"]
-    ]
-    return Arch(tuple(block(*row) for row in rows), told["resolution"], told.get("precision", FLOAT))
+def _arch(told: Any) -> Arch:
+    """The architecture in a trial's attributes.
+
+    Raises:
+        StudyError: it is none.
+    """
+    try:
+        blocks = [
+            _block(row["block"], tuple((key, value) for key, value in row.items() if key != "block"))
+            for row in told["blocks"]
+        ]
+        made = Arch(tuple(blocks), told["resolution"], told.get("precision", FLOAT))
+        if (
+            not blocks
+            or not _is(made.resolution, int)
+            or not 0 < made.resolution <= MOST
+            or made.precision not in PRECISIONS
+        ):
+            raise SpaceError(
+                f"resolution {_shown(made.resolution)}, precision {_shown(made.precision)}, {len(blocks)} blocks"
+            )
+    except (SpaceError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
+        raise StudyError(f"its architecture must be one, but is not: {_shown(str(error))}") from None
+    return made
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _block(kind: str, settings: tuple[tuple[str, Any], ...]) -> Block:
+    """A block as a trial tells it, checked."""
+    for key, value in settings:
+        check_field(kind, key, value)
+    if missing := [name for name in required_fields(kind) if name not in dict(settings)]:
+        raise SpaceError(f"{kind} without {missing[0]}")
+    return block(kind, settings)
 
 
 def picks_of(trial: FrozenTrial) -> Picks:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mvnas.arch import Arch, kind_of, rules
 from mvnas.budget import UNITS, Budget, price, show
 from mvnas.clock import DRIFT
-from mvnas.errors import StudyError
+from mvnas.disk import whole
 from mvnas.holdout import Quality
 from mvnas.latency import Latency
 from mvnas.score import COSTS, Score
@@ -82,16 +82,13 @@ def write_csv(scores: Iterable[Score], path: Path) -> None:
     """Write scores of one study as CSV.
 
     Raises:
-        StudyError: the path cannot be written.
+        FileError: the path cannot be written.
     """
     rows = list(map(score_row, scores))
-    try:
-        with path.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, rows[0] if rows else COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise StudyError(f"the table must go to a folder that can be written, but {path}: {error.strerror}") from None
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0] if rows else COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvnas.datasets import Data, load
-from mvnas.errors import MvnasError, StudyError
-from mvnas.files import save_whole
+from mvnas.errors import ExportError, StudyError, TrainingError, plain
+from mvnas.files import intact, save_whole
+from mvnas.marks import code_mark
+from mvnas.record import BUILT_IN, fields_of
 from mvnas.score import Score
+from mvnas.storage import damaged
 from mvnas.study import Study
 
+if TYPE_CHECKING:
+    from mvnas.engines import Engine
+    from mvnas.job import Job
+    from mvnas.training import Trained
+
+Train = Callable[["Job"], "Trained"]
+
+LOOK = 1.0  # seconds between two looks at an engine
 KEY = "retrained"  # an attribute of the study for each training: retrained TRIAL xTIMES
 
 
@@ -27,8 +41,16 @@ class Retrained:
 
 
 def retrained(study: Study) -> dict[tuple[int, int], Retrained]:
-    """What the study knows of longer trainings, by trial and times."""
-    rows = [Retrained(**row) for key, row in study.record.user_attrs.items() if key.startswith(f"{KEY} ")]
+    """What the study knows of longer trainings, by trial and times.
+
+    Raises:
+        StudyError: one of them was not written by this.
+    """
+    told = {key: row for key, row in study.record.user_attrs.items() if key.startswith(f"{KEY} ")}
+    try:
+        rows = [Retrained(**fields_of(Retrained, row, plain(key))) for key, row in told.items()]
+    except StudyError as error:
+        raise damaged(study.place, str(error)) from None
     return {(row.number, row.times): row for row in rows}
 
 
@@ -43,6 +65,13 @@ def weights(study: Study, number: int, times: int) -> Path:
     return study.files.subfolder("longer") / f"{number}x{times}.safetensors"
 
 
+def data_marks(data: Data) -> dict[str, str]:
+    """Marks of the images, and of the user's module that they are from, if they are from one."""
+    module = "." in data.name and not Path(data.name).expanduser().exists()
+    code = {"data.code": code_mark(data.name)} if module else {}
+    return {"data": data.fingerprint} | code
+
+
 def images(study: Study, place: str | None = None, *, skip_broken: bool = False) -> Data:
     """The images of a study, at `place` if they have moved since, without broken ones if it was searched so.
 
@@ -51,33 +80,77 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False)
         StudyError: they are others.
     """
     source = place or study.setup.data
-    data = load(source, skip_broken=skip_broken)
-    if data.fingerprint != study.setup.marks["data"]:
+    data = load(source, skip_broken=skip_broken, flip=study.setup.flip, foreign=place is None)
+    marks = {name: found for name, found in data_marks(data).items() if name in study.setup.marks}
+    if marks != {name: study.setup.marks[name] for name in marks}:
         raise StudyError(
             f"the images must be those that {study.place} was searched with, but {source} holds others; give theirs with --data"
         )
     return data
 
 
-def retrain(study: Study, score: Score, times: int, data: Data, *, keep: bool = False) -> None:
+@contextmanager
+def trainer(study: Study, data: Data, name: str | None = None) -> Iterator[Train]:
+    """What trains as the study's candidates were scored: here, or by the user's engine, whose `name` the user gives.
+
+    A study's record is a file that others may have written, so that what it names is not imported on its word.
+
+    Raises:
+        StudyError: the study was scored by another engine, or by other code of it.
+    """
+    from mvnas.engines import Images, engine, is_built_in
+    from mvnas.job import train
+
+    scored = study.setup.engine
+    name = name or BUILT_IN
+    if "." not in name and scored == BUILT_IN:
+        yield partial(train, data=data)
+        return
+    with closing(engine(name, Images(data.name, data.skipped > 0, data.flip))) as made:
+        name = BUILT_IN if is_built_in(made) else name
+        if name != scored:
+            raise StudyError(
+                f"candidates must be trained as {study.place} scored them, by the engine {scored}, but got {name}; give --engine {scored}"
+            )
+        if name != BUILT_IN and code_mark(name) != study.setup.marks.get("engine"):
+            raise StudyError(
+                f"candidates must be trained as {study.place} scored them, but the content of engine {name} has changed since; bring it back"
+            )
+        yield partial(_train, made)
+
+
+def _train(made: Engine, job: Job) -> Trained:
+    """A training elsewhere."""
+    from mvnas.engines import Done, Failed
+
+    made.start(0, job)
+    while True:
+        for event in made.wait(LOOK):
+            if isinstance(event, Failed):
+                raise (StudyError if event.broken else TrainingError)(event.reason)
+            if isinstance(event, Done):
+                return event.trained
+
+
+def retrain(study: Study, score: Score, times: int, train: Train, *, keep: bool = False) -> None:
     """Train a candidate with `times` the study's epochs, from a seed of its own, unless the study knows what comes of it.
 
-    With `keep` its weights are kept too, beside the study. A training that fails is noted as such.
+    With `keep` its weights are kept too, beside the study. A training that fails by its own fault is noted as such.
     """
-    from mvnas.job import Job, seed_of, train
+    from mvnas.job import Job, seed_of
     from mvnas.training import Schedule
 
     known = retrained(study).get((score.number, times))
     path = weights(study, score.number, times)
-    if known and (known.accuracy is None or not keep or path.exists()):
+    if known and (known.accuracy is None or not keep or intact(path)):
         return
     setup = study.setup
     schedule = Schedule(**setup.schedule)
     schedule = replace(schedule, epochs=times * schedule.epochs)
     job = Job(score.arch, schedule, setup.factor, seed_of(score.arch, setup.seed + times))
     try:
-        trained = train(job, data)
-    except MvnasError as error:
+        trained = train(job)
+    except (TrainingError, ExportError) as error:
         row = Retrained(score.number, times, None, reason=str(error))
     else:
         row = Retrained(score.number, times, trained.accuracy, trained.seconds)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import optuna
@@ -22,23 +20,31 @@ from optuna.trial import FrozenTrial, TrialState
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
-from mvnas.engines import Engine, Event, Failed, Images, Step, engine
+from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine, is_built_in
 from mvnas.errors import StudyError, unknown
-from mvnas.job import Job, seed_of
+from mvnas.job import Job, Tell, seed_of
 from mvnas.latency import Latency, latency
-from mvnas.record import Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
+from mvnas.marks import code_mark, mark
+from mvnas.record import BUILT_IN, Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
+from mvnas.retrain import data_marks
 from mvnas.rungs import shares
 from mvnas.score import COSTS
 from mvnas.space import Picks, Space, options, published
+from mvnas.stop import Stop
 from mvnas.storage import HEARTBEAT, owned, written
 from mvnas.strategy import Proposal, Surrogate
 from mvnas.study import SLACK, Study
+from mvnas.surrogate import Validation
 from mvnas.table import DEVICE, load_each
 from mvnas.training import Schedule, factor_for
 
 TRIALS = 20
 STRATEGY = "surrogate"  # all others are samplers of Optuna
+EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the default length has at least
+LOOKS, SAME = 20, 1e-3  # trials whose predictions are compared with the study's, and how near they must be
 TICK = 0.25  # seconds between two looks at what the user and other drivers do
+PATIENCE = 2  # how often a search may be asked to stop before it is interrupted where it is
+TOLD = 160  # characters of what was raised that a sentence quotes
 STOPPING = "; finishing what runs, Ctrl-C again stops at once"
 WALKS = 50  # attempts at a candidate that fits and is new, before the space counts as exhausted
 
@@ -82,14 +88,22 @@ class Task:
         device: str = DEVICE,
         schedule: Schedule | None = None,
         epochs: float | None = None,
+        batch: int | None = None,
+        lr: float | None = None,
+        clip: float | None = None,
         seed: int = 0,
         skip_broken: bool = False,
         objective: str = "latency",
         rungs: str = "1",
+        engine: str = BUILT_IN,
+        flip: bool | None = None,
+        tell: Tell | None = None,
     ) -> Task:
-        """The task that names and paths describe; `schedule` is the default one of `epochs` where none is given.
+        """The task that names and paths describe; `schedule` is the default one with the fields that are given where none is.
 
-        `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length.
+        `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length;
+        `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in training; None:
+        unless their source says no. `tell` is called while images are read: with what, how many of them, and of how many.
 
         Raises:
             MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -97,6 +111,9 @@ class Task:
         if objective not in COSTS:
             raise StudyError(unknown("objective", objective, COSTS))
         shares(rungs)
+        given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
+        fields = {name: value for name, value in given.items() if value is not None}
+        Schedule(**fields)
         tables = load_each(device)
         model = latency(tables)
         if objective == "energy":
@@ -105,29 +122,35 @@ class Task:
         if choices.precision == FLOAT:
             choices = choices.with_precisions([table.precision for table in tables])
         Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
-        images = load(data, skip_broken=skip_broken)
+        images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
         choices = choices.with_classes(len(images.classes))
         bounds = Budget.parse(
             budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model)
         )
         check_feasible(bounds, choices, model, seed=seed)
+        if epochs is None:
+            fields["epochs"] = default_epochs(len(images.train.labels), len(images.classes))
         setup = Setup(
             budget=budget,
             space=space,
             data=data,
             device=device,
-            schedule=asdict(schedule or Schedule(epochs=epochs or default_epochs(len(images.train.labels)))),
+            schedule=(schedule or Schedule(**fields)).to_json(),
             seed=seed,
             factor=factor_for(images.side),
             classes=images.classes,
             note=images.note,
             objective=objective,
             rungs=rungs,
+            flip=images.flip,
             marks={
                 "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
-                "data": images.fingerprint,
-                "device": mark(*(file.read_text() for table in tables for file in sorted(table.path.glob("*.csv")))),
-            },
+                **_code_marks("space", choices.kinds),
+                "device": mark(*(table.rows for table in tables)),
+                "device.model": mark(*(table.contents for table in model.tables)),
+            }
+            | data_marks(images),
+            engine=engine,
         )
         return cls(choices, bounds, images, model, setup, skip_broken)
 
@@ -135,10 +158,29 @@ class Task:
         """How far a network is over the budget; 0 if it fits."""
         return self.budget.excess(price(arch, self.model))
 
+    def scored_by(self, trainer: Engine | None) -> Setup:
+        """The setup of this task with its candidates trained by `trainer`: one of ours, or the user's with a mark of its code."""
+        if trainer is None or is_built_in(trainer):
+            return replace(self.setup, engine=BUILT_IN)
+        name = self.setup.engine if "." in self.setup.engine else type(trainer).__module__
+        return replace(self.setup, engine=name, marks={**self.setup.marks, "engine": code_mark(name)})
+
+    @property
+    def length(self) -> str:
+        """How long candidates are trained, in words."""
+        epochs, images = self.setup.schedule["epochs"], len(self.data.train.labels)
+        each = epochs * images / len(self.data.classes)
+        return f"{epochs:g} epochs of each candidate, {each:.0f} images of a class; --epochs sets another length"
+
+    @property
+    def validation(self) -> Validation:
+        """What accuracies are shares of."""
+        return Validation(len(self.data.val.labels), len(self.data.classes))
+
     @property
     def images(self) -> Images:
         """What workers load."""
-        return Images(self.setup.data, self.skip_broken)
+        return Images(self.setup.data, self.skip_broken, self.setup.flip)
 
     def cost(self, arch: Arch) -> float:
         """What is minimised beside accuracy, of a network: ms, or mJ."""
@@ -178,8 +220,11 @@ def search(
     They are trained by `trainer`, or in one process beside this one; as many run at a time as it has slots. With one
     slot and one seed a study is the same, trial for trial, however often it was interrupted.
 
+    Asked once to `stop`, what runs is finished and nothing new begins; asked twice, all stops at once.
+
     Raises:
-        StudyError: the study began in another way, another process searches it, the strategy is unknown, or the images or the disk are gone.
+        StudyError: the study began in another way, another process searches it, the strategy is unknown, the images or the disk are
+            gone, or candidates in a row failed alike by what may be the machine's fault. Such candidates are not charged.
         KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
     total = trials if trials is not None or seconds is not None else TRIALS
@@ -188,48 +233,53 @@ def search(
         if len(shares(task.setup.rungs)) > 1:
             raise StudyError(f"rungs need the strategy {STRATEGY}, but got {strategy}; leave out one of the two")
     with owned(study):
-        record = Study.begin(study, task.setup)
+        record = Study.begin(study, task.scored_by(trainer))
+        record.check_points(task.space.choices)
+        check_predictions(record, task)
         record.recover()
         runner = trainer or engine("processes", task.images)
         try:
             with written(study):
-                _Run(task, record, runner, strategy, total, seconds, show, stop or Stop()).run()
+                run = _Run(task, record, runner, strategy, total, seconds, show, stop or Stop())
+                run.run()
+                record.exhausted = run.exhausted
         finally:
             if trainer is None:
                 runner.close()
     return record
 
 
-def default_epochs(images: int) -> float:
-    """Length of a candidate's training where the user says nothing: 2 epochs, or 8,000 images if these are fewer.
+def default_epochs(images: int, classes: int) -> float:
+    """Length of a candidate's training where the user says nothing: what shows EACH images of every class, 2 epochs at most.
 
-    A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other length.
+    Few classes count as FEWEST. A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other
+    length. Were it so many images in all, a thousand classes would be seen eight times each, and candidates differ by luck.
     """
-    return min(2.0, round(8000 / images, 3))
+    return min(2.0, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))
 
 
-class Stop:
-    """The user's wish to stop: asked once, what runs is finished and nothing new begins; asked twice, all stops at once."""
+def _code_marks(name: str, modules: Iterable[str]) -> dict[str, str]:
+    """A mark of the code of those of some names that are modules of the user's, if there are any."""
+    own = sorted({module for module in modules if "." in module})
+    return {f"{name}.code": mark(*map(code_mark, own))} if own else {}
 
-    def __init__(self) -> None:
-        self.asked = 0
 
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Let Ctrl-C ask, and SIGTERM ask twice."""
-        weights = {signal.SIGINT: 1, signal.SIGTERM: 2}
+def check_predictions(study: Study, task: Task) -> None:
+    """Return if the task predicts of candidates of the study what was predicted of them, whatever has changed since.
 
-        def heard(number: int, frame: object) -> None:
-            self.asked += weights[signal.Signals(number)]
-            if self.asked > max(weights.values()):  # whoever asks on does not want to wait for a tidy end
-                raise KeyboardInterrupt
-
-        before = {number: signal.signal(number, heard) for number in weights}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    Raises:
+        StudyError: it predicts something else.
+    """
+    trials = [trial for trial in study.trials() if "arch" in trial.user_attrs]
+    for trial in trials[:: len(trials) // LOOKS + 1]:
+        now = predicted(task.space.at(trial.params), task.model, task.setup.costs)
+        for name, value in now.items():
+            before = trial.user_attrs.get(name, value)
+            if abs(value / before - 1) > SAME:
+                raise StudyError(
+                    f"the study {study.place} must be continued as it began, but what is predicted for {task.setup.device} has changed since: "
+                    f"{name} of trial {trial.number} was {before:.4g} and is {value:.4g}; name another --study"
+                )
 
 
 class ExhaustedError(Exception):
@@ -264,10 +314,13 @@ class _Run:
         self.begun = self.beaten = time.monotonic()
         self.before = study.finished
         self.running: dict[int, _Training] = {}
+        self.doubtful: dict[
+            int, str
+        ] = {}  # what has failed, by its own fault or the machine's, since a training last came through
         self.exhausted = False
         self.infeasible = 0
         self.shares = (*study.rungs.values(),)
-        self.surrogate = Surrogate(task.space, task.cost, self.excess, shares=self.shares)
+        self.surrogate = Surrogate(task.space, task.cost, self.excess, task.validation, shares=self.shares)
         self.scout = None if strategy == STRATEGY else make_sampler(strategy, 0, total)
         self.base = self.status()
 
@@ -281,18 +334,26 @@ class _Run:
                     if not self.goes_on(lengths):
                         break
                     self.begin(turn)
-                if not self.running and (self.stop.asked or not self.goes_on(self.study.finished)):
-                    return
+                if not self.running:
+                    if self.doubtful and not self.stop.asked and not self.goes_on(self.study.begun[1]):
+                        raise self.doubt([*self.doubtful.values()][-1])
+                    if self.stop.asked or not self.goes_on(self.study.finished):
+                        for number in [*self.doubtful]:
+                            self.give_up(number)
+                        return
                 events = self.trainer.wait(TICK)
                 for event in events:
-                    self.take(event)
+                    if self.stop.asked < PATIENCE or not isinstance(
+                        event, Failed
+                    ):  # whoever stops us may have stopped it
+                        self.take(event)
                 if not (self.running or events):  # others train the last ones, or there is no slot
                     time.sleep(TICK)
-                if self.stop.asked > 1:
-                    raise KeyboardInterrupt
+                if self.stop.asked >= PATIENCE:
+                    raise self.stop.interrupt
                 self.beat()
         except BaseException:
-            for number in list(self.running):
+            for number in [*self.running, *self.doubtful]:
                 self.give_up(number)
             raise
 
@@ -365,12 +426,21 @@ class _Run:
         return proposal, {}, None
 
     def take(self, event: Event) -> None:
-        """Take in what has happened to a candidate; whatever goes wrong in it is its own failure."""
-        if isinstance(event, Step):
+        """Take in what has happened to a candidate.
+
+        Whose fault a doubtful failure is, others show: it is the candidate's once another one comes through, and the machine's
+        if the next one fails alike.
+
+        Raises:
+            StudyError: the machine is at fault.
+        """
+        if isinstance(event, Step | Doing):
             name = self.running[event.key].name
-            told = (
-                f"trial {event.key}{f' ({name})' if name else ''} step {event.step}/{event.steps} loss {event.loss:.2f}"
-            )
+            told = f"trial {event.key}{f' ({name})' if name else ''} "
+            if isinstance(event, Step):
+                told += f"step {event.step}/{event.steps} loss {event.loss:.2f}"
+            else:
+                told += event.what + (f" {event.done}" + (f"/{event.total}" if event.total else "")) * bool(event.done)
             others = f", {len(self.running) - 1} others" if len(self.running) > 1 else ""
             self.show(replace(self.base, doing=told + others + (STOPPING if self.stop.asked else "")))
             return
@@ -379,6 +449,17 @@ class _Run:
                 f"a search must have its images and its disk, but {event.reason}; the same command continues it"
             )
         study, training = self.study, self.running[event.key]
+        if isinstance(event, Failed) and event.doubtful:
+            alike = event.reason in self.doubtful.values()
+            self.doubtful[event.key] = event.reason
+            del self.running[event.key]
+            if alike:
+                raise self.doubt(event.reason)
+            return
+        if isinstance(event, Done):
+            for number, reason in self.doubtful.items():
+                study.tell(number, reason=reason)
+            self.doubtful = {}
         if isinstance(event, Failed):
             study.tell(event.key, reason=event.reason)
         elif training.rung < len(self.shares) - 1:
@@ -399,14 +480,24 @@ class _Run:
         """Put a candidate in training back at the head of the queue."""
         with suppress(Exception):  # where the disk is gone, the next run does it
             self.study.retry(self.study.trials()[number])
-        del self.running[number]
+        self.running.pop(number, None)
+        self.doubtful.pop(number, None)
+
+    def doubt(self, reason: str) -> StudyError:
+        """What to say where candidates failed, whoever's fault it is, and none came through since."""
+        short = reason if len(reason) <= TOLD else f"{reason[:TOLD]}..."
+        return StudyError(
+            f"trainings must run, but the last failed, and no other has since come through: {short}; "
+            "mend the cause, then the same command continues it"
+        )
 
     def beat(self) -> None:
         """Tell other drivers now and then that this one is alive, and take over from those that are not."""
         if time.monotonic() - self.beaten > HEARTBEAT / 2:
             self.beaten = time.monotonic()
-            self.study.beat(self.running)
-            self.study.recover(ours=self.running)
+            ours = [*self.running, *self.doubtful]
+            self.study.beat(ours)
+            self.study.recover(ours=ours)
 
     def tell_user(self) -> None:
         self.base = self.status()
@@ -450,8 +541,9 @@ def make_sampler(name: str, seed: int, trials: int | None) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return getattr(optuna.samplers, name)(**settings)  # type: ignore[no-any-return]
-    except TypeError as error:
-        raise StudyError(f"a sampler must be made from a seed alone, but {name} is not: {error}") from None
+    except (TypeError, ImportError) as error:
+        says = str(error).partition("\n")[0]
+        raise StudyError(f"a sampler must be made from a seed alone, but {name} is not: {says}") from None
 
 
 class Affordable(BaseSampler):
@@ -521,8 +613,3 @@ class Affordable(BaseSampler):
 
     def reseed_rng(self) -> None:
         self.base.reseed_rng()
-
-
-def mark(*texts: str) -> str:
-    """16 hex digits that stand for some texts."""
-    return sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
@@ -10,6 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+from mvnas import trust
 from mvnas.arch import (
     FLOAT,
     IMAGE_CHANNELS,
@@ -19,16 +21,28 @@ from mvnas.arch import (
     block,
     block_class,
     check_field,
+    check_size,
     data_folder,
     kind_of,
     required_fields,
 )
-from mvnas.errors import SpaceError, unknown
+from mvnas.errors import SpaceError, told, unknown
 from mvnas.graph import summary
 from mvnas.ops import Map, Shape, Vector
+from mvnas.reading import read_text
 
 Choose = Callable[[str, Sequence[Any]], Any]  # has the signature of optuna.Trial.suggest_categorical
 KEYS = ("resolution", "precision", "stages")
+
+# Bounds, far beyond what shipped spaces need (in brackets), so that every file is answered at once: docs/security.md.
+SMALLEST, LARGEST_SIDE = 32, 4096  # pixels of an image's side [384]
+BLOCKS = 1000  # of a network [43]
+OPTIONS = 100  # of a choice [11]
+VALUES = 10_000  # of a YAML file, where what is repeated by an alias counts each time [610]
+DEPTH = 20  # of lists and mappings within one another [5]
+LETTERS = 200  # of a value [25]
+NUMBERS = 2**31 - 1  # parameters of a block, and numbers that it yields: what files of 2 GB hold at most
+STEPS = 500_000  # ops in what is built to check a space
 
 Picks = Mapping[str, Any]  # the option picked for each choice
 
@@ -76,24 +90,65 @@ def _read(path: Path) -> Any:
     """Content of a YAML file.
 
     Raises:
-        SpaceError: it is not there or not YAML, or a mapping in it has a key twice.
+        SpaceError: it is not there, not YAML or too large, or a mapping in it has a key twice.
     """
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [key.value for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:  # of which YAML itself would silently take the last
-                    raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
+                if key.value in seen:  # of which YAML itself would silently take the last
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path} must be a readable YAML file, but got {error}") from None
+        text = read_text(path)
+        _check_events(yaml.parse(text, Loader=Loader))
+        return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise SpaceError(f"{path} must be YAML, but {' '.join(str(error).split())}") from None
+    except (OSError, ValueError, ArithmeticError) as error:
+        raise SpaceError(f"{path} must be a readable YAML file, but got {error}") from None
+
+
+def _check_events(events: Iterable[Any]) -> None:
+    """Check what a YAML file would become, before anything is made of it.
+
+    Raises:
+        ValueError: it is too much, too deep, or repeats itself without end.
+    """
+    import yaml
+
+    values, named = (
+        0,
+        dict[str, int | None](),
+    )  # how many values there are, and within what has a name, None while that is open
+    opened: list[tuple[str | None, int]] = []
+    for event in events:
+        values += 1
+        if isinstance(event, yaml.AliasEvent):
+            inside = named.get(str(event.anchor), 0)
+            if inside is None:
+                raise ValueError(f"an alias within what it repeats: {told(event.anchor)}")
+            values += inside
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, values))
+            named |= {event.anchor: None} if event.anchor else {}
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, begun = opened.pop()
+            named |= {anchor: values - begun} if anchor else {}
+        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > LETTERS:
+            raise ValueError(f"a value of more than {LETTERS} letters: {told(event.value)}")
+        if values > VALUES:
+            raise ValueError(f"more than {VALUES:,} values, those repeated by aliases among them")
+        if len(opened) > DEPTH:
+            raise ValueError(f"more than {DEPTH} lists and mappings within one another")
 
 
 def options(value: Any) -> tuple[Any, ...]:
@@ -185,7 +240,7 @@ class Space:
 
     @classmethod
     def load(cls, name: str | Path) -> Space:
-        """The shipped space or published network `name`, or the one in a YAML file.
+        """The shipped space or published network `name`, or the one in a YAML file, whose blocks may be modules of the user's.
 
         Raises:
             SpaceError: there is no such space, or it is not legal; the message names file, stage and key.
@@ -193,9 +248,11 @@ class Space:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml"):
             path = data_folder("search_spaces") / f"{name}.yaml"
-            if not path.is_file():
+            if not os.path.isfile(path):  # false also of what can be no name
                 raise SpaceError(f"{unknown('space', name, names())}; a file's path must end in .yaml")
-        return cls.from_data(_read(path), source=str(path), name=str(name))
+        data = _read(path)
+        trust.allow(*_dotted(data))
+        return cls.from_data(data, source=str(path), name=str(name))
 
     @classmethod
     def from_data(cls, data: Any, *, source: str, name: str = "") -> Space:
@@ -203,9 +260,10 @@ class Space:
 
         Raises:
             SpaceError: the data is no legal space.
+            TrustError: it names modules that are not trusted.
         """
         if not isinstance(data, dict):
-            raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {data!r:.100}")
+            raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {told(data)}")
         for key in data:
             if key not in KEYS:
                 raise SpaceError(f"{source}: {unknown('key', key, KEYS)}")
@@ -216,15 +274,22 @@ class Space:
                 )
         resolution = _choice(data["resolution"], f"{source}: resolution")
         for side in options(resolution):
-            if type(side) is not int or side < 32:
-                raise SpaceError(f"{source}: resolution must be whole pixels, 32 or more, but got {side!r}")
+            if type(side) is not int or side < SMALLEST:
+                raise SpaceError(f"{source}: resolution must be whole pixels, {SMALLEST} or more, but got {told(side)}")
+            if side > LARGEST_SIDE:
+                raise SpaceError(f"{source}: resolution must be {LARGEST_SIDE} pixels at most, but got {told(side)}")
         precision = _choice(data.get("precision", FLOAT), f"{source}: precision")
         for word in options(precision):
-            if word not in PRECISIONS:
-                raise SpaceError(f"{source}: {unknown('precision', str(word), PRECISIONS)}")
+            if not isinstance(word, str) or word not in PRECISIONS:
+                raise SpaceError(f"{source}: {unknown('precision', word, PRECISIONS)}")
         if not isinstance(data["stages"], list) or not data["stages"]:
-            raise SpaceError(f"{source}: stages must be a list of blocks, but got {data['stages']!r:.100}")
+            raise SpaceError(f"{source}: stages must be a list of blocks, but got {told(data['stages'])}")
+        if len(data["stages"]) > BLOCKS:
+            raise SpaceError(f"{source}: a network must have {BLOCKS:,} blocks at most, but has more stages")
         rows = tuple(_row(row, f"{source}, stage {i}") for i, row in enumerate(data["stages"]))
+        most = sum(max(max(options(stage.repeat)) for stage in row.stages) for row in rows)
+        if most > BLOCKS:
+            raise SpaceError(f"{source}: a network must have {BLOCKS:,} blocks at most, but has {most:,}")
         space = cls(name or source, resolution, rows, precision)
         space._check(source)
         return space
@@ -377,29 +442,57 @@ class Space:
         On the first number of channels, that is; on the others every choice is built by itself.
         """
         shapes: dict[tuple[int, Shape], list[Shape]] = {}  # of each resolution and size of map, those that it can have
+        steps = 0
         for side in options(self.resolution):
             shapes[side, Map(0, side, side)] = [Map(IMAGE_CHANNELS, side, side)]
         for i, row in enumerate(self.rows):
             reached: dict[tuple[int, Shape], dict[Shape, None]] = {}
             for stage, ((side, _), given) in product(row.stages, shapes.items()):
                 first = {key: values[0] for key, values in stage.choices().items()}
-                every = [(given[0], picks) for picks in _pairs(stage.choices())]
-                every += list(product(given[1:], _singles(stage.choices())))
-                for shape, picks in every:
+                alone = product(given[1:], _singles(stage.choices()))
+                for shape, picks in chain(((given[0], picks) for picks in _pairs(stage.choices())), alone):
                     try:
                         for part in stage.blocks(first | picks):
                             if isinstance(shape, Vector):
                                 raise SpaceError("a classifier must come last and once, but this block follows one")
-                            shape = summary(part, (shape,)).shape
+                            made = summary(part, (shape,))
+                            shape = made.shape
+                            steps += 1 + len(made.steps)
+                            _check_built(made.params, shape)
                     except SpaceError as error:
-                        told = ", ".join(f"{key} {value}" for key, value in (picks | {"resolution": side}).items())
-                        raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {told}: {error}") from None
+                        at = ", ".join(f"{key} {value}" for key, value in (picks | {"resolution": side}).items())
+                        raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {at}: {error}") from None
+                    if steps > STEPS:
+                        raise SpaceError(
+                            f"{source} must need {STEPS:,} ops at most to be checked, but needs more; take fewer options or stages"
+                        )
                     reached.setdefault((side, shape._replace(c=0)), {})[shape] = None
                 if row is self.rows[-1] and not (isinstance(shape, Vector) and hasattr(part, "classes")):
                     raise SpaceError(
                         f"{source}, stage {i} ({stage.kind}): the last block must be a classifier, such as head"
                     )
             shapes = {key: list(found) for key, found in reached.items()}
+
+
+def _dotted(data: Any) -> list[str]:
+    """The dotted names of blocks in plain data of a space."""
+    rows = data.get("stages") if isinstance(data, dict) else None
+    kinds = [row.get("block") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    words = chain.from_iterable(kind if isinstance(kind, list) else [kind] for kind in kinds)
+    return [word for word in words if isinstance(word, str) and "." in word]
+
+
+def _check_built(params: int, shape: Shape) -> None:
+    """Check that a block and what it yields could be held in a file or in memory at all.
+
+    Raises:
+        SpaceError: they could not.
+    """
+    if params > NUMBERS or not 0 < prod(shape) <= NUMBERS:
+        raise SpaceError(
+            f"a block must have {NUMBERS:,} parameters at most and yield as many numbers at most, and one at least, "
+            f"but has {params:.3g} and yields {tuple(shape)}"
+        )
 
 
 def _pairs(choices: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -422,8 +515,10 @@ def _choice(value: Any, where: str) -> Any:
         return value
     if not value:
         raise SpaceError(f"{where} must have at least one option, but the list is empty")
+    if len(value) > OPTIONS:
+        raise SpaceError(f"{where} must have {OPTIONS} options at most, but has {len(value):,}")
     if any(one == other for one, other in combinations(value, 2)):
-        raise SpaceError(f"{where} must have different options, but got {value}")
+        raise SpaceError(f"{where} must have different options, but got {told(value)}")
     return tuple(value)
 
 
@@ -437,7 +532,7 @@ def _row(row: Any, where: str) -> Row:
         return Row((_stage(row, where),))
     if not isinstance(kinds, list) or len(kinds) < 2 or not all(isinstance(kind, str) for kind in kinds):
         raise SpaceError(
-            f"{where} must be a mapping with the key block, the name of one or a list of several, but got {row!r:.100}"
+            f"{where} must be a mapping with the key block, the name of one or a list of several, but got {told(row)}"
         )
     kinds = _choice(kinds, f"{where}, key block")
     try:
@@ -450,7 +545,7 @@ def _row(row: Any, where: str) -> Row:
     for kind in kinds:
         own = row.get(kind, {})
         if not isinstance(own, Mapping) or "block" in own:
-            raise SpaceError(f"{where}, key {kind} must hold fields of that block, but got {own!r:.100}")
+            raise SpaceError(f"{where}, key {kind} must hold fields of that block, but got {told(own)}")
         stage = _stage({"block": kind, **shared, **own}, where)
         stages.append(replace(stage, shared=tuple([key for key in shared if key not in own])))
     return Row(tuple(stages))
@@ -462,20 +557,20 @@ def _stage(row: Mapping[str, Any], where: str) -> Stage:
         required = required_fields(row["block"])
     except SpaceError as error:
         raise SpaceError(f"{where}: {error}") from None
-    where = f"{where} ({row['block']})"
+    where = f"{where} ({row['block']:.60})"
     settings = {key: _choice(value, f"{where}, key {key}") for key, value in row.items() if key != "block"}
     for key, value in settings.items():
         for option in options(value):
-            if key == "repeat":
-                if type(option) is not int or option < 1:
-                    raise SpaceError(f"{where}: repeat must be a whole number, 1 or more, but got {option!r}")
-                continue
+            if key == "repeat" and (type(option) is not int or option < 1):
+                raise SpaceError(f"{where}: repeat must be a whole number, 1 or more, but got {told(option)}")
             try:
-                check_field(row["block"], key, option)
+                check_size(key, option) if key == "repeat" else check_field(row["block"], key, option)
             except SpaceError as error:
                 raise SpaceError(f"{where}: {error}") from None
     for key in required:
         if key not in settings:
-            raise SpaceError(f"{where} must have the key {key!r}, but has only {', '.join(settings) or 'none'}")
+            raise SpaceError(
+                f"{where} must have the key {key!r}, but has only {', '.join(map(str, settings)) or 'none'}"
+            )
     repeat = settings.pop("repeat", 1)
     return Stage(row["block"], tuple(settings.items()), repeat)

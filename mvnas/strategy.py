@@ -14,7 +14,7 @@ import numpy as np
 from mvnas.arch import Arch
 from mvnas.rungs import promote, rivals
 from mvnas.space import Picks, Space
-from mvnas.surrogate import Points, Row, propose
+from mvnas.surrogate import Points, Row, Validation, propose
 
 FIRST = 3  # candidates that fill the space before a model chooses, the very first the cheapest of as many draws
 DRAWS = 20  # of which each other one is the farthest from all before
@@ -68,10 +68,11 @@ class Surrogate:
         space: Space,
         cost: Callable[[Arch], float],
         excess: Callable[[Arch], float],
+        validation: Validation,
         *,
         shares: Sequence[float] = (1.0,),
     ) -> None:
-        self.points, self.shares = Points(space, cost, excess), shares
+        self.points, self.validation, self.shares = Points(space, cost, excess), validation, shares
         # The last batch, behind how many candidates there were before it and the seed that it was chosen with.
         self._made: tuple[int, int, list[Row]] = (-1, 0, [])
 
@@ -97,8 +98,12 @@ class Surrogate:
             begun[one.rung].add(one.number)
         rungs = self._rungs(history)
         rows = {number: self.points.row(its) for number, its in picks.items()}
+        fits = set(self.points.fitting(rows.values()))
         costs = dict(zip(rows, self.points.look(list(rows.values()))[:, 0], strict=True))
-        finished = [{number: (accuracy, costs[number]) for number, accuracy in rung.items()} for rung in rungs]
+        finished = [
+            {number: (accuracy, costs[number]) for number, accuracy in rung.items() if rows[number] in fits}
+            for rung in rungs
+        ]
         found = promote(finished, begun, rivals(rungs))
         return Proposal(picks[found[0]], found[1], found[0]) if found else None
 
@@ -131,7 +136,8 @@ class Surrogate:
         scored = sum(map(len, rungs))
         found = self._apart(set(rows.values()), generator) if len(rows) < FIRST or scored < 2 else []
         if not found and scored >= 2:
-            found = propose(points, rows, rungs, {one.number for one in pending}, generator, count=count)
+            asked = {one.number for one in pending}
+            found = propose(points, rows, rungs, asked, generator, validation=self.validation, count=count)
         self._made = begun, seed, found
         return found
 

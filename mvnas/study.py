@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 import warnings
@@ -10,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,15 +24,17 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mvnas.errors import StudyError
+from mvnas.errors import SpaceError, StudyError
 from mvnas.files import StudyFiles
 from mvnas.latency import Latency
+from mvnas.place import file_of, masked
 from mvnas.record import (
     NAME,
     Key,
     Setup,
     accuracy_of,
     candidate_of,
+    check_trial,
     counts,
     key_of,
     notes_of,
@@ -43,7 +46,7 @@ from mvnas.record import (
 from mvnas.rungs import Point, resting, shares
 from mvnas.score import COSTS, Frontier, Score, objectives
 from mvnas.space import Picks
-from mvnas.storage import Notes, open_storage, readable
+from mvnas.storage import Notes, Trials, damaged, open_storage, readable
 from mvnas.strategy import Asked, Told
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -54,18 +57,50 @@ RESTS = 10  # checkpoints that are kept of each rung, of those that are the next
 
 
 class Study:
-    """A search's record on disk: candidates, what became of them, and the weights of those on the frontier."""
+    """A search's record on disk: candidates, what became of them, and the weights of those on the frontier.
+
+    `place` is as it may be told and kept: of a database's URL without its password.
+
+    Raises:
+        StudyError: what it says of itself was not written by a search.
+    """
 
     def __init__(self, place: str, record: optuna.Study, model: Latency | None = None) -> None:
-        self.place = place
+        self.place = masked(place)
         self.record = record
         self.model = model
+        self.exhausted = (
+            False  # whether the search that gave it ended since it found no other network within the budget
+        )
         self._scores: dict[int, Score] = {}  # what never changes once it is there
         self._frontier = Frontier(())
         self._numbers: dict[Key, list[int]] = {}  # of the trials of each point
         self._read = 0  # trials among them
         self._settled, self._spent = 0, (0, 0.0)  # leading trials that have finished, and what they come to
         self._met: set[int] = set()
+        with readable(place):
+            told, directions = record.user_attrs, record.directions
+        if "setup" not in told:
+            raise StudyError(
+                f"{self.place} must hold a study of mvnas, but holds one of another program; name another place"
+            )
+        if directions != DIRECTIONS:
+            raise damaged(place, "it must maximise the first of two values and minimise the second")
+        self._began_as = told["setup"]
+        try:
+            self.setup = Setup.read(told["setup"])
+        except StudyError as error:
+            raise damaged(place, str(error)) from None
+        cast(Trials, record._storage).check = self._check
+
+    def __repr__(self) -> str:
+        return f"Study({self.place!r})"
+
+    def _check(self, trial: FrozenTrial) -> None:
+        try:
+            check_trial(trial, self.setup)
+        except StudyError as error:
+            raise damaged(self.place, f"trial {trial.number}: {error}") from None
 
     def on(self, model: Latency) -> Study:
         """The same study with its costs predicted by `model`, for example of another device than it searched for."""
@@ -78,15 +113,15 @@ class Study:
         Raises:
             StudyError: there is none, or the file is something else.
         """
-        if "://" not in place and not Path(place).is_file():
-            raise StudyError(
-                f"a study must be a file that `mvnas search` wrote, but there is no {place}; run the search first"
-            )
         with readable(place):
-            study = cls(place, optuna.load_study(study_name=NAME, storage=open_storage(place, _queue)))
-        if "setup" not in study.record.user_attrs:
-            raise StudyError(f"{place} must be a study of mvnas, but holds another one")
-        return study
+            storage = open_storage(place, _queue, new=False)
+            try:
+                record = optuna.load_study(study_name=NAME, storage=storage)
+            except KeyError:
+                raise StudyError(
+                    f"{masked(place)} must hold a study of mvnas, but holds others of Optuna; run the search first"
+                ) from None
+        return cls(place, record)
 
     @classmethod
     def begin(cls, place: str, setup: Setup) -> Study:
@@ -96,24 +131,21 @@ class Study:
             StudyError: it is there, and began in another way.
         """
         with readable(place):
-            storage = open_storage(place, _queue)
+            storage = open_storage(place, _queue, new=True)
             try:
                 record = optuna.create_study(study_name=NAME, storage=storage, directions=DIRECTIONS)
             except DuplicatedStudyError:
                 record = optuna.load_study(study_name=NAME, storage=storage)
                 if "setup" not in record.user_attrs:
                     time.sleep(1)  # another driver has just made it, or was killed there
-            if "setup" not in record.user_attrs:
+            known = record.user_attrs
+            fresh = not known and record.directions == DIRECTIONS and not record.get_trials(deepcopy=False)
+            if fresh:  # no other program's of the same name
                 _name(record, ("accuracy", COSTS[setup.objective][0]))
                 record.set_user_attr("setup", asdict(setup))
         study = cls(place, record)
-        study.setup.check(setup, place)
+        study.setup.check(setup, study.place)
         return study
-
-    @property
-    def setup(self) -> Setup:
-        data = self.record.user_attrs["setup"]
-        return Setup(**{**data, "classes": tuple(data["classes"])})
 
     @cached_property
     def rungs(self) -> dict[str, float]:
@@ -129,7 +161,7 @@ class Study:
     @cached_property
     def files(self) -> StudyFiles:
         """The files beside the study."""
-        return StudyFiles(self.place, self.record.user_attrs["setup"])
+        return StudyFiles(self.place, self._began_as)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.record.get_trials(deepcopy=False, states=states or None)
@@ -243,7 +275,7 @@ class Study:
             state=TrialState.RUNNING,
             params=dict(picks),
             distributions={name: CategoricalDistribution(values) for name, values in choices.items()},
-            user_attrs={"host": socket.gethostname(), "pid": os.getpid(), **attrs},
+            user_attrs={**_driver(), **attrs},
             system_attrs=dict(notes),
             constraints={"budget": excess},
         )
@@ -288,6 +320,20 @@ class Study:
         """The database's number of a trial."""
         return self.record._storage.get_trial_id_from_study_id_trial_number(self.record._study_id, number)
 
+    def check_points(self, choices: Mapping[str, Sequence[Any]]) -> None:
+        """Return if all candidates are points of a space with these choices.
+
+        Raises:
+            StudyError: one is not.
+        """
+        for trial in self.trials():
+            picks = picks_of(trial)
+            if not counts(trial) and trial.state != TrialState.WAITING and trial.state != TrialState.RUNNING:
+                continue
+            for name, options in choices.items():
+                if name not in picks or picks[name] not in options:
+                    raise damaged(self.place, f"trial {trial.number} has none of the options of {name}")
+
     def failures(self) -> dict[int, str]:
         """Number and reason of every candidate that failed."""
         failed = self.trials(TrialState.FAIL)
@@ -302,12 +348,16 @@ class Study:
         trials = self.trials(TrialState.COMPLETE)
         if len(trials) > len(self._scores):
             setup = self.setup
-            new = {
-                trial.number: score_of(trial, setup, self.model) for trial in trials if trial.number not in self._scores
-            }
+            new = {trial.number: self._score(trial) for trial in trials if trial.number not in self._scores}
             self._scores |= new
             self._frontier = Frontier.of([*self._frontier.scores, *new.values()], objectives(setup.objective))
         return self._frontier
+
+    def _score(self, trial: FrozenTrial) -> Score:
+        try:
+            return score_of(trial, self.setup, self.model)
+        except (StudyError, SpaceError) as error:
+            raise damaged(self.place, f"trial {trial.number}: {error}") from None
 
     def pick(self, what: str) -> Score:
         """The finished candidate `knee`, `best`, `fastest`, or that of a trial's number.
@@ -330,17 +380,15 @@ class Study:
     def recover(self, ours: Container[int] = ()) -> None:
         """Put candidates that nobody trains any more back at the head of the queue; `ours` are those that this process trains.
 
-        A file has one owner, so that all others are dead. Drivers that share a database are known by host and process, and by
-        their heartbeats.
+        A file has one owner, so that all others are dead. Drivers that share a database are known by ids of their own and by their
+        heartbeats; that a process is gone can be seen only from where it ran.
         """
         running = self.trials(TrialState.RUNNING)
         new = {trial.number for trial in running} - self._met
         self.beat(new)  # of a driver that may have died before it could
         self._met |= new
         for trial in running:
-            here = trial.user_attrs.get("host", socket.gethostname()) == socket.gethostname()
-            dead = not self.shared or (here and not _alive(trial.user_attrs.get("pid", 0)))
-            if trial.number not in ours and dead:
+            if trial.number not in ours and (not self.shared or _gone(trial.user_attrs)):
                 self.retry(trial)
         if self.shared:
             with warnings.catch_warnings():
@@ -369,7 +417,7 @@ class Study:
     @property
     def shared(self) -> bool:
         """Whether the study is in a database, which several drivers may use."""
-        return "://" in self.place
+        return file_of(self.place) is None
 
     def keep_weights(self) -> None:
         """Remove the weights of candidates that are no longer on the frontier; those in training may be about to be told."""
@@ -403,17 +451,45 @@ def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
         record.add_trial(waiting)
 
 
-def _alive(pid: int) -> bool:
-    """Whether another process of this machine has the number `pid`; 0 is nobody's."""
-    if pid in (0, os.getpid()):
+def _driver() -> dict[str, Any]:
+    """What a trial tells of the process that has it trained: an id that no other process has, and where to look for it."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "driver": _id(pid), "namespace": _namespace()}
+
+
+@cache
+def _id(pid: int) -> str:
+    """A random name of this process; a fork has another."""
+    return secrets.token_hex(8)
+
+
+@cache
+def _namespace() -> str:
+    """Within what a process is known by its number: one boot of one machine, and one container. Empty where that cannot be told."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _gone(told: Mapping[str, Any]) -> bool:
+    """Whether the process that a trial names is gone for sure: all others are known by their heartbeats."""
+    mine, pid = _driver(), told.get("pid")
+    if told.get("driver") == mine["driver"]:
+        return True  # an earlier search in this process
+    if (
+        not (isinstance(pid, int) and 0 < pid < 1 << 31)
+        or told.get("namespace") != mine["namespace"]
+        or not mine["namespace"]
+    ):
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    except PermissionError:
+        return False
+    return bool(pid == mine["pid"])  # of which this one is the only process now
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -36,7 +36,6 @@ NEWCOMERS = 20  # of the first population, that descend from no candidate
 SCORES = 500  # most that the process holds: half the best by rank, half evenly from the others
 SHAPING = 100  # most, evenly from these, that its kernel is fitted to
 LISTED = 10  # for each point to propose, those of most promise by itself that it is chosen from
-EDGE = 0.005  # accuracies nearer to 0 or 1 count as this near
 NODES = 9  # of quadrature
 LEAST = 1e-18  # variance of an accuracy, so that it can be divided by
 REMEMBERED = 1 << 17
@@ -52,7 +51,8 @@ class Points:
         self.space, self.cost, self.excess = space, cost, excess
         self.sizes = np.array([len(values) for values in space.choices.values()])
         self._columns = [_columns(values) for values in space.choices.values()]
-        self._look = lru_cache(REMEMBERED)(self._facts)
+        self._within = lru_cache(REMEMBERED)(self._facts)
+        self._over = lru_cache(REMEMBERED)(lambda row: self._costs(self.space.at(self.picks(row))))
 
     def row(self, picks: Picks) -> Row:
         return tuple([values.index(picks[name]) for name, values in self.space.choices.items()])
@@ -69,12 +69,20 @@ class Points:
         return self.row(self.space.settled(self.picks(row))) if self.space.mixed else tuple(row)
 
     def look(self, rows: Sequence[Row]) -> Array:
-        """Cost, params and macs of each row, nan if it is over the budget: (n, 3)."""
-        return np.array([self._look(row) for row in rows], float).reshape(-1, 3)
+        """Cost, params and macs of each row, whether it is within the budget or not: (n, 3)."""
+        return np.array([self._within(row) or self._over(row) for row in rows], float).reshape(-1, 3)
 
-    def _facts(self, row: Row) -> tuple[float, float, float]:
+    def fitting(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of the rows that are within the budget."""
+        return [row for row in rows if self._within(row)]
+
+    def _facts(self, row: Row) -> tuple[float, float, float] | None:
+        """Cost, params and macs of a row that is within the budget."""
         arch = self.space.at(self.picks(row))
-        return (self.cost(arch), arch.params, arch.macs) if self.excess(arch) == 0 else (np.nan,) * 3
+        return self._costs(arch) if self.excess(arch) == 0 else None
+
+    def _costs(self, arch: Arch) -> tuple[float, float, float]:
+        return self.cost(arch), arch.params, arch.macs
 
     def features(self, rows: Sequence[Row]) -> Array:
         """What the model of accuracy sees of each row, options and log costs: (n, f)."""
@@ -97,6 +105,23 @@ def _columns(values: Sequence[object]) -> Array:
     return np.eye(len(values))
 
 
+class Validation(NamedTuple):
+    """What accuracies are shares of: so many validation images of so many classes."""
+
+    images: int
+    classes: int
+
+    def logits(self, accuracy: Array, variance: Array) -> tuple[Array, Array]:
+        """Logits of accuracies (n,) and, by the variance of these, their own: (n,), (n,).
+
+        Who is right on k of n images is so to half an image, at 0 and at 1 alike. Who is right less often than chance has learnt as
+        little as chance.
+        """
+        half = 0.5 / self.images
+        within = np.clip(np.maximum(accuracy, 1 / self.classes), half, 1 - half)
+        return np.log(within / (1 - within)), variance / (within * (1 - within)) ** 2
+
+
 class Model(NamedTuple):
     """Accuracy of networks by their features: a Gaussian process, linear and smooth, of its standardised logits.
 
@@ -110,7 +135,7 @@ class Model(NamedTuple):
     deviation: float
 
     @classmethod
-    def fit(cls, features: Array, accuracy: Array, variance: Array) -> Model:
+    def fit(cls, features: Array, accuracy: Array, variance: Array, validation: Validation) -> Model:
         """The process that explains `accuracy` (n,), of which `variance` (n,) is unsure beyond the noise of trainings, best."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
@@ -118,8 +143,7 @@ class Model(NamedTuple):
 
         centre, spread = features.mean(0), features.std(0)
         scale = np.where(spread > 1e-9, spread, 1.0)
-        within = np.clip(accuracy, EDGE, 1 - EDGE)
-        logits, unsure = np.log(within / (1 - within)), variance / (within * (1 - within)) ** 2
+        logits, unsure = validation.logits(accuracy, variance)
         mean, deviation = float(logits.mean()), float(logits.std()) or 1.0
         x, y, alpha = (features - centre) / scale, (logits - mean) / deviation, unsure / deviation**2 + 1e-6
         width = features.shape[1]
@@ -189,8 +213,10 @@ def evolve(
 
     `judge` gives two values of each row, both to be minimised: (n, 2). Children over the budget are not born.
     """
-    met = dict.fromkeys(first)
+    met = dict.fromkeys(points.fitting(first))
     here = list(met)
+    if not here:
+        return []
     values = judge(here)
     rates = 1 / len(points.sizes)
     for _ in range(GENERATIONS):
@@ -200,8 +226,8 @@ def evolve(
         children = np.where(generator.random(parents[0].shape) < 0.5, *parents)
         redrawn = generator.integers(points.sizes, size=children.shape)
         children = np.where(generator.random(children.shape) < rates, redrawn, children)
-        born = [row for row in dict.fromkeys(map(points.settled, children.tolist())) if row not in met]
-        born = [row for row, fits in zip(born, ~np.isnan(points.look(born)[:, 0]), strict=True) if fits]
+        settled = dict.fromkeys(map(points.settled, children.tolist()))
+        born = points.fitting(row for row in settled if row not in met)
         if born:
             met |= dict.fromkeys(born)
             here, values = here + born, np.vstack([values, judge(born)])
@@ -215,12 +241,14 @@ def propose(
     pending: Collection[int],
     generator: random.Random,
     *,
+    validation: Validation,
     count: int = 1,
 ) -> list[Row]:
     """The `count` new points, or fewer if there are no more, whose training promises the most hypervolume together.
 
     `rows` are the candidates that there ever were, by number; `rungs` the accuracies of those that finished each rung of
-    training length, the full length last; `pending` are those in training.
+    training length, the full length last; `pending` are those in training. Of a candidate that has come to be over the budget,
+    since predictions differ a little from machine to machine, the accuracy tells of others, but it is none of the frontier.
     """
     lifted = lift(rungs)
     numbers = sorted(lifted)
@@ -229,9 +257,11 @@ def propose(
     costs = points.look(trained)[:, 0]
     front = np.column_stack([accuracy, costs])
     kept = _few(front)
-    model = Model.fit(points.features([trained[i] for i in kept]), accuracy[kept], variance[kept])
+    model = Model.fit(points.features([trained[i] for i in kept]), accuracy[kept], variance[kept], validation)
+    fits = set(points.fitting(trained))
+    front = front[[row in fits for row in trained]]
 
-    waiting = [rows[number] for number in sorted(pending) if number not in lifted]
+    waiting = points.fitting(rows[number] for number in sorted(pending) if number not in lifted)
     if waiting:
         features = points.features(waiting)
         front = np.vstack([front, np.column_stack([model.predict(features)[0], points.look(waiting)[:, 0]])])
@@ -243,8 +273,7 @@ def propose(
 
     seen = set(rows.values())
     if prod(map(int, points.sizes)) <= POPULATION * GENERATIONS:
-        everywhere = points.all()
-        met = [row for row, fits in zip(everywhere, ~np.isnan(points.look(everywhere)[:, 0]), strict=True) if fits]
+        met = points.fitting(points.all())
     else:
         strangers = [row for _ in range(NEWCOMERS) if (row := points.draw(generator)) is not None]
         met = evolve(
@@ -253,7 +282,7 @@ def propose(
     fresh = [row for row in met if row not in seen]
     if not fresh:
         return []
-    worst = max(costs.max(), points.look(met)[:, 0].max())
+    worst = max(front[:, 1].max(initial=0), points.look(met)[:, 0].max())
     front = _best(front)
     gain = improvement(front, points.look(fresh)[:, 0], *model.predict(points.features(fresh)), worst)
     listed = [fresh[i] for i in (-gain).argsort(kind="stable")[: LISTED * count]]

@@ -8,31 +8,48 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
-from math import inf, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from mvnas import ops
 from mvnas.arch import FLOAT, PRECISIONS, Arch, data_folder
-from mvnas.errors import SpaceError, TableError, unknown
+from mvnas.disk import writing
+from mvnas.errors import SpaceError, TableError, told, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
+from mvnas.reading import parse_json, read_json, read_rows
 
 DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user names none
 
 OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
+PROVENANCE = (
+    "date",
+    "mvnas",
+    "protocol",
+    "versions",
+    "imported",
+    "rest_watts",
+)  # in device.json: how it was made, not what it says
 INSIDE = "timed inside networks"  # what device.json says of ops where they were not timed alone
 NETWORKS_COLUMNS = ("network", "pass", "min_ms", "median_ms", "runs", "reference_ms", "time")
 ENERGY = "energy_mj"  # the column that either may have beside these
 
+CONDITIONS = {"backend": str, "precision": str, "versions": dict, "like": str, "ops": str, "imported": list, "cpu": str}
+
 CALL = re.compile(r"(\w+)\((.*)\)")
 COMMA = re.compile(r",(?![^(]*\))")  # between arguments, not inside of a tuple
+LETTERS = 1000  # of an op [87 in the shipped tables], so that what reads it takes no time
+LARGEST = 2**31 - 1  # number in an op or a shape
+LONGEST_MS = 1e9  # a timing of eleven days, or an energy of as many mJ
 
 
 def write_op(op: Op) -> str:
@@ -67,7 +84,7 @@ def read_kernel(op: str, shapes: str) -> Kernel:
     made = _call(op)
     places = tuple(_call(f"{part})") for part in shapes.split(")") if part.strip())
     if not isinstance(made, Op) or any(isinstance(shape, Op) for shape in places):
-        raise ValueError(f"{op!r} on {shapes!r} is no op on shapes")
+        raise ValueError(f"{told(op)} on {told(shapes)} is no op on shapes")
     return made, places
 
 
@@ -75,12 +92,12 @@ def read_kernel(op: str, shapes: str) -> Kernel:
 def _call(text: str) -> Any:
     """Value of a call such as `Conv(out=64)` of an op or shape, with constants as arguments."""
     try:
-        call = CALL.fullmatch(text.strip())
+        call = CALL.fullmatch(text.strip()) if len(text) <= LETTERS else None
         if not call:
             raise ValueError("not a call")
         kind = vars(ops).get(call[1])
-        if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)):
-            raise ValueError(f"there is no {call[1]}")
+        if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)) or kind in (Op, ops.Layer):
+            raise ValueError(f"there is no {told(call[1])}")
         words = [word.rpartition("=") for word in COMMA.split(call[2])] if call[2] else []
         positional = [_constant(value) for _, equals, value in words if not equals]
         named = {key.strip(): _constant(value) for key, equals, value in words if equals}
@@ -90,8 +107,8 @@ def _call(text: str) -> Any:
             if type(value) is not int:
                 raise ValueError(f"{value!r} is no whole number")
         return kind(*positional, **named)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ValueError(f"{text!r} is no op or shape: {error}") from None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, SpaceError) as error:
+        raise ValueError(f"{told(text)} is no op or shape: {error}") from None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -100,9 +117,9 @@ def _constant(text: str) -> Any:
     value = ast.literal_eval(text)
     for part in value if isinstance(value, tuple) else (value,):
         if type(part) not in (int, float, bool, str):
-            raise ValueError(f"{part!r} is no number or word")
-        if type(part) in (int, float) and part <= 0:
-            raise ValueError(f"{part} is not positive")
+            raise ValueError(f"{told(part)} is no number or word")
+        if type(part) in (int, float) and not 0 < part <= LARGEST:
+            raise ValueError(f"{told(part)} is not positive, or too large")
     return value
 
 
@@ -146,6 +163,17 @@ class Table:
         return told if told in PRECISIONS else FLOAT
 
     @property
+    def contents(self) -> str:
+        """All of its folder that predictions follow from, as text: not what it is `like`, which is another table."""
+        conditions = {key: told for key, told in self.device.items() if key not in ("like", *PROVENANCE)}
+        return "\0".join([json.dumps(conditions, sort_keys=True), self.rows])
+
+    @property
+    def rows(self) -> str:
+        """The text of its CSV files."""
+        return "\0".join(file.read_text() for file in sorted(self.path.glob("*.csv")))
+
+    @property
     def networks(self) -> dict[Arch, Timing]:
         return {arch: min(timings, key=lambda timing: timing.min_ms) for arch, timings in self.passes.items()}
 
@@ -156,12 +184,11 @@ class Table:
         Raises:
             TableError: there is no such table, or a row of it cannot be read; the message names file, row and column.
         """
-        path = Path(name)
-        if not path.is_dir():
-            path = data_folder("latency_tables") / str(name)
-        if not path.is_dir():
+        path = _folder(name)
+        if not os.path.isdir(path):
             raise TableError(f"{unknown('device', name, shipped())}; or give a folder that `mvnas measure` wrote")
         device = read_device(path)
+        _check_ends(path, device)
         inside = device.get("ops") == INSIDE
         rows: dict[Kernel, list[Timing]] = {}
         for where, row in _rows(path / "ops.csv", OPS_COLUMNS):
@@ -178,6 +205,29 @@ class Table:
             for kernel, timings in rows.items()
         }
         return cls(path, device, timed, read_passes(path))
+
+
+def _folder(name: str | Path) -> Path:
+    """The folder of a table, which may not be there."""
+    return Path(name) if os.path.isdir(name) else data_folder("latency_tables") / str(name)
+
+
+def _check_ends(path: Path, device: Mapping[str, Any]) -> None:
+    """Check that a table which is like another is not like itself in the end.
+
+    Raises:
+        TableError: it is.
+    """
+    seen: list[Path] = []
+    place = path
+    while "like" in device and os.path.isfile(place / "device.json"):
+        seen.append(place.resolve())
+        place = _folder(device["like"])
+        if place.resolve() in seen:
+            raise TableError(f"{path} must be like a table that has ops, but is like {place}, which is like it")
+        if not os.path.isfile(place / "device.json"):
+            return
+        device = read_device(place)
 
 
 def load_each(names: str) -> list[Table]:
@@ -202,14 +252,17 @@ def read_device(path: Path) -> dict[str, Any]:
     """
     file = path / "device.json"
     try:
-        device = json.loads(file.read_text())
+        device = read_json(file)
     except (OSError, ValueError) as error:
         raise TableError(f"{file} must be readable JSON, but got {error}") from None
     if not isinstance(device, dict):
-        raise TableError(f"{file} must hold an object of conditions, but holds {device!r:.100}")
+        raise TableError(f"{file} must hold an object of conditions, but holds {told(device)}")
     missing = [key for key in ("backend", "threads", "precision", "versions") if key not in device]
     if missing:
         raise TableError(f"{file} must have the key {missing[0]!r}, but has {', '.join(device) or 'none'}")
+    for key, kind in CONDITIONS.items():
+        if key in device and not isinstance(device[key], kind):
+            raise TableError(f"{file}: {key} must be {kind.__name__}, but is {told(device[key])}")
     return dict(device)
 
 
@@ -245,29 +298,37 @@ def read_network(text: str, where: str) -> Arch:
 
 @lru_cache(maxsize=1 << 12)
 def _network(text: str) -> Arch:
-    return Arch.from_json(json.loads(text))
+    return Arch.from_json(parse_json(text))
 
 
 def append(file: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
     """Append one row to a CSV file so that it survives whatever happens next; a half-written last row is dropped first.
 
-    A file that is there keeps its own columns.
+    A file that is there keeps its own columns. Where the row cannot be written whole, none of it is.
+
+    Raises:
+        FileError: the file cannot be written.
     """
-    if file.exists():
-        text = file.read_bytes()
-        if text and not text.endswith(b"\n"):
-            os.truncate(file, text.rfind(b"\n") + 1)
-    fresh = not file.exists() or file.stat().st_size == 0
-    if not fresh:
-        with file.open(newline="") as stream:
-            columns = next(csv.reader(stream))
-    with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        if fresh:
+    with writing(file), file.open("ab+", buffering=0) as stream:
+        stream.seek(0)
+        text = stream.read()
+        end = text.rfind(b"\n") + 1
+        known = next(csv.reader([text[:end].decode().partition("\n")[0]])) if end else columns
+        added = io.StringIO()
+        writer = csv.DictWriter(added, known, lineterminator="\n")
+        if not end:
             writer.writeheader()
         writer.writerow(row)
-        stream.flush()
-        os.fsync(stream.fileno())
+        left = memoryview(added.getvalue().encode())
+        try:
+            stream.truncate(end)
+            while left:
+                left = left[stream.write(left) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):
+                stream.truncate(end)
+            raise
 
 
 def timing_row(timing: Timing) -> dict[str, Any]:
@@ -291,8 +352,8 @@ def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timin
             values.append(nan)
         unknown_reference = column == "reference_ms" and row[column] == "nan"  # of what was imported
         within_another = fused and values[-1] == 0 and column.endswith("_ms")
-        if not (0 < values[-1] < inf or unknown_reference or within_another):
-            raise TableError(f"{where}, column {column}: must be a positive number, but got {row[column]!r}")
+        if not (0 < values[-1] < LONGEST_MS or unknown_reference or within_another):
+            raise TableError(f"{where}, column {column}: must be a positive number, but got {told(row[column])}")
     return Timing(values[0], values[1], int(values[2]), values[3], row["time"], _energy(where, row.get(ENERGY, "")))
 
 
@@ -301,8 +362,8 @@ def _energy(where: str, text: str) -> float | None:
         energy = float(text) if text else None
     except ValueError:
         energy = nan
-    if energy is not None and not 0 < energy < inf:
-        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {text!r}")
+    if energy is not None and not 0 < energy < LONGEST_MS:
+        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {told(text)}")
     return energy
 
 
@@ -311,18 +372,13 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     if not file.exists():
         return
     try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{file} must be readable text, but got {error}") from None
-    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    found = tuple(reader.fieldnames or ())
-    if found not in (tuple(columns), (*columns, ENERGY)):
-        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {reader.fieldnames}")
-    try:
-        for row in reader:
-            where = f"{file}, row {reader.line_num}"
-            if None in row or None in row.values():
-                raise TableError(f"{where}: must have {len(found)} columns, but has another number")
-            yield where, row
-    except csv.Error as error:
-        raise TableError(f"{file}, row {reader.line_num + 1}: {error}") from None
+        (_, first), *rows = read_rows(file, appended=True) or [(1, [])]
+    except (OSError, ValueError) as error:
+        raise TableError(f"{file} must be a readable CSV, but got {error}") from None
+    if tuple(first) not in (tuple(columns), (*columns, ENERGY)):
+        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {told(first)}")
+    for number, row in rows:
+        where = f"{file}, row {number}"
+        if len(row) != len(first):
+            raise TableError(f"{where}: must have {len(first)} columns, but has {len(row)}")
+        yield where, dict(zip(first, row, strict=True))

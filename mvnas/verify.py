@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from safetensors.torch import load_file
 
@@ -14,12 +13,13 @@ from mvnas.backends import of_table
 from mvnas.budget import Budget, price
 from mvnas.clock import DRIFT, cpu
 from mvnas.datasets import Data
+from mvnas.disk import work_folder
 from mvnas.errors import ExportError, StudyError
-from mvnas.export import FORMATS, Pictures, export
+from mvnas.export import FORMATS, Judged, Pictures, export, origin
 from mvnas.latency import Latency, latency
 from mvnas.measure import Progress, Protocol, measure_networks
 from mvnas.rank import LONGER
-from mvnas.retrain import retrain, retrained, weights
+from mvnas.retrain import retrain, retrained, trainer, weights
 from mvnas.score import Score
 from mvnas.space import Space
 from mvnas.study import Study
@@ -95,15 +95,17 @@ def verify(
     data: Data,
     *,
     longer: int = LONGER,
+    engine: str | None = None,
     protocol: Protocol = PROTOCOL,
     progress: Progress = lambda what, done, total: None,
 ) -> Verification:
     """Train the frontier longer, as far as that is not done yet, export it beside the study, and time it by the runtimes of `tables`.
 
-    Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds.
+    Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds. `engine` is that of the
+    user's own by which the study was searched, if it was one.
 
     Raises:
-        StudyError: nothing has finished, `longer` is no longer, or no table is of a candidate's precision.
+        StudyError: nothing has finished, `longer` is no longer, no table is of a candidate's precision, or the engine is another.
         TableError: another measurement is running.
     """
     if longer < 2:
@@ -121,9 +123,10 @@ def verify(
             raise StudyError(
                 f"each precision must have a table, but {score.label} has none among {model.device}; name one with --device"
             )
-    for done, score in enumerate(scores):
-        progress("trainings", done, len(scores))
-        retrain(study, score, longer, data, keep=True)
+    with trainer(study, data, engine) as train:
+        for done, score in enumerate(scores):
+            progress("trainings", done, len(scores))
+            retrain(study, score, longer, train, keep=True)
     progress("trainings", len(scores), len(scores))
     rows: list[Verified] = []
     cautions: list[str] = []
@@ -155,16 +158,15 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
         return replace(row, told=f"training failed: {known.reason}")
     if form is None:
         return replace(row, told=f"{table.device['backend']} has no files to ship")
+    epochs = longer * setup.schedule["epochs"]
     card = {
-        "study": study.place,
-        "data": setup.data,
-        "classes": list(setup.classes),
-        "accuracy": known.accuracy,
-        "epochs": longer * setup.schedule["epochs"],
+        **origin(study, score),
+        "epochs": epochs,
         "trained_px": row.pixels,
-        "predicted": {"device": table.name, "ms": score.latency_ms, "low_ms": score.latency_low_ms,
-                      "high_ms": score.latency_high_ms},
+        "predicted": {"device": table.name, **{key: table.device[key] for key in ("backend", "precision", "threads")},
+                      "ms": score.latency_ms, "low_ms": score.latency_low_ms, "high_ms": score.latency_high_ms},
     }  # fmt: skip
+    how = f"measured on held-out images of {setup.data}, {epochs:g} epochs of training"
     try:
         (done,) = export(
             arch,
@@ -175,6 +177,8 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
             precision=arch.precision if form == "tflite" and arch.precision != FLOAT else None,
             images=Pictures.of(data, arch.resolution) if arch.precision == "int8" else None,
             card=card,
+            judged=Judged.of(arch, known.accuracy, row.pixels, how),
+            replace_others=True,
         )
     except ExportError as error:
         return replace(row, told=str(error))
@@ -198,11 +202,11 @@ def _time(
         if not getattr(runtime, "runs_here", True):
             raise ExportError(f"{table.device['backend']} does not run on this machine")
         here = {"cpu": cpu(), **runtime.conditions()}["cpu"]
-        with TemporaryDirectory() as place:
+        with work_folder() as place:
             passes = measure_networks(
                 [row.score.arch for row in timed],
                 runtime,
-                folder=Path(place),
+                folder=place,
                 files={row.score.arch: row.file for row in timed if row.file},
                 protocol=protocol,
                 progress=progress,

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import rmtree
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from phone import Phone
-from small import make_space, make_table, make_task
+from small import make_space, make_table, make_task, wait_until
 from torch.nn import Module
 
 from mvnas.search import Task
+from mvnas.study import Study
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(
         prefix=os.environ.get("PYTEST_XDIST_WORKER", "tests") + "-"
     )
-    config.add_cleanup(partial(rmtree, folder, ignore_errors=True))
+    config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +68,41 @@ def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def task(space: Path, table: Path) -> Task:
     """A short search of that space for that table."""
     return make_task(space, table)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let drivers share studies in files, as they share those in a database's server."""
+    monkeypatch.setattr(Study, "shared", True)
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The URL of an empty database of a PostgreSQL server on loopback."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'mvnas[postgres]'")
+    found = [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_isready"))]
+    found += [Path(path).parent for path in [shutil.which("pg_isready")] if path]
+    if not found:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path, for its socket, that its user may enter
+    user: dict[str, Any] = {"cwd": folder}
+    if os.getuid() == 0:  # which PostgreSQL refuses to run as
+        shutil.chown(folder, "postgres", "postgres")
+        user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    subprocess.run([found[0] / "initdb", "-D", "data", "-U", "mvnas", "-A", "trust", "--no-sync"],
+                   check=True, capture_output=True, **user)  # fmt: skip
+    words = [found[0] / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **user) as process:
+        try:
+            ready = [found[0] / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
+            wait_until("PostgreSQL is ready", lambda: not subprocess.run(ready, capture_output=True).returncode)
+            yield f"postgresql://mvnas@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGQUIT)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -637,7 +637,9 @@ class TestLoading:
 
     def test_a_backend_of_the_user_is_a_dotted_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "runtimes").mkdir()
-        (tmp_path / "runtimes" / "mine.py").write_text("class Backend:\n    suffix = '.mine'\n")
+        (tmp_path / "runtimes" / "mine.py").write_text(
+            "class Backend:\n    suffix = '.mine'\n    export = export_each = run = stopwatch = conditions = print\n"
+        )
         (tmp_path / "runtimes" / "empty.py").write_text("")
         monkeypatch.syspath_prepend(tmp_path)
         assert backend("runtimes.mine").suffix == ".mine"
@@ -653,7 +655,7 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("name", "package", "advice"),
         [
-            ("coreml", "coremltools", "pip install coremltools"),
+            ("coreml", "coremltools", "docs/platforms.md"),
             ("onnx", "onnxruntime", r"pip install 'mvnas\[onnx\]'"),
             ("tflite", "ai_edge_litert", r"pip install 'mvnas\[tflite\]'"),
         ],

@@ -46,19 +46,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_verbs_and_options_are_a_frozen_set() -> None:
     (verbs,) = (action for action in _parser()._actions if hasattr(action, "choices") and action.choices)
-    options = {name: {o for a in verb._actions for o in a.option_strings if o.startswith("--")} - {"--help"}
+    options = {name: {o for a in verb._actions for o in a.option_strings if o.startswith("--")} - {"--help", "--trust"}
                for name, verb in verbs.choices.items()}  # fmt: skip
+    assert all("--trust" in verb.format_help() for verb in verbs.choices.values())
     assert options == {
-        "search": {"--budget", "--space", "--data", "--skip-broken", "--device", "--trials", "--time", "--epochs",
+        "search": {"--budget", "--space", "--data", "--skip-broken", "--flip", "--device", "--trials", "--time", "--epochs",
                    "--strategy", "--rungs", "--workers", "--engine", "--address", "--limit", "--verify", "--seed", "--study",
-                   "--objective", "--json"},
+                   "--objective", "--batch", "--lr", "--clip", "--json"},
         "space": {"--budget", "--device", "--json"},
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},
         "plot": {"--out", "--device"},
-        "rank": {"--candidates", "--longer", "--data", "--skip-broken", "--json"},
-        "verify": {"--longer", "--data", "--skip-broken", "--device", "--json"},
-        "export": {"--pick", "--format", "--precision", "--data", "--out", "--weights", "--device", "--json"},
+        "rank": {"--candidates", "--longer", "--data", "--skip-broken", "--engine", "--json"},
+        "verify": {"--longer", "--data", "--skip-broken", "--engine", "--device", "--json"},
+        "export": {"--pick", "--format", "--precision", "--data", "--skip-broken", "--out", "--weights", "--device", "--json"},
         "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
                     "--minutes", "--precision", "--setting", "--energy", "--seed", "--import", "--json"},
         "fit": {"--out", "--json"},
@@ -66,11 +67,32 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
 
 
 def test_search_leaves_a_table_and_a_picture_beside_the_study(home: Path) -> None:
-    with (home / "frontier.csv").open() as file:
+    with (home / "mvnas.frontier.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows
     assert all(float(row["latency_low_ms"]) <= float(row["latency_ms"]) for row in rows)
-    assert Image.open(home / "frontier.png").size[0] > 1000
+    assert Image.open(home / "mvnas.frontier.png").size[0] > 1000
+
+
+def test_studies_in_one_folder_leave_tables_and_pictures_of_their_own(home: Path, tmp_path: Path) -> None:
+    for name in ("one.db", "two.db"):
+        shutil.copy(home / "mvnas.db", tmp_path / name)
+        command = [
+            "search",
+            "--budget",
+            "20K-params",
+            "--space",
+            str(home / "small.yaml"),
+            "--epochs",
+            "0.1",
+            "--trials",
+        ]
+        assert main([*command, "4", "--device", str(home / "roof"), "--study", str(tmp_path / name)]) == 0
+    kinds = ("db", "frontier.csv", "frontier.png")
+    assert sorted(os.listdir(tmp_path)) == [f"{name}.{kind}" for name in ("one", "two") for kind in kinds]
+    (tmp_path / "one.frontier.png").unlink()
+    assert main(["plot", str(tmp_path / "one.db")]) == 0
+    assert (tmp_path / "one.frontier.png").read_bytes() == (tmp_path / "two.frontier.png").read_bytes()
 
 
 def test_a_study_is_told_and_drawn_for_another_device(
@@ -134,7 +156,7 @@ def test_search_says_what_it_is_and_how_to_export(home: Path, capsys: pytest.Cap
         "params at most 20K",
         "hypervolume",
         "--pick knee",
-        "frontier.csv",
+        "mvnas.frontier.csv",
         "predicted for",
     ):
         assert part in told
@@ -337,4 +359,4 @@ def test_wheel_works_outside_of_the_checkout(tmp_path: Path) -> None:
                          capture_output=True, text=True, check=False)  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert "mobilevit_xxs" in ran.stdout
-    assert (home / "frontier.png").exists()
+    assert (home / "mvnas.frontier.png").exists()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import socket
+import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,7 +23,8 @@ from mvnas.engines import Done, Failed, engine
 from mvnas.errors import StudyError
 from mvnas.job import Job
 from mvnas.search import Affordable, Task, make_sampler
-from mvnas.study import Study
+from mvnas.study import Study, _driver
+from mvnas.training import Schedule
 
 
 def drawn(study: Study, task: Task) -> tuple[Any, Any]:
@@ -36,8 +36,9 @@ def asked(study: Study, task: Task, draw: tuple[Any, Any]) -> int:
     return study.ask(picks, task.space.choices, notes, {"arch": task.space.at(picks).to_json()}, 0.0)
 
 
+@pytest.mark.usefixtures("shared")
 def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup) for _ in range(2))
+    one, two = (Study.begin(str(tmp_path / "s.db"), task.setup) for _ in range(2))
     draws = [drawn(study, task) for study in (one, two)]
     assert draws[0] == draws[1]
     numbers = [asked(study, task, draw) for study, draw in zip((one, two), draws, strict=True)]
@@ -49,8 +50,9 @@ def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: P
     assert one.begun == (2, 2.0)
 
 
+@pytest.mark.usefixtures("shared")
 def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup) for _ in range(2))
+    one, two = (Study.begin(str(tmp_path / "s.db"), task.setup) for _ in range(2))
     picks, _ = draw = drawn(one, task)
     number = asked(one, task, draw)
     (seen,) = two.trials(TrialState.RUNNING)
@@ -66,11 +68,57 @@ def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: P
     assert not study.trials(TrialState.WAITING, TrialState.RUNNING)
 
 
+HERE = _driver()
+ELSEWHERE = {**HERE, "driver": "another", "namespace": "another container"}
+DEAD = 2**22 + 1  # beyond any process's number
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        (ELSEWHERE, False),  # with our host's name and our number, as in two containers
+        (ELSEWHERE | {"pid": DEAD}, False),
+        (HERE | {"driver": "another", "pid": DEAD}, True),
+        (HERE | {"driver": "another", "pid": os.getppid()}, False),
+        (HERE | {"driver": "another"}, True),  # whose number we have by now
+        (HERE, True),  # an earlier search of ours
+        (HERE | {"driver": "another", "pid": "1"}, False),
+        ({}, True),
+    ],
+)
+def test_a_driver_is_known_by_its_id_and_its_process_only_where_it_ran(
+    told: dict[str, Any], taken: bool, task: Task, tmp_path: Path
+) -> None:
+    study = Study.begin(str(tmp_path / "s.db"), task.setup)
+    picks, notes = drawn(study, task)
+    attrs = {"arch": task.space.at(picks).to_json(), **told}
+    number = study.ask(picks, task.space.choices, notes, attrs, 0.0)
+    other = Study.load(study.place)
+    other.recover()
+    assert (other.trials()[number].state == TrialState.FAIL) == taken
+    assert len(other.trials(TrialState.WAITING)) == taken
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_driver_in_another_container_is_given_up_by_its_heartbeat(task: Task, tmp_path: Path) -> None:
+    study = Study.begin(str(tmp_path / "s.db"), task.setup)
+    picks, notes = drawn(study, task)
+    number = study.ask(picks, task.space.choices, notes, {"arch": task.space.at(picks).to_json(), **ELSEWHERE}, 0.0)
+    study.recover()
+    with closing(sqlite3.connect(study.place)) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-121 seconds')")
+    study.recover()
+    assert study.trials()[number].state == TrialState.FAIL
+    assert [trial.system_attrs["fixed_params"] for trial in study.trials(TrialState.WAITING)] == [picks]
+
+
+@pytest.mark.usefixtures("shared")
 def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study.begin(f"sqlite:///{tmp_path}/s.db", task.setup)
+    study = Study.begin(str(tmp_path / "s.db"), task.setup)
     number = asked(study, task, drawn(study, task))
     study.files.save_weights(number, {"w": torch.zeros(1)})
     Study.load(study.place).keep_weights()
@@ -81,39 +129,10 @@ def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
 
 
 def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
-    place = f"sqlite:///{tmp_path}/s.db"
+    place = str(tmp_path / "s.db")
     Study.begin(place, task.setup)
     with pytest.raises(StudyError, match="seed was 0 and is 1"):
         Study.begin(place, make_task(space, table, seed=1).setup)
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """The URL of an empty database of a PostgreSQL server on loopback."""
-    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'mvnas[postgres]'")
-    found = [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_isready"))]
-    found += [Path(path).parent for path in [shutil.which("pg_isready")] if path]
-    if not found:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path, for its socket, that its user may enter
-    user: dict[str, Any] = {"cwd": folder}
-    if os.getuid() == 0:  # which PostgreSQL refuses to run as
-        shutil.chown(folder, "postgres", "postgres")
-        user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    subprocess.run([found[0] / "initdb", "-D", "data", "-U", "mvnas", "-A", "trust", "--no-sync"],
-                   check=True, capture_output=True, **user)  # fmt: skip
-    words = [found[0] / "postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **user) as process:
-        try:
-            ready = [found[0] / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
-            wait_until("PostgreSQL is ready", lambda: not subprocess.run(ready, capture_output=True).returncode)
-            yield f"postgresql://mvnas@127.0.0.1:{port}/postgres"
-        finally:
-            process.send_signal(signal.SIGQUIT)
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("rungs", ["1", "1/2,1"])
@@ -210,8 +229,20 @@ def test_a_cluster_that_loses_a_node_trains_what_was_asked(
         assert set(went_on) == {score.number for score in scores} and 8 <= study.finished < 9
 
 
+class Unreadable:
+    """Stands for a schedule in a job that raises what is not ours wherever it is read."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_in_a_cluster_ends_by_its_limit(cluster: Any, task: Task) -> None:
+def test_a_training_in_a_cluster_ends_by_its_limit_or_is_tried_again(
+    cluster: Any, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "types", "statistics", "fractions"):  # which workers must not take for Python's
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
     trainer = engine("ray", task.images, address=cluster.address, limit=0.01)
     job = Job(task.space.sample(lambda name, options: options[0]), SHORT, task.setup.factor, 0)
     try:
@@ -224,6 +255,10 @@ def test_a_training_in_a_cluster_ends_by_its_limit(cluster: Any, task: Task) -> 
         while not (events := trainer.wait(1.0)) and time.monotonic() < end:
             pass
         assert isinstance(events[0], Done) and events[0].key == 8
+        trainer.start(9, replace(job, schedule=cast(Schedule, Unreadable())))
+        while not (events := trainer.wait(1.0)) and time.monotonic() < end:
+            pass
+        assert events[0] == Failed(9, "ValueError: invalid literal for int() with base 10: 'no number'", doubtful=True)
     finally:
         trainer.close()
 

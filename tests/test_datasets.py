@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
+import resource
 import signal
 import struct
 import subprocess
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pictures import channels_last, encoded, picture, write_folder, write_parquet
 from PIL import Image
 
 from mvnas.datasets import Data, load
@@ -32,46 +33,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     return home / "mvnas"
-
-
-def picture(seed: int, side: int = 32) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
-
-
-def encoded(array: np.ndarray, kind: str = "png", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_folder(root: Path, layout: dict[str, int], side: int = 32) -> Path:
-    """PNG files: `layout` counts the images of each class folder; image i has seed i, counted over all."""
-    seed = 0
-    for name, count in layout.items():
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            (root / name / f"{i:03}.png").write_bytes(encoded(picture(seed, side)))
-            seed += 1
-    return root
-
-
-def write_parquet(
-    file: Path,
-    labels: list[int | None],
-    names: list[str] | None = None,
-    contents: list[bytes | None] | None = None,
-) -> Path:
-    """A file of the hub's layout; row i shows `picture(i)`."""
-    contents = contents or [encoded(picture(i)) for i in range(len(labels))]
-    images = [{"bytes": content, "path": f"{i}.png"} for i, content in enumerate(contents)]
-    image = pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    table = pa.table({"image": image, "label": pa.array(labels, pa.int64())})
-    if names:
-        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, file, row_group_size=2)
-    return file
 
 
 class Python2Pickler(pickle._Pickler):
@@ -116,10 +77,6 @@ def write_cifar(root: Path, version: str) -> Path:
     return root
 
 
-def channels_last(images: np.ndarray) -> np.ndarray:
-    return images.transpose(0, 2, 3, 1)
-
-
 def same(one: Data, two: Data) -> bool:
     pairs = ((one.train, two.train), (one.val, two.val))
     return all(np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels) for a, b in pairs)
@@ -156,7 +113,7 @@ def test_a_folder_with_splits_is_read_exactly_and_in_the_order_of_names(tmp_path
     assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
     assert np.array_equal(channels_last(data.train.images), [picture(i) for i in range(5)])
     assert np.array_equal(channels_last(data.val.images), [picture(5), picture(6)])
-    assert data.note == ""
+    assert data.note == f"took train/ to train, {val}/ to validate"
     assert data.name == str(tmp_path)
 
 
@@ -167,9 +124,11 @@ def test_a_class_may_be_called_train_and_images_may_lie_deeper(tmp_path: Path) -
 
 def test_files_that_are_no_images_and_splits_that_are_not_used_are_said(tmp_path: Path) -> None:
     write_folder(tmp_path, {f"{split}/{name}": 1 for split in ("train", "val", "test") for name in "ab"})
-    (tmp_path / "train" / "a" / "001.heic").write_bytes(b"?")
-    (tmp_path / "train" / "a" / ".hidden.png").write_bytes(b"?")
-    assert load(str(tmp_path)).note == "files that are no images: 1; test/ not used"
+    for name in ("a/001.txt", "a/002.TXT", "b/about", "a/.hidden.png"):
+        (tmp_path / "train" / name).write_bytes(b"?")
+    note = load(str(tmp_path)).note
+    assert "left out: test/ (another validates)" in note
+    assert "files that are no images: 3 (a: 2 .txt, b: 1 no suffix)" in note
 
 
 @pytest.mark.parametrize("at", ["{}.parquet", "data/{}-00000-of-00001.parquet"])
@@ -369,6 +328,21 @@ def test_a_failed_decode_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_disk_that_is_full_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    source = str(write_folder(tmp_path / "data", {"a": 3, "b": 3}, 64))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # files may be no larger: what a full disk is like
+    try:
+        with pytest.raises(
+            DataError, match=r"^the image cache .* must be writable, but the system says: .*; set XDG_CACHE_HOME"
+        ):
+            load(source, cache=tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert load(source, cache=tmp_path / "cache").side == 64
+
+
 def test_a_kill_in_mid_decode_leaves_nothing_that_is_read(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,9 +365,13 @@ def test_a_kill_in_mid_decode_leaves_nothing_that_is_read(
     env = {**os.environ, "MORTAL": "1", "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
     died = subprocess.run([sys.executable, "-c", "import mvnas.datasets as d; d.load('own.mortal')"], env=env)
     assert died.returncode == -signal.SIGKILL
-    assert [file.name for file in cache.glob("*/*.npy")] == ["train.npy"]
+    assert [file.name for file in cache.glob("*/*")] == ["train.images"]
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert same(load("own.mortal"), load(str(tmp_path / "pets")))
+    other = load(str(tmp_path / "pets"))
+    assert [file.suffix for file in cache.iterdir()] == [""], (
+        "what the dead process left was removed, though of other images"
+    )
+    assert same(load("own.mortal"), other)
 
 
 def test_a_changed_module_is_decoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,9 +501,9 @@ def parquet_mistakes(root: Path) -> Iterator[tuple[str, Path]]:
     yield "the validation split .* empty", write_parquet(root / "d/test.parquet", [], names).parent
     write_parquet(root / "e/train.parquet", [0, 1], names)
     yield "name the classes alike", write_parquet(root / "e/val.parquet", [0, 1], ["dog", "cat"]).parent
-    yield r"must be named train\*.* has part\.parquet", write_parquet(root / "f/part.parquet", [0]).parent
-    pq.write_table(pa.table({"img": [b""], "label": [0]}), root / "g.parquet")
-    yield r"columns image .* has img \(binary\), label \(int64\)", root / "g.parquet"
+    yield r"one of them train, .* has test\.parquet", write_parquet(root / "f/test.parquet", [0]).parent
+    pq.write_table(pa.table({"img": [1.0], "label": [0]}), root / "g.parquet")
+    yield r"column of images .* has img \(double\), label \(int64\)", root / "g.parquet"
     (root / "h.parquet").write_bytes(write_parquet(root / "whole.parquet", [0, 1]).read_bytes()[:-9])
     yield "whole and readable, but .*h.parquet", root / "h.parquet"
 
@@ -596,7 +574,8 @@ def test_a_cifar_pickle_cannot_call_anything(tmp_path: Path) -> None:
         ("mvnas.errors", "mvnas.errors must define a class Dataset"),
         ("halfway", "unknown dataset"),
         ("half.way", "half.way.Dataset must have classes, note, files and items"),
-        (__file__, "a folder or a .parquet file, but .*test_datasets.py"),
+        (__file__, "a folder or a file ending in .parquet or .arrow, but .*test_datasets.py"),
+        (5000 * "x", "unknown dataset 'x{100}'"),
     ],
 )
 def test_a_source_that_is_none_is_said(source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,64 @@ with disk.whole(Path({str(path)!r})) as part:
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_a_complete_file_or_folder_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with disk.work_folder(tmp_path / "out") as work:
+            (work / "a").write_text(text)
+            (work / "package").mkdir(mode=0o700)
+            (work / "package" / text).write_text(text)
+            (work / "package" / text).chmod(0o600)
+            assert work.stat().st_mode & 0o777 == 0o700
+            for name in ("a", "package"):
+                disk.put(work / name, tmp_path / "out" / name)
+    out, mask = tmp_path / "out", os.umask(0)
+    os.umask(mask)
+    assert (out / "a").read_text() == "new" and os.listdir(out / "package") == ["new"]
+    assert (out / "package").stat().st_mode & 0o777 == 0o777 & ~mask
+    assert (out / "package" / "new").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert sorted(os.listdir(out)) == ["a", "package"]
+    with disk.work_folder(out) as work:
+        (work / "a").touch()
+        with pytest.raises(FileError, match="package must be writable"):
+            disk.put(work / "a", out / "package")
+    assert sorted(os.listdir(out)) == ["a", "package"]
+
+
+def test_work_folders_that_a_kill_left_are_removed_and_those_in_use_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import os
+from mvnas import disk
+with disk.work_folder() as work:
+    (work / "half").touch()
+    os.kill(os.getpid(), 9)
+"""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    subprocess.run([sys.executable, "-c", code], check=False, env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert len(os.listdir(tmp_path)) == 1
+    with disk.work_folder() as first, disk.work_folder() as second:
+        assert sorted(os.listdir(tmp_path)) == sorted((first.name, second.name))
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_a_temporary_folder_the_advice_is_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(FileError, match="set TMPDIR to a folder of yours"), disk.work_folder():
+        pass
+
+
+def test_a_pipe_is_written_as_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    disk.write_text(tmp_path / "pipe", "text")
+    assert os.read(reader, 9) == b"text" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [("file/a", "file must be writable"), ("folder", "folder must be writable"), ("x" * 300, "take a shorter name")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import make_space
+from small import make_space, search
 
 from mvnas.arch import Arch
 from mvnas.cli import main
 from mvnas.datasets import Split, load
 from mvnas.errors import ExportError
-from mvnas.export import AGREEMENT, FORMATS, RANGES, Pictures, export
+from mvnas.export import AGREEMENT, FORMATS, RANGES, Judged, Pictures, card_of, export
 from mvnas.nn import build
 from mvnas.ops import State
+from mvnas.search import Task
 from mvnas.space import Space
 from mvnas.training import initialise
 
@@ -44,11 +46,11 @@ def state(arch: Arch) -> State:
 
 
 def test_every_format_is_written_checked_and_told_of(arch: Arch, state: State, tmp_path: Path) -> None:
-    done = export(arch, state, tmp_path, name="net", formats=FORMATS, card={"accuracy": 0.5})
+    done = export(arch, state, tmp_path, name="net", formats=FORMATS, card={"data": "digits"})
     assert [row.format for row in done] == list(FORMATS)
-    card = json.loads((tmp_path / "card.json").read_text())
+    card = json.loads(card_of(tmp_path, "net").read_text())
     assert Arch.from_json(card["arch"]) == arch
-    assert (card["params"], card["macs"], card["accuracy"]) == (arch.params, arch.macs, 0.5)
+    assert (card["params"], card["macs"], card["data"]) == (arch.params, arch.macs, "digits")
     for row in done:
         assert row.path.exists()
         figures = card["files"][row.path.name]
@@ -74,8 +76,7 @@ def test_numbers_that_change_fail_the_export(
     monkeypatch.setattr(mvnas.export, "deploy", careless)
     with pytest.raises(ExportError, match="must compute what torch does"):
         export(arch, state, tmp_path, name="net", formats=["torch"])
-    assert not (tmp_path / "card.json").exists()
-    assert not (tmp_path / "net.pt2").exists()
+    assert os.listdir(tmp_path) == ["net.pt2.failed"]
 
 
 def test_weights_of_another_network_are_an_error(arch: Arch, state: State, tmp_path: Path) -> None:
@@ -115,6 +116,90 @@ def test_an_int8_file_that_names_other_classes_fails_the_export(
     with pytest.raises(ExportError, match="the class of torch on .* where the bound is 101%"):
         export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
     assert (tmp_path / "net.tflite.failed").exists()
+
+
+def files_of(folder: Path, name: str = "net") -> dict:
+    """What a card tells of its files."""
+    return json.loads(card_of(folder, name).read_text())["files"]
+
+
+def test_a_card_tells_of_each_file_its_precision_and_an_accuracy_only_where_it_was_judged_at_that(
+    arch: Arch, state: State, tmp_path: Path
+) -> None:
+    shown = Pictures.of(load("digits"), arch.resolution)
+    export(arch, state, tmp_path, name="net", formats=["tflite", "onnx", "coreml"], precision="int8", images=shown,
+           judged=Judged.of(replace(arch, precision="int8"), 0.5, 32, "for a while"))  # fmt: skip
+    told = {name: (row["precision"], row.get("accuracy")) for name, row in files_of(tmp_path).items()}
+    assert told == {
+        "net.tflite": ("int8", 0.5),
+        "net.onnx": ("float32", None),
+        "net.mlpackage": ("float16", None),
+    }
+    in_torch = Judged.of(replace(arch, precision="float16"), 0.75, 32, "for a while")
+    export(arch, state, tmp_path, name="net", formats=["torch", "coreml"], judged=in_torch)
+    told = {name: (row["precision"], row.get("accuracy")) for name, row in files_of(tmp_path).items()}
+    assert told == {
+        "net.tflite": ("int8", 0.5),
+        "net.onnx": ("float32", None),
+        "net.pt2": ("float32", 0.75),
+        "net.mlpackage": ("float16", None),
+    }
+    assert files_of(tmp_path)["net.pt2"]["judged_px"] == 32
+
+
+def test_a_card_is_of_one_network_and_of_the_files_that_are_there(arch: Arch, state: State, tmp_path: Path) -> None:
+    other = {name: weight * 0.5 if weight.is_floating_point() else weight for name, weight in state.items()}
+    export(arch, state, tmp_path, name="net", formats=["onnx"])
+    export(arch, other, tmp_path, name="more", formats=["onnx"])
+    assert list(files_of(tmp_path)) == ["net.onnx"] and list(files_of(tmp_path, "more")) == ["more.onnx"]
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ExportError, match="has net.onnx of other weights; name another folder with --out"):
+        export(arch, other, tmp_path, name="net", formats=["torch"])
+    with pytest.raises(ExportError, match="of another network of that name"):
+        export(arch.with_classes(7), build(arch.with_classes(7).graph()).state_dict(), tmp_path, name="net", formats=["onnx"])  # fmt: skip
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    export(arch, other, tmp_path, name="net", formats=["onnx"])  # all of its files are new
+    assert list(files_of(tmp_path)) == ["net.onnx"]
+    export(arch, state, tmp_path, name="net", formats=["torch"], replace_others=True)
+    assert list(files_of(tmp_path)) == ["net.pt2"] and not (tmp_path / "net.onnx").exists()
+    (tmp_path / "net.pt2").unlink()
+    export(arch, other, tmp_path, name="net", formats=["onnx"])
+    assert list(files_of(tmp_path)) == ["net.onnx"]
+    (tmp_path / "net.d").mkdir()
+    (tmp_path / "net.d" / "mine").touch()
+    told = json.loads(card_of(tmp_path, "net").read_text())
+    told["files"] |= {name: {} for name in ("net.d/mine", "..", "more.onnx", f"{tmp_path}/net.d/mine")}
+    card_of(tmp_path, "net").write_text(json.dumps(told))
+    export(arch, state, tmp_path, name="net", formats=["torch"], replace_others=True)
+    assert (tmp_path / "net.d" / "mine").exists() and (tmp_path / "more.onnx").exists()
+    assert list(files_of(tmp_path)) == ["net.pt2"]
+    card_of(tmp_path, "net").write_text("[]")
+    with pytest.raises(ExportError, match="must be a card that export wrote"):
+        export(arch, state, tmp_path, name="net", formats=["torch"])
+
+
+def test_a_study_tells_nothing_of_weights_that_it_did_not_judge(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = search(task, study=str(tmp_path / "s.db"), trials=2)
+    knee = study.pick("knee")
+    own = study.files.weights(knee.number)
+    module = build(knee.arch.graph())
+    initialise(module, 1)
+    save_file(module.state_dict(), tmp_path / "full.safetensors")
+    (tmp_path / "same.safetensors").write_bytes(own.read_bytes())
+    words = ["export", study.place, "--format", "torch", "--json", "--out"]
+    told = {}
+    for case, extra in {"own": [], "same": ["--weights", str(tmp_path / "same.safetensors")],
+                        "full": ["--weights", str(tmp_path / "full.safetensors")]}.items():  # fmt: skip
+        assert main([*words, str(tmp_path / case), *extra]) == 0
+        said = capsys.readouterr()
+        told[case] = card = json.loads(said.out)
+        (file,) = card["files"].values()
+        assert card["classes"] == list(study.setup.classes) and card["trial"] == knee.number
+        assert ("its weights were trained at" in said.err) == ("trained_px" in card) == (case != "full")
+        assert file.get("accuracy") == (None if case == "full" else knee.accuracy)
+    assert told["own"]["weights"] == told["same"]["weights"] != told["full"]["weights"]
 
 
 def test_published_network_with_weights_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

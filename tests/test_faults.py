@@ -16,17 +16,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
+from typing import cast
 
 import pytest
+from flawed import LOST, Flawed, Moody
 from optuna.trial import TrialState
 from small import PATIENCE, SHORT, make_task, search, wait_until, write_images
 
-from mvnas.engines import Done, Event, Failed, engine, failure
-from mvnas.errors import StudyError
+from mvnas.engines import Done, Event, Failed, Step, engine, failure
+from mvnas.errors import DataError, FileError, StudyError, TrainingError
 from mvnas.job import Job
-from mvnas.record import key_of
-from mvnas.search import Stop, Task
+from mvnas.record import key_of, picks_of
+from mvnas.search import Task
 from mvnas.search import search as search_with
+from mvnas.stop import Stop
 from mvnas.study import SLACK, Study
 from mvnas.training import Schedule
 
@@ -150,6 +153,13 @@ def test_asked_once_to_stop_a_search_finishes_what_runs(task: Task, tmp_path: Pa
     assert not study.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
+def test_what_a_training_does_beside_its_steps_is_shown(task: Task, tmp_path: Path) -> None:
+    seen: list[str] = []
+    search(task, study=str(tmp_path / "s.db"), trials=1, show=lambda status: seen.append(status.doing))
+    assert "trial 0 judging images 602/602" in seen
+    assert any(told.startswith("trial 0 calibrating norms 512/512") for told in seen)
+
+
 def test_asked_twice_to_stop_a_search_puts_back_what_runs(task: Task, tmp_path: Path) -> None:
     stop, place = Stop(), str(tmp_path / "s.db")
 
@@ -187,8 +197,21 @@ def test_a_file_has_one_search_at_a_time(space: Path, table: Path, task: Task, t
         process.kill()
 
 
-def test_a_candidate_too_large_for_the_memory_is_its_own_failure_and_a_full_disk_is_not() -> None:
-    assert [failure(OSError(number, "")).broken for number in (errno.ENOMEM, errno.ENOSPC)] == [False, True]
+@pytest.mark.parametrize(
+    ("error", "broken", "doubtful"),
+    [
+        (OSError(errno.ENOMEM, ""), False, False),
+        (MemoryError(), False, False),
+        (TrainingError("the loss must be finite"), False, False),
+        (OSError(errno.ENOSPC, ""), True, False),
+        (FileError("the cache must be writable"), True, False),
+        (DataError("an image is gone"), True, False),
+        (RuntimeError("CUDA error"), False, True),
+        (ImportError("libcudart.so"), False, True),
+    ],
+)
+def test_whose_fault_an_error_is(error: Exception, broken: bool, doubtful: bool) -> None:
+    assert failure(error)[2:] == (broken, doubtful)
 
 
 def test_a_candidate_that_takes_too_long_is_a_failure(task: Task, tmp_path: Path) -> None:
@@ -198,19 +221,134 @@ def test_a_candidate_that_takes_too_long_is_a_failure(task: Task, tmp_path: Path
     assert "within 4 s" in study.failures()[0]
 
 
-def test_a_candidate_whose_process_dies_is_a_failure_and_the_next_one_trains(task: Task) -> None:
+def test_a_candidate_whose_process_dies_in_training_is_a_failure_and_the_next_one_trains(task: Task) -> None:
     arch = task.space.at(task.space.ends[0])
     job = Job(arch, Schedule(epochs=200), task.setup.factor, 0)
     with closing(engine("processes", task.images)) as trainer:
         trainer.start(7, job)
+        wait_until("it trains", lambda: any(isinstance(event, Step) for event in trainer.wait(0.2)))
         (worker,) = trainer._workers
         os.kill(worker.process.pid, signal.SIGKILL)
         (event,) = ended(trainer)
-        assert isinstance(event, Failed) and not event.broken
+        assert isinstance(event, Failed) and not event.broken and not event.doubtful
         assert event.key == 7 and "memory" in event.reason
         trainer.start(8, replace(job, schedule=SHORT))
         (event,) = ended(trainer)
         assert isinstance(event, Done) and event.key == 8
+
+
+def test_a_process_that_dies_before_its_first_step_is_replaced_and_its_candidate_trained(task: Task) -> None:
+    with closing(engine("processes", task.images)) as trainer:
+        trainer.start(7, Job(task.space.at(task.space.ends[0]), SHORT, task.setup.factor, 0))
+        (worker,) = trainer._workers
+        first = worker.process.pid
+        os.kill(first, signal.SIGKILL)
+        (event,) = ended(trainer)
+        assert isinstance(event, Done) and event.key == 7
+        assert worker.process.pid != first
+
+
+@pytest.mark.parametrize(("times", "workers"), [(1, 1), (2, 2)])
+def test_what_raises_an_error_that_is_not_ours_is_tried_again_in_another_process(
+    times: int, workers: int, task: Task, tmp_path: Path
+) -> None:
+    arch = task.space.at(task.space.ends[0])
+    notes = tmp_path / "notes"
+    with closing(engine("processes", task.images, workers=workers)) as trainer:
+        trainer.start(7, Job(arch, cast(Schedule, Flawed(notes, times, SHORT)), task.setup.factor, 0))
+        (event,) = ended(trainer)
+        assert len(set(notes.read_text().split())) == 2
+        if times == 1:
+            assert isinstance(event, Done) and event.key == 7
+            return
+        assert event == Failed(7, f"RuntimeError: {LOST}", doubtful=True)
+        assert [worker.process for worker in trainer._workers] == [None, None]
+        trainer.start(8, Job(arch, SHORT, task.setup.factor, 0))
+        (event,) = ended(trainer)
+        assert isinstance(event, Done) and event.key == 8
+
+
+def test_whose_fault_a_failure_is_the_next_candidate_shows(task: Task, tmp_path: Path) -> None:
+    trainer = Moody(task.images, [LOST, None])
+    study = search_with(task, study=str(tmp_path / "s.db"), trials=3, trainer=trainer)
+    assert list(study.failures().values()) == [LOST]
+    assert len(study.scores()) == 2 and not study.trials(TrialState.RUNNING, TrialState.WAITING)
+
+
+@pytest.mark.parametrize(
+    ("moods", "scored"),
+    [
+        ([LOST, LOST], 0),
+        ([None, LOST, LOST], 1),
+        ([None, None, LOST], 2),  # nobody is left to show whose fault it is
+        ([LOST, "of another kind", LOST], 0),
+    ],
+)
+def test_a_fault_of_the_machine_stops_the_search_and_is_charged_to_nobody(
+    moods: list[str | None], scored: int, task: Task, tmp_path: Path
+) -> None:
+    place = str(tmp_path / "s.db")
+    with pytest.raises(StudyError, match=f"{LOST}; mend the cause, then the same command continues it") as told:
+        search_with(task, study=place, trials=3, trainer=Moody(task.images, moods))
+    assert len(str(told.value)) <= 300
+    study = Study.load(place)
+    assert len(study.scores()) == study.finished == scored and not study.failures()
+    assert not study.trials(TrialState.RUNNING)
+    waiting = [key_of(picks_of(trial)) for trial in study.trials(TrialState.WAITING)]
+    assert len(set(waiting)) == len([mood for mood in moods if mood])
+    after = search(task, study=place, trials=3)
+    assert len(after.scores()) == 3 and not after.failures()
+    assert {key_of(task.space.locate(score.arch)) for score in after.scores()} >= set(waiting[: 3 - scored])
+
+
+def test_files_of_the_user_do_not_take_the_place_of_the_library_in_workers(
+    space: Path, table: Path, tmp_path: Path
+) -> None:
+    for name in ("random", "types", "statistics"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "pets.py").write_text(
+        "import numpy as np\n"
+        "class Dataset:\n"
+        "    classes, note, files = ('cat', 'dog'), '', ()\n"
+        "    def items(self, split):\n"
+        "        return [(np.full((32, 32), 99 * (i % 2), np.uint8), i % 2) for i in range(40)]\n"
+    )
+    words = command(space, table, tmp_path / "s.db", trials=2, extra=["--data", "mine.pets"])
+    done = subprocess.run([words[0], "-P", *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(Study.load(str(tmp_path / "s.db")).scores()) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
+def test_sigterm_to_driver_and_workers_together_is_an_interruption(space: Path, table: Path, tmp_path: Path) -> None:
+    place = tmp_path / "s.db"
+    words = command(space, table, place, trials=500, epochs=2, extra=["--workers", "2"])
+    generator = random.Random(0)
+    for pause in (0, 1):
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            wait_until("two workers run", partial(started, process))
+            time.sleep(generator.uniform(0, 3) * pause)
+            children = workers(process.pid)
+            for pid in [*children, process.pid]:
+                os.kill(pid, signal.SIGTERM)
+            told = process.communicate()[1]
+        assert process.returncode == 143 and "Traceback" not in told
+        wait_until("its workers have gone too", partial(gone, children))
+        study = Study.load(str(place))
+        assert not study.failures() and not study.trials(TrialState.RUNNING)
+        assert study.trials(TrialState.WAITING)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
+def test_workers_leave_it_to_their_driver_when_to_stop(task: Task) -> None:
+    with closing(engine("processes", task.images)) as trainer:
+        trainer.start(7, Job(task.space.at(task.space.ends[0]), SHORT, task.setup.factor, 0))
+        (worker,) = trainer._workers
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(worker.process.pid, number)
+        (event,) = ended(trainer)
+        assert isinstance(event, Done)
 
 
 def ended(trainer) -> list[Event]:

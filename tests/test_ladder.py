@@ -174,8 +174,9 @@ def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, t
         assert score.accuracy == train(job, data).accuracy
 
 
+@pytest.mark.usefixtures("shared")
 def test_two_drivers_do_not_both_go_on_with_a_candidate(climb: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(f"sqlite:///{tmp_path}/s.db", climb.setup) for _ in range(2))
+    one, two = (Study.begin(str(tmp_path / "s.db"), climb.setup) for _ in range(2))
     picks = climb.space.ends[0]
     arch = {"arch": climb.space.at(picks).to_json(), "latency_ms": 1.0}
     first = one.ask(picks, climb.space.choices, {}, {**arch, "rung": 0}, 0.0)

@@ -20,10 +20,10 @@ import mvnas
 ROOT = Path(mvnas.__file__).parent
 
 LAYERS = {
-    0: "errors ops graph __init__",
-    1: "arch blocks disk score space table",
+    0: "errors ops graph reading trust __init__",
+    1: "arch blocks disk marks place score space table",
     2: "budget holdout latency nn pareto pretrained record regression rungs surrogate transfer",
-    3: "backends datasets energy files storage training",
+    3: "backends datasets energy files machine stop storage training",
     4: "clock engines export imported job measure network plot rank report retrain search strategy study verify",
     5: "cli",
 }
@@ -100,7 +100,7 @@ def test_the_lowest_layers_need_no_packages(name: str) -> None:
 def test_data_and_training_know_nothing_of_architectures(name: str) -> None:
     for imported, _ in imports(MODULES[name]):
         target = (own(imported) or "errors").partition(".")[0]
-        assert target in ("errors", "datasets", "training"), f"{name} imports {imported}"
+        assert target in ("errors", "disk", "trust", "datasets", "training"), f"{name} imports {imported}"
 
 
 def test_every_exception_from_the_layers_is_needed() -> None:

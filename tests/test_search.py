@@ -87,7 +87,7 @@ def test_a_study_that_is_older_than_objectives_goes_on(task: Task, study: Study,
     [
         ({"budget": "30K-params"}, "budget was 20K-params and is 30K-params"),
         ({"seed": 1}, "seed was 0 and is 1"),
-        ({"schedule": replace(SHORT, epochs=0.2)}, "schedule"),
+        ({"schedule": replace(SHORT, epochs=0.2)}, "epochs was 0.1 and is 0.2"),
         ({"data": "DIGITS"}, "data"),
         ({"space": "OTHER"}, "space"),
         ({"device": "OTHER"}, "device"),

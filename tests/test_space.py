@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from mvnas.arch import Arch, data_folder
-from mvnas.errors import SpaceError
+from mvnas.errors import SpaceError, TrustError
 from mvnas.nn import build
 from mvnas.space import Space, names, published, systems
 
@@ -280,7 +280,7 @@ def test_a_mistake_names_file_stage_and_key(
         (b"stages:\n  - {block: stem, channels: 8, channels: 16}", "the key 'channels' is there twice"),
         (b"", "must hold the keys resolution and stages, but holds None"),
         (b"mobilevit", "must hold the keys resolution and stages, but holds 'mobilevit'"),
-        (b"&a [*a]", "must hold the keys resolution and stages, but holds [[...]]"),
+        (b"&a [*a]", "must be a readable YAML file, but got an alias within what it repeats: 'a'"),
         (None, "must be a readable YAML file, but got [Errno 2] No such file"),
     ],
 )
@@ -295,13 +295,80 @@ def test_a_file_that_is_no_mapping_is_told(tmp_path: Path, text: bytes | None, t
 
 @pytest.mark.parametrize("name", ["mobilvit", "mobilevit.yml/x", "", "folder/mobilevit"])
 def test_an_unknown_space_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(SpaceError, match=rf"unknown space '{name}'.*known: .*, mobilevit, .*must end in .yaml"):
+    with pytest.raises(
+        SpaceError, match=rf"unknown space '{name}'.*known: edgevit, .* and \d+ others; .*must end in .yaml"
+    ):
         Space.load(name)
 
 
 def test_a_space_with_choices_is_no_network() -> None:
     with pytest.raises(SpaceError, match=r"a network must have no choice left, but mobilevit has \d+; search it"):
         MOBILEVIT.arch()
+
+
+HEAD, END = "resolution: 64\nstages:\n  - {block: stem, channels: 8}\n", "  - {block: head, channels: 32}\n"
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (LAUGHS, "more than 10,000 values, those repeated by aliases among them"),
+        ("[" * 100_000, "must be YAML"),
+        ("{a: " * 21 + "1" + "}" * 21, "more than 20 lists and mappings within one another"),
+        ("resolution: " + "9" * 1_000_000, "a value of more than 200 letters"),
+        ("resolution: 0x" + "f" * 100 + "\nstages: [1]", "resolution must be 4096 pixels at most, but got a number of 400 bits"),
+        ("resolution: " + "1:" * 300_000 + "1", "a value of more than 200 letters"),
+        (HEAD + "  - {block: conv, channels: 8}\n" * 330_000 + END, "it has more than 1 MB"),
+        (HEAD + "  - {block: conv}\n" * 1000 + END, "a network must have 1,000 blocks at most"),
+        (HEAD + "  - {block: mbconv, channels: 8, stride: 1, expand: 1, repeat: 100}\n" * 11 + END, "1,000 blocks at most"),
+        (HEAD + "  - {block: conv, channels: 8, repeat: 1000000000}\n" + END, "repeat must be 100 at most"),
+        (HEAD + "  - {block: mobilevit, dim: 16, layers: 1000000000}\n" + END, "layers must be 100 at most"),
+        (HEAD + "  - {block: inverted_residual, channels: 8, stride: 2, expand: 1.0e+308}\n" + END, "expand must be 1,000,000 at"),
+        (HEAD + "  - {block: inverted_residual, channels: 1000000, stride: 2, expand: 1000000}\n" + END, "2,147,483,647 parameters"),
+        (f"resolution: {list(range(64, 165))}\nstages: [1]", "must have 100 options at most, but has 101"),
+        (f"resolution: {list(range(64, 164))}\nstages:\n" + f"  - {{block: stem, channels: {list(range(8, 108))}}}\n" * 9 + END, "ops at most to be checked"),
+        ("resolution: 2020-13-45", "month must be in 1..12"),
+        ("? [a]\n: 1", "a key must be a word"),
+    ],
+    ids=lambda value: value[:40],
+)  # fmt: skip
+def test_a_bomb_is_refused_before_it_goes_off(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(SpaceError, match=re.escape(told)) as caught:
+        Space.load(file)
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ('{"resolution": ' + "9" * 1_000_000 + "}", "it has more than"),
+        ('{"resolution": 9999999999999999999}', "at most 18 digits, but one has 19"),
+        ('{"resolution": NaN}', "must be finite, but got 'NaN'"),
+        ('{"resolution": 1e999}', "must be finite, but got '1e999'"),
+        ('{"resolution": 64, "resolution": 96}', "the key 'resolution' is there twice"),
+        ('{"resolution": 64, "blocks": ' + "[" * 300 + "]" * 300 + "}", "stage 0 must be a mapping"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_an_architecture_that_is_a_bomb_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "arch.json"
+    file.write_text(text)
+    with pytest.raises(SpaceError, match=re.escape(told)) as caught:
+        Arch.load(file)
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.yaml")
+    with pytest.raises(SpaceError, match="it is no regular file"):
+        Space.load(tmp_path / "mine.yaml")
 
 
 def test_a_block_of_ones_own_is_any_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +385,11 @@ def test_a_block_of_ones_own_is_any_module(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     data = copy.deepcopy(GOOD)
     data["stages"].insert(1, {"block": "mine.double", "times": [2, 3]})
-    space = Space.from_data(data, source="x")
+    with pytest.raises(TrustError, match="a file must not run code .* names the module 'mine.double'.*--trust"):
+        Space.from_data(data, source="x")
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(data))
+    space = Space.load(file)
     arch = space.sample(lambda name, options: options[-1])
     assert arch.summaries[1].shape.c == 16 * 3
     assert Arch.from_json(arch.to_json()) == arch

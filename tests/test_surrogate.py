@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from scipy.stats import kendalltau
 from small import SPACE
 
 from mvnas.arch import Arch
 from mvnas.rungs import SHARES
 from mvnas.space import Space
 from mvnas.strategy import Asked, Proposal, Surrogate, Told
-from mvnas.surrogate import Model, Points, _together, evolve, improvement, propose
+from mvnas.surrogate import Model, Points, Validation, _together, evolve, improvement, propose
 
 SMALL = Space.from_data(yaml.safe_load(SPACE), source="small")
 LARGE = Space.load("mobilevit")
+VALIDATION = Validation(1000, 10)
 LIMIT = 1.2e7  # MACs, of networks between 0.7 and 2.6 such
 
 
@@ -64,16 +66,16 @@ def run(strategy: Surrogate, count: int, seed: int = 0, workers: int = 1) -> tup
 @pytest.mark.parametrize("shares", [(1.0,), SHARES])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_proposals_are_new_affordable_and_repeat(shares: Sequence[float], workers: int) -> None:
-    history, proposals = run(Surrogate(SMALL, cost, excess, shares=shares), 20, workers=workers)
+    history, proposals = run(Surrogate(SMALL, cost, excess, VALIDATION, shares=shares), 20, workers=workers)
     begun = [tuple(one.picks.items()) for one in proposals if one.number is None]
     assert len(set(begun)) == len(begun)
     assert all(excess(SMALL.at(one.picks)) == 0 for one in proposals)
-    again = Surrogate(SMALL, cost, excess, shares=shares)
+    again = Surrogate(SMALL, cost, excess, VALIDATION, shares=shares)
     assert run(again, 20, workers=workers) == (history, proposals)
     assert run(again, 20, seed=1, workers=workers)[1] != proposals
     if workers == 1:  # goes on from any point of its history, whoever asks
         for i in (3, 9, 18):
-            assert Surrogate(SMALL, cost, excess, shares=shares).next(history[:i], (), 0) == proposals[i]
+            assert Surrogate(SMALL, cost, excess, VALIDATION, shares=shares).next(history[:i], (), 0) == proposals[i]
 
 
 def test_a_batch_of_a_long_study_is_chosen_once_and_again_by_whoever_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,18 +87,18 @@ def test_a_batch_of_a_long_study_is_chosen_once_and_again_by_whoever_goes_on(mon
 
     monkeypatch.setattr("mvnas.strategy.propose", counting)
     monkeypatch.setattr("mvnas.strategy.PATIENCE", 5)
-    history, proposals = run(Surrogate(SMALL, cost, excess), 30)
+    history, proposals = run(Surrogate(SMALL, cost, excess, VALIDATION), 30)
     assert chosen == [1] * 7 + [2, 2, 2, 3, 3, 4, 4, 5]  # from the third on; a fifth of what there is from the tenth on
     assert len({tuple(one.picks.items()) for one in proposals}) == 30
     for i in (11, 17, 28):
-        assert Surrogate(SMALL, cost, excess).next(history[:i], (), 0) == proposals[i]
+        assert Surrogate(SMALL, cost, excess, VALIDATION).next(history[:i], (), 0) == proposals[i]
 
 
 def test_a_space_is_searched_to_its_end_and_no_further() -> None:
     points = Points(SMALL, cost, lambda arch: 0.0)
     costs = points.look(list(np.ndindex(*points.sizes)))[:, 0]
     limit = np.sort(costs)[14]
-    tight = Surrogate(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), shares=(1.0,))
+    tight = Surrogate(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), VALIDATION, shares=(1.0,))
     history, _ = run(tight, 100)
     assert len(history) == (costs <= limit).sum()
 
@@ -118,7 +120,7 @@ def test_expected_accuracies_are_accuracies_and_alike_together_and_one_by_one() 
     generator = np.random.default_rng(0)
     features = generator.standard_normal((40, 3))
     scores = 1 / (1 + np.exp(-2 - features @ (1.0, 0.5, 0.0) - 0.1 * generator.standard_normal(40)))
-    model = Model.fit(features[:30], scores[:30], np.zeros(30))
+    model = Model.fit(features[:30], scores[:30], np.zeros(30), VALIDATION)
     mean, deviation = model.predict(features[30:])
     assert np.abs(mean - scores[30:]).max() < 0.05
     together, covariance = model.joint(features[30:])
@@ -126,7 +128,8 @@ def test_expected_accuracies_are_accuracies_and_alike_together_and_one_by_one() 
     assert np.linalg.eigvalsh(covariance).min() > 0
 
     draws = np.append(
-        model.predict(20 * features)[0], Model.fit(features, scores.round(), np.zeros(40)).predict(features)[0]
+        model.predict(20 * features)[0],
+        Model.fit(features, scores.round(), np.zeros(40), VALIDATION).predict(features)[0],
     )
     assert (draws >= 0).all() and (draws <= 1).all()  # far outside, and where all that was seen is 0 or 1
     assert (model.predict(100 * features)[1] > 0).all()  # which expected growth is divided by
@@ -147,10 +150,10 @@ def test_what_is_in_training_counts_as_if_it_had_the_accuracy_expected_of_it() -
     generator = random.Random(0)
     rows = dict(enumerate(dict.fromkeys(points.draw(generator) for _ in range(20))))
     scores = {number: accuracy(SMALL.at(points.picks(row))) for number, row in rows.items()}
-    batch = propose(points, rows, [scores], (), random.Random(0), count=4)
+    batch = propose(points, rows, [scores], (), random.Random(0), validation=VALIDATION, count=4)
     assert len(set(batch)) == 4 and not set(batch) & set(rows.values())
     asked = {**rows, 100: batch[0]}
-    assert propose(points, asked, [scores], {100}, random.Random(0)) == batch[1:2]
+    assert propose(points, asked, [scores], {100}, random.Random(0), validation=VALIDATION) == batch[1:2]
 
 
 def volume(values: np.ndarray, worst: np.ndarray) -> float:
@@ -174,7 +177,7 @@ def test_breeding_finds_more_than_as_many_random_points() -> None:
     first = [points.draw(generator) for _ in range(20)]
     met = evolve(points, judge, first, np.random.default_rng(0))
     drawn = [points.draw(generator) for _ in range(len(met))]
-    assert len(met) > 500 and not np.isnan(points.look(met)).any()
+    assert len(met) > 500 and points.fitting(met) == met
     bred, random_ones = judge(met), judge(drawn)
     worst = np.maximum(bred.max(0), random_ones.max(0))
     assert volume(bred, worst) > volume(random_ones, worst)
@@ -193,10 +196,74 @@ def test_it_beats_chance_by_a_wide_margin() -> None:
 
     ours, chance = [], []
     for seed in range(4):
-        strategy, history = Surrogate(SMALL, cost, lambda arch: 0.0, shares=(1.0,)), []
+        strategy, history = Surrogate(SMALL, cost, lambda arch: 0.0, VALIDATION, shares=(1.0,)), []
         while len(history) < 25:
             picks = strategy.next(history, (), seed).picks
             history.append(Told(len(history), picks, 0, truth[points.row(picks)][0]))
         ours.append(missing([points.row(one.picks) for one in history]))
         chance.append(missing(random.Random(seed).sample(rows, 25)))
     assert np.mean(ours) < np.mean(chance) / 3
+
+
+@pytest.mark.parametrize(
+    ("validation", "low", "high"),
+    [
+        (Validation(50_000, 1000), 0.0011, 0.005),  # a thousand classes after a short training
+        (Validation(50_000, 1000), 0.10, 0.49),
+        (Validation(10_000, 10), 0.995, 0.9995),
+    ],
+)
+def test_accuracies_are_told_apart_wherever_they_lie(validation: Validation, low: float, high: float) -> None:
+    points = Points(SMALL, cost, lambda arch: 0.0)
+    rows = points.all()
+    truth = np.array([accuracy(SMALL.at(points.picks(row))) for row in rows])
+    scores = low * (high / low) ** ((truth - truth.min()) / np.ptp(truth))
+    known, features = np.arange(0, len(rows), 6), points.features(rows)
+    model = Model.fit(features[known], scores[known], np.zeros(len(known)), validation)
+    found, _ = model.predict(features)
+    assert kendalltau(found, scores).statistic > 0.8
+    assert np.abs(found - scores).max() < 0.25 * (high - low)
+
+
+def test_an_accuracy_is_known_to_half_an_image_at_both_ends_and_tells_nothing_below_chance() -> None:
+    few, many = Validation(100, 1000), Validation(50_000, 1000)
+    accuracies = np.array([0.02, 0.3, 0.995, 1.0])
+    for validation, bound in ((few, np.log(199)), (many, np.log(99_999))):
+        logits, variance = validation.logits(accuracies, np.zeros(4))
+        assert logits[-1] == pytest.approx(bound) and (np.diff(logits) >= 0).all()
+        mirrored, same = validation.logits(1 - accuracies[1:3], np.zeros(2))
+        assert mirrored == pytest.approx(-logits[1:3]) and same == pytest.approx(variance[1:3])
+    assert few.logits(np.zeros(1), np.zeros(1))[0] == pytest.approx(-np.log(199))
+    chance, _ = many.logits(np.array([0.0, 0.0004, 0.001, 0.0011]), np.zeros(4))
+    assert chance[:2] == pytest.approx(chance[2]) == pytest.approx(-np.log(999)) and chance[3] > chance[2]
+    assert many.logits(np.array([0.5]), np.array([0.01]))[1] == pytest.approx(0.16)
+
+
+def test_the_same_order_is_proposed_for_whatever_its_accuracies_are() -> None:
+    points = Points(LARGE, lambda arch: arch.macs / 1e9, lambda arch: max(0.0, arch.params / 6e6 - 1))
+    generator = random.Random(1)
+    rows = dict(enumerate(dict.fromkeys(points.draw(generator) for _ in range(20))))
+    sizes = np.log([LARGE.at(points.picks(row)).macs for row in rows.values()])
+    order = (sizes - sizes.min()) / np.ptp(sizes)
+
+    def costs(low: float, high: float) -> np.ndarray:
+        scores = dict(enumerate(low + (high - low) * order))
+        proposed = propose(points, rows, [scores], (), random.Random(0), validation=Validation(50_000, 1000), count=5)
+        return points.look(proposed)[:, 0]
+
+    long, short = costs(0.10, 0.49), costs(0.001, 0.0049)
+    assert np.median(short) == pytest.approx(np.median(long), rel=0.5)
+
+
+@pytest.mark.parametrize("over", [1, 20])
+@pytest.mark.parametrize("shares", [(1.0,), SHARES])
+def test_candidates_that_have_come_to_be_over_the_budget_are_learnt_from_and_left_alone(
+    over: int, shares: Sequence[float]
+) -> None:
+    history, _ = run(Surrogate(SMALL, cost, excess, VALIDATION, shares=shares), 20)
+    costs = sorted(cost(SMALL.at(one.picks)) for one in history)
+    limit = (costs[-over - 1] + costs[-over]) / 2 if over < len(history) else costs[0] * 0.999
+    shifted = Surrogate(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), VALIDATION, shares=shares)
+    proposal = shifted.next(history, (), 0)
+    assert proposal is None or cost(SMALL.at(proposal.picks)) <= limit
+    assert proposal is not None or over == len(history)

@@ -169,7 +169,8 @@ def test_a_damaged_row_names_file_row_and_column(tmp_path: Path, change: dict[st
     append(file, OPS_COLUMNS, ops_row(*CONV) | change)
     with pytest.raises(TableError) as caught:
         Table.load(tmp_path)
-    assert str(caught.value).startswith(f"{file}, row 4")
+    assert str(caught.value).startswith(str(file))
+    assert "row 4" in str(caught.value)
     assert told in str(caught.value)
 
 
@@ -177,7 +178,7 @@ def test_a_damaged_row_names_file_row_and_column(tmp_path: Path, change: dict[st
 def test_a_row_with_another_number_of_columns_is_told(tmp_path: Path, text: str) -> None:
     with (write_table(tmp_path) / "ops.csv").open("a") as file:
         file.write(text)
-    with pytest.raises(TableError, match=r"ops.csv, row [46]: must have 7 columns, but has another number"):
+    with pytest.raises(TableError, match=r"ops.csv, row [46]: must have 7 columns, but has [138]"):
         Table.load(tmp_path)
 
 

@@ -7,18 +7,27 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from small import make_space, write_images
 from torch import nn
 from torch.nn.functional import interpolate
 
-from mvnas.datasets import load
+from mvnas.arch import Arch
+from mvnas.backends import backend
+from mvnas.datasets import Data, Split, load
 from mvnas.errors import TrainingError
+from mvnas.export import Pictures, accuracy_at
 from mvnas.job import Job, train
+from mvnas.machine import THREADS
+from mvnas.nn import build, deploy
+from mvnas.ops import Map, State
 from mvnas.space import Space
 from mvnas.training import (
     MultiScaleSampler,
@@ -31,6 +40,7 @@ from mvnas.training import (
     scales,
 )
 from mvnas.training.augment import random_crops, resampling, whole
+from mvnas.training.fit import CALIBRATION
 from mvnas.training.weights import Average, calibrate, groups
 
 SHORT = Schedule(epochs=2, batch=32, lr=1e-2, crop=0.7)
@@ -332,3 +342,101 @@ def test_a_training_that_rested_ends_as_one_that_did_not() -> None:
     rested = train(Job(arch, schedule, 0.125, seed=3, begin=rest), data)
     assert rested.accuracy == whole.accuracy
     assert all(torch.equal(rested.state[name], weight) for name, weight in whole.state.items())
+
+
+def test_clipping_shortens_gradients_and_is_off_by_default(digits):
+    few = replace(SHORT, epochs=0.2)
+    plain, off, long, short = (trained(digits, schedule=replace(few, **clip)) for clip in
+                               ({}, {"clip": 0.0}, {"clip": 1e9}, {"clip": 1e-15}))  # fmt: skip
+    for other in (off, long):
+        assert all(torch.equal(value, other.state[name]) for name, value in plain.state.items())
+    fresh = {name: value.detach() for name, value in tiny().named_parameters()}
+
+    def moved(result):  # of gradients so short AdamW makes none of its usual steps
+        return max(float((result.state[name] - value).abs().max()) for name, value in fresh.items() if value.ndim > 1)
+
+    assert moved(short) < moved(plain) / 100
+
+
+@pytest.mark.parametrize("error", [MemoryError("no more"), RuntimeError("can't allocate memory: x" + "\nframe" * 500)])
+def test_exhausted_memory_is_told_in_a_sentence(error, digits):
+    def stop(*step):
+        raise error
+
+    with pytest.raises(TrainingError, match="search with a smaller --batch$") as told:
+        trained(digits, progress=stop)
+    assert len(str(told.value)) <= 300 and "\n" not in str(told.value)
+
+
+def test_whatever_takes_long_is_told_of(digits) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+    trained(
+        digits, schedule=replace(SHORT, epochs=0.1), tell=lambda what, *done: seen.setdefault(what, []).append(done)
+    )
+    assert list(seen) == ["calibrating norms", "judging images"]
+    assert [rows[-1] for rows in seen.values()] == [(CALIBRATION, CALIBRATION), (400, 400)]
+    assert all(len(rows) >= 4 and rows == sorted(rows) for rows in seen.values())
+
+
+def test_reading_of_images_is_told_of(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", classes=2, each=10)
+    seen: list[tuple[str, int, int]] = []
+    for _ in range(2):
+        load(str(tmp_path / "images"), cache=tmp_path / "cache", tell=lambda *told: seen.append(told))
+    assert seen[-2:] == [("reading train images", 19, 20), ("reading train images", 20, 20)]
+    assert len(seen) == 60  # a survey, and the pixels of what is trained on and of what is held out; once
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory) -> Arch:
+    """A network in 8 bits."""
+    space = Space.load(make_space(tmp_path_factory.mktemp("space"))).with_classes(10)
+    return replace(space.sample(lambda name, options: options[-1]), precision="int8")
+
+
+def test_judging_in_8_bits_is_told_of_and_the_same_on_any_number_of_threads(coarse: Arch) -> None:
+    data = load("digits")
+    data = replace(data, val=Split(data.val.images[:100], data.val.labels[:100]))
+    module = build(coarse.graph())
+    initialise(module, 0)
+    seen: list[tuple[str, int, int]] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = accuracy_at(coarse, module.state_dict(), data, 32, tell=lambda *told: seen.append(told))
+    finally:
+        torch.set_num_threads(before)
+    assert found == one_by_one(coarse, module.state_dict(), data, 32)
+    judged = [done for what, *done in seen if what == "judging images at int8"]
+    assert judged == [[64, 100], [100, 100]]
+
+
+def one_by_one(arch: Arch, state: State, data: Data, side: int) -> float:
+    """Accuracy of a network's file, image by image."""
+    shipped, folded = deploy(arch.graph().on(Map(3, side, side)), state)
+    runtime = backend("tflite", precision=arch.precision, images=Pictures.of(data, side).ranges)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"network{runtime.suffix}"
+        runtime.export(shipped, path, folded)
+        images = [whole(torch.from_numpy(image[None]), side).numpy() for image in data.val.images]
+        run = runtime.runner(path)
+        named = [int(run([image])[0].argmax()) for image in images]
+    return float((np.array(named) == data.val.labels).mean())
+
+
+def test_a_training_takes_no_more_threads_than_its_user_says(coarse: Arch, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setenv(THREADS, "2")
+    torch.set_num_threads(4)
+    seen: list[int] = []
+    data = load("digits")
+    data = replace(data, val=Split(data.val.images[:10], data.val.labels[:10]))
+    try:
+        train(
+            Job(replace(coarse, precision="float32"), Schedule(epochs=0.01, batch=8), 0.125, seed=0),
+            data,
+            progress=lambda *step: seen.append(torch.get_num_threads()),
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {2}

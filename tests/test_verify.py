@@ -80,10 +80,10 @@ def test_files_are_of_the_longer_training_and_are_timed_here(folder: Path, capsy
         with torch.inference_mode():
             truth = module(x).numpy()
         assert np.abs(backend("tflite").run(Path(row["file"]), [x.numpy()])[0] - truth).max() < 1e-4
-        card = json.loads(Path(row["file"]).with_name("card.json").read_text())
-        assert (
-            card["accuracy"] == row["accuracy_longer"] and card["trained_px"] == row["accuracy_px"] < row["resolution"]
-        )
+        card = json.loads(Path(row["file"]).with_suffix(".card.json").read_text())
+        file = card["files"][Path(row["file"]).name]
+        assert file["accuracy"] == row["accuracy_longer"] and "epochs of training" in file["judged"]
+        assert card["trained_px"] == file["judged_px"] == row["accuracy_px"] < row["resolution"]
     assert told["share_within_budget"] == np.mean([row["excess"] == 0 for row in told["frontier"]])
     trained = retrained(study)
     again = verify(study, [Table.load(folder / "here")], images(study), longer=2, protocol=ONCE)

@@ -3,7 +3,7 @@
 A backend writes a graph to a file and executes it:
 
     suffix                                   how its files end
-    export(graph, path, weights)             write a deployed graph with these weights
+    export(graph, path, weights)             write a deployed graph with these weights; an OSError where that cannot be
     export_each(graphs, folder)              files of many graphs with arbitrary weights, for microbenchmarks
     run(path, inputs)                        outputs for inputs laid out as `nn.example` lays them out
     stopwatch(path)                          function that runs the file once at batch 1 and returns milliseconds
@@ -26,21 +26,24 @@ The files of this folder are backends, all but those that begin with an undersco
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from inspect import signature
+from math import inf
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
+from mvnas import trust
 from mvnas.backends._timing import Sample as Sample
 from mvnas.backends._timing import Stopwatch
-from mvnas.errors import ExportError, unknown
+from mvnas.errors import ExportError, lacking, told, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
 
-EXTRAS = ("onnx", "tflite")  # backends whose packages `pip install mvnas` leaves out
+Answer = TypeVar("Answer")
 
 
 class Runtime(Protocol):
@@ -86,22 +89,57 @@ def backend(name: str, **settings: Any) -> Runtime:
     """
     module = name if "." in name else f"mvnas.backends.{name}"
     try:
-        loaded = import_module(module)
+        loaded = trust.module(module, ExportError) if "." in name else import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+        if trust.missing(error, module):
             raise ExportError(unknown("backend", name, names())) from None
-        wanted = f"'mvnas[{name}]'" if name in EXTRAS else error.name
-        raise ExportError(
-            f"the backend {name} needs the package {error.name}, which is not installed; pip install {wanted}"
-        ) from None
-    if not hasattr(loaded, "Backend"):
+        raise ExportError(lacking(f"the backend {name}", error.name)) from None
+    if not isinstance(getattr(loaded, "Backend", None), type):
         raise ExportError(f"a backend's module must define the class Backend, but {module} does not")
     known = signature(loaded.Backend).parameters
     for setting in settings:
         if setting not in known:
             raise ExportError(unknown(f"setting of {name}", setting, known))
     read = {setting: _read(setting, value, type(known[setting].default)) for setting, value in settings.items()}
-    return cast(Runtime, loaded.Backend(**read))
+    return cast(Runtime, (_own(name, loaded.Backend) if "." in name else loaded.Backend)(**read))
+
+
+def _own(name: str, made: Any) -> Any:
+    """A backend's class of the user's, whose answers are looked at before a table takes them.
+
+    Raises:
+        ExportError: it lacks something.
+    """
+    for need in ("suffix", "export", "export_each", "run", "stopwatch", "conditions"):
+        if not hasattr(made, need):
+            raise ExportError(f"a backend must have what mvnas.backends says, but {name} has no {need}")
+
+    class Backend(made):  # type: ignore[misc]
+        def conditions(self) -> Mapping[str, Any]:
+            found: Mapping[str, Any] = super().conditions()
+            return _answer(name, "conditions", found, lambda it: isinstance(it, Mapping))
+
+        def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+            outputs: list[np.ndarray] = super().run(path, inputs)
+            return _answer(name, "run", outputs, lambda it: all(isinstance(part, np.ndarray) for part in it))
+
+        def stopwatch(self, path: Path) -> Stopwatch:
+            watch = _answer(name, "stopwatch", super().stopwatch(path), callable)
+            return lambda: _answer(name, "stopwatch", watch(), lambda ms: 0 < ms < inf)
+
+    return Backend
+
+
+def _answer(name: str, method: str, answer: Answer, fits: Callable[[Any], bool]) -> Answer:
+    """The answer of a backend of the user's.
+
+    Raises:
+        ExportError: it is none.
+    """
+    with suppress(TypeError):
+        if fits(answer):
+            return answer
+    raise ExportError(f"{method} of the backend {name} must answer as mvnas.backends says, but answers {told(answer)}")
 
 
 def of_table(conditions: Mapping[str, Any], **settings: Any) -> Runtime:
@@ -109,8 +147,11 @@ def of_table(conditions: Mapping[str, Any], **settings: Any) -> Runtime:
 
     Raises:
         ExportError: a package that it needs is not installed.
+        TrustError: it is a module that is not trusted.
     """
     name = conditions["backend"]
+    if "." in name:
+        trust.check(name)
     known = signature(type(backend(name))).parameters
     return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions} | settings)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, cast
 
 TAIL = 500  # characters of the chatter that an error may quote
 
@@ -20,7 +20,7 @@ def quiet() -> Iterator[Callable[[], str]]:
     """Keep output, logs and warnings out of sight, native code's too; yields a function to read its end."""
     written = StringIO()
     level = logging.root.manager.disable
-    with TemporaryFile() as file, warnings.catch_warnings():
+    with _file() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable()
         try:
@@ -28,6 +28,14 @@ def quiet() -> Iterator[Callable[[], str]]:
                 yield lambda: (_content(file) + written.getvalue())[-TAIL:].strip()
         finally:
             logging.disable(level)
+
+
+def _file() -> IO[bytes]:
+    """A file for the chatter; where there is no place for one, it is lost."""
+    try:
+        return cast(IO[bytes], TemporaryFile())
+    except OSError:
+        return open(os.devnull, "w+b")
 
 
 @contextmanager

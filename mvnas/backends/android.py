@@ -394,5 +394,9 @@ def _adb(*arguments: str) -> subprocess.CompletedProcess[str]:
             "adb must be installed to reach a phone, but it is not on the PATH; install Android's platform-tools: "
             "https://developer.android.com/tools/releases/platform-tools"
         ) from None
+    except OSError as error:  # a program of another processor, or one that may not be run
+        raise ExportError(
+            f"adb must run on this machine, but the system says: {error.strerror}; install the platform-tools for it"
+        ) from None
     except subprocess.TimeoutExpired:
         raise ExportError(f"the phone must answer, but did not for {TIMEOUT} s; attach it again") from None

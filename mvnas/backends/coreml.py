@@ -6,8 +6,11 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOSPC
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -21,6 +24,7 @@ from mvnas.backends._coremldevice import NAMES, Session, attached
 from mvnas.backends._milfile import FORM, node_of, write
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Sample, Stopwatch
+from mvnas.disk import work_folder
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
@@ -86,9 +90,10 @@ class Backend:
         Raises:
             ExportError: Core ML has no form of an op, or a tensor has more than four axes.
         """
-        with quiet():
+        made = write(graph, {name: weight.numpy() for name, weight in weights.items()})
+        with quiet(), _written_beside(path):
             model = ct.convert(
-                write(graph, {name: weight.numpy() for name, weight in weights.items()}),
+                made,
                 convert_to="mlprogram",
                 minimum_deployment_target=ct.target.iOS16,
                 compute_precision=ct.precision.FLOAT32,  # which leaves the float16 of the program as it is
@@ -213,6 +218,26 @@ class Backend:
         if len(_sessions) > OPEN:
             _sessions.pop(next(iter(_sessions))).close()
         return session
+
+
+@contextmanager
+def _written_beside(path: Path) -> Iterator[None]:
+    """Have coremltools put its temporary files, as large as a model, into a folder beside it, that goes after a kill too.
+
+    Raises:
+        OSError: its native writer cannot write, of which it says no more.
+    """
+    before = tempfile.tempdir
+    with work_folder(path.parent) as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        except RuntimeError as error:
+            if "writing data to the file" not in str(error):
+                raise
+            raise OSError(ENOSPC, "Core ML cannot write the model's weights") from None
+        finally:
+            tempfile.tempdir = before
 
 
 _sessions: dict[tuple[Backend, Path, int], Session] = {}

@@ -10,7 +10,6 @@ from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,13 @@ from mvnas.backends import one_by_one
 from mvnas.backends._onnxfile import FORM, write
 from mvnas.backends._quiet import quiet
 from mvnas.backends._timing import Stopwatch, stopwatch
-from mvnas.errors import ExportError
+from mvnas.disk import work_folder
+from mvnas.errors import ExportError, FileError
 from mvnas.graph import Graph
 from mvnas.ops import State
 from mvnas.table import INSIDE
+
+onnxruntime.disable_telemetry_events()
 
 FEWEST_RUNS = 5  # of a profile, of which the first does not count
 
@@ -47,7 +49,7 @@ class Backend:
             onnx.checker.check_model(model, full_check=True)
         except onnx.checker.ValidationError as error:
             raise ExportError(f"{path.name} must be valid ONNX, but {error}") from error
-        onnx.save(model, path)
+        path.write_bytes(model.SerializeToString())
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         return one_by_one(self, graphs, folder)
@@ -74,8 +76,8 @@ class Backend:
         onnxruntime times what it makes of the nodes, in whole microseconds: convolutions in a layout of its own, fused
         activations. What it adds between nodes, to change the layout, counts to the node before.
         """
-        with TemporaryDirectory() as folder:
-            session = self._open(path, profile_to=Path(folder) / "profile")
+        with work_folder() as folder:
+            session = self._open(path, profile_to=folder / "profile")
             generator = np.random.default_rng(0)
             inputs = {
                 slot.name: generator.standard_normal(slot.shape, dtype=np.float32) for slot in session.get_inputs()
@@ -85,7 +87,10 @@ class Backend:
                 if run >= FEWEST_RUNS and time.monotonic() > end:
                     break
                 session.run(None, inputs)
-            events = json.loads(Path(session.end_profiling()).read_text())
+            try:
+                events = json.loads(Path(session.end_profiling()).read_text())
+            except (OSError, ValueError):  # onnxruntime does not tell that it could not write
+                raise FileError(f"{folder.parent} must have space for a profile; free some, or set TMPDIR to another folder") from None  # fmt: skip
         runs: list[dict[str, float]] = [{}]
         owner = ""
         for event in events:

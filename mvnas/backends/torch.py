@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ class Backend:
 
     def export(self, graph: Graph, path: Path, weights: State) -> None:
         """Write the deployed `graph` with `weights`."""
+        stream = io.BytesIO()  # torch ends the process where a disk is full
         with quiet():
-            torch.export.save(program(graph, weights, batch=self.batch), path)
+            torch.export.save(program(graph, weights, batch=self.batch), stream)
+        path.write_bytes(stream.getbuffer())
 
     def export_each(self, graphs: Sequence[Graph], folder: Path) -> list[Path]:
         return one_by_one(self, graphs, folder)

@@ -1,8 +1,24 @@
 """Labelled images to train on. One file a source; the file name is the name.
 
-`load(source)` takes the name of a data set that needs no path (`digits`), the path of a folder or a parquet
+`load(source)` takes the name of a data set that needs no path (`digits`), the path of a folder or a table
 file (its format is recognised), or the dotted name of a module of yours. Images are decoded once, to square
-RGB of one side, and kept in a cache from which they are mapped, not read.
+sRGB of one side, and kept in a cache from which they are mapped, not read.
+
+A folder holds one of these, or one folder of these:
+
+- a sub-folder of images for each class. Folders whose names speak of a split (`train`, `Training`, `seg_train`,
+  `training_set`; `val`, `valid`, `dev`, `eval`, `test`, `Testing` ...) hold such sub-folders each. One split is
+  trained on and one validates, `val` before `dev` before `eval` before `test`; without one, 20 % are held out.
+- tables, .parquet or the .arrow files of `save_to_disk`, at any depth, their splits by the names of files or
+  folders. The image is a struct of bytes and path, bytes, or a path beside the file; the label an integer with
+  or without class names, or a text. `label` before others, and of others the one with the most classes.
+- the files of CIFAR-10 or CIFAR-100.
+
+Formats are JPEG, PNG, WebP, BMP, GIF, PPM, TIFF, AVIF, and HEIC with `pip install 'mvnas[heic]'`.
+Pictures are turned upright and converted to sRGB by their colour profiles, of several frames the first is
+taken, and transparent parts become white. More than 8 bits a channel are refused, where Pillow does not convert
+them itself, and so are more than 120 million pixels, or as many as MVNAS_MAX_PIXELS says.
+`Data.note` tells what was taken, what was left out and why. Folders that mvnas wrote are never read.
 
 A source is a module with one class `Dataset`. The files of this folder are such modules, all but those that
 begin with an underscore; so is yours, and this is all of it:
@@ -27,7 +43,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -36,22 +51,37 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
+from mvnas import trust
 from mvnas.datasets._cache import cached
 from mvnas.datasets._data import Data, Item, Source, Split
 from mvnas.datasets._decode import DECODER, decode
+from mvnas.datasets._told import Tell, Told
+from mvnas.datasets._tree import CIFAR, TABLES, entries, files, inside, is_image
+from mvnas.disk import cache_home
 from mvnas.errors import DataError, unknown
 
 __all__ = ["Data", "Item", "Source", "Split", "load"]
 
 FORMATS = frozenset({"cifar", "folder", "parquet"})
-CIFAR_FILES = {"data_batch_1", "data_batch_1.bin", "train.bin", "batches.meta", "batches.meta.txt"}
 
 
-def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, seed: int = 0) -> Data:
+def load(
+    source: str,
+    *,
+    cache: Path | None = None,
+    skip_broken: bool = False,
+    seed: int = 0,
+    flip: bool | None = None,
+    tell: Tell | None = None,
+    foreign: bool = False,
+) -> Data:
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.
 
     `digits` is the data set, and `./digits` a path of that name. `cache` is
     `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
+    `tell` is called with what is read, how many images of it, and of how many, 0 if that is not known; not where a cache has them.
+    `flip` says whether training may mirror the images; None: as the source says, and most do not say no. `foreign` says that a file
+    named the source, such as a study: a module is then run only if it is trusted (`mvnas.trust`).
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
@@ -59,32 +89,46 @@ def load(source: str, *, cache: Path | None = None, skip_broken: bool = False, s
 
     Raises: DataError if there is no such source, or if its images or labels cannot be trained on.
     """
-    dataset, files = _open(source)
+    dataset, depends = _open(source, foreign)
     holdout = seed if dataset.items("val") is None else None
-    build = partial(decode, dataset, holdout=holdout, skip_broken=skip_broken)
-    flip = getattr(dataset, "flip", True)
-    if not files:
-        return replace(build(), name=source, flip=flip)
-    home = cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mvnas"
-    settings = [DECODER, type(dataset).__module__, holdout, skip_broken]
-    return replace(cached(home / _key(settings, files), build), name=source, flip=flip)
+    build = partial(decode, Told(dataset, tell) if tell else dataset, holdout=holdout, skip_broken=skip_broken)
+    if depends:
+        home = cache or cache_home()
+        settings = [DECODER, type(dataset).__module__, list(map(str, dataset.classes)), holdout, skip_broken]
+        data = cached(home / _key(settings, depends), build)
+    else:
+        data = build()
+    hidden = f"the folder ./{source} is another: --data ./{source}" if _is_beside(source) else ""
+    note = "; ".join(filter(None, (dataset.note, data.note, hidden)))
+    return replace(data, name=source, note=note, flip=getattr(dataset, "flip", True) if flip is None else flip)
 
 
-def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
+def _names() -> set[str]:
+    """Data sets that need no path."""
+    return {module.name for module in iter_modules(__path__) if not module.name.startswith("_")} - FORMATS
+
+
+def _is_beside(source: str) -> bool:
+    """Whether a name that was taken is that of a path here too."""
+    return source in _names() and Path(source).exists()
+
+
+def _open(source: str, foreign: bool = False) -> tuple[Source, tuple[Path, ...]]:
     """The data set that `source` names, and the files that its cached images depend on."""
-    path = Path(source).expanduser()
-    names = {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}
-    if source in names - FORMATS:
+    names = _names()
+    if source in names:
         dataset = import_module(f"{__name__}.{source}").Dataset()
-    elif source and path.exists():
-        dataset = import_module(f"{__name__}.{_recognise(path)}").Dataset(path)
+    elif source and _exists(path := Path(source).expanduser()):
+        dataset = _dataset(path)
     elif source in FORMATS:
         raise DataError(f"{source} images are read from a path, but got only the word {source!r}; give the path")
     elif not all(part.isidentifier() for part in source.split(".")):
-        raise DataError(f"the data must exist, but there is no {source!r} in {Path.cwd()}; check the path")
+        raise DataError(f"the data must exist, but there is no {source[:100]!r} in {Path.cwd()}; check the path")
     elif "." not in source:
-        raise DataError(f"{unknown('dataset', source, names - FORMATS)}, any path, any dotted module")
+        raise DataError(f"{unknown('dataset', source[:100], names)}, any path, any dotted module")
     else:
+        if foreign:
+            trust.check(source)
         module = _own_module(source)
         dataset = module.Dataset()
         if not isinstance(dataset, Source):
@@ -94,10 +138,33 @@ def _open(source: str) -> tuple[Source, tuple[Path, ...]]:
     return dataset, tuple(dataset.files)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, or in a folder that is closed
+        return False
+
+
+def _dataset(path: Path) -> Source:
+    """The images at a path."""
+    if path.is_dir():
+        place = inside(path)
+        made: Source = import_module(f"{__name__}.{_recognise(place)}").Dataset(place)
+        if place != path:
+            made.note = "; ".join(filter(None, (f"read from {place}", made.note)))
+        return made
+    if path.suffix.lower() not in TABLES:
+        raise DataError(
+            f"the data must be a folder or a file ending in {' or '.join(TABLES)}, but {path} is neither; unpack it first"
+        )
+    made = import_module(f"{__name__}.parquet").Dataset(path)
+    return made
+
+
 def _own_module(name: str) -> ModuleType:
     """The user's module `name`, which defines a class `Dataset`."""
     try:
-        module = import_module(name)
+        module = trust.module(name, DataError)
     except ImportError as error:
         raise DataError(
             f"the data must be a path that exists or a module that imports, but {name!r} is no path in "
@@ -108,18 +175,20 @@ def _own_module(name: str) -> ModuleType:
     return module
 
 
-def _recognise(path: Path) -> str:
-    """The format of the images at `path`, from file names alone."""
-    if path.is_file():
-        if path.suffix == ".parquet":
-            return "parquet"
-        raise DataError(f"the data must be a folder or a .parquet file, but {path} is neither; unpack it first")
-    files = {entry.name for entry in path.iterdir() if entry.is_file()}
-    if files & CIFAR_FILES or files >= {"train", "meta"}:
+def _recognise(folder: Path) -> str:
+    """The format of the images in a folder, from file names alone."""
+    here = {entry.name for entry in entries(folder) if not entry.is_dir()}
+    if here & CIFAR or here >= {"train", "meta"}:
         return "cifar"
-    if any(name.endswith(".parquet") for name in files) or any(path.glob("data/*.parquet")):
+    near = (folder, folder / "data") if (folder / "data").is_dir() else (folder,)
+    if any(entry.suffix.lower() in TABLES for place in near for entry in entries(place)):
         return "parquet"
-    return "folder"
+    tables = False
+    for file in files(folder):
+        if is_image(file):
+            return "folder"
+        tables = tables or file.suffix.lower() in TABLES
+    return "parquet" if tables else "folder"
 
 
 def _key(settings: list[object], files: Iterable[Path]) -> str:

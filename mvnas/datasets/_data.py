@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 SAMPLED = 1024
+SIDED = re.compile(r"^(\d+|[^\W\d_])$|(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 class Item(NamedTuple):
@@ -58,6 +60,11 @@ class Data:
     def side(self) -> int:
         """Height and width of every image, in pixels."""
         return int(self.train.images.shape[-1])
+
+    @property
+    def sided(self) -> str:
+        """A class whose mirrored images may be of another, by its name: a number, a letter, or a side. Empty if none."""
+        return next((name for name in self.classes if SIDED.search(name)), "")
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,65 +3,53 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from io import BytesIO
 from operator import index
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from mvnas.datasets._data import Data, Item, Source, Split
-from mvnas.errors import DataError
+from mvnas.datasets._pixels import formats, largest, opened, pixels
+from mvnas.errors import DataError, MvnasError
 
-DECODER = 1  # part of the cache key: raise it when the pixels of an unchanged file change
+DECODER = 2  # part of the cache key: raise it when the pixels of an unchanged file change
 SMALLEST, LARGEST, SAMPLED = 32, 320, 256
 HELD_OUT = 0.2
 
 
 def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: Path | None = None) -> Data:
-    """All images of `dataset`, as arrays in memory or as `train.npy` and `val.npy` in `folder`.
+    """All images of `dataset`, as arrays in memory or as the bytes of `train.images` and `val.images` in `folder`.
 
     `holdout` is the seed of a validation split drawn from the training items; None: the source has its own.
     The side is the median short side of a sample of the training images, between 32 and 320 pixels.
     """
+    largest()  # a mistake there should not wait for the first image
     classes = tuple(map(str, dataset.classes))
     side, masks = _plan(dataset, classes, holdout, skip_broken)
     _check_space(folder, sum(int(mask.sum()) for mask in masks.values()) * 3 * side**2)
     broken: list[str] = []
+    remarks: Counter[str] = Counter()
     splits = {}
     for split, mask in masks.items():
         origin = split if holdout is None else "train"
         kept = (item for item, keep in zip(_items(dataset, origin), mask, strict=True) if keep)
-        file = folder / f"{split}.npy" if folder else None
-        splits[split] = _gather(kept, (int(mask.sum()), 3, side, side), file, broken if skip_broken else None)
+        file = folder / f"{split}.images" if folder else None
+        shape = (int(mask.sum()), 3, side, side)
+        splits[split] = _gather(kept, shape, file, broken if skip_broken else None, remarks)
     if broken:
         _check_survivors(classes, splits, broken)
     notes = (
-        dataset.note,
         "" if holdout is None else f"no validation images given: {HELD_OUT:.0%} of each class held out",
-        f"{len(broken)} broken image{'s' * (len(broken) > 1)} skipped" if broken else "",
+        f"{_count(len(broken), 'broken image')} skipped" if broken else "",
+        *(f"{_count(count, 'image')} {remark}" for remark, count in sorted(remarks.items())),
     )
     return Data(
         "", classes, train=splits["train"], val=splits["val"], note="; ".join(filter(None, notes)), skipped=len(broken)
     )
-
-
-def pixels(image: Path | bytes | np.ndarray, side: int) -> np.ndarray:
-    """The image as uint8 (3, side, side): upright, short side scaled to `side`, the centre cut out.
-
-    Raises: whatever Pillow raises for a file that it cannot read.
-    """
-    with _opened(image) as picture:
-        picture.draft(None, (2 * side, 2 * side))  # a JPEG far too large is decoded at a half, 1/4 or 1/8
-        if picture.mode[0] in "IF":
-            raise ValueError(f"it has more than 8 bits a channel (mode {picture.mode})")
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("P", "PA"):
-            upright = upright.convert("RGBA")  # straight to RGB, Pillow warns of transparent palettes
-        square = ImageOps.fit(upright.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(square).transpose(2, 0, 1)
 
 
 def _plan(
@@ -71,7 +59,7 @@ def _plan(
     if len(classes) < 2:
         raise DataError(
             f"there must be at least two classes, but got {len(classes)} ({', '.join(classes) or 'none'}); "
-            "add images of another class"
+            f"add images of another class{f' ({dataset.note})' if dataset.note else ''}"
         )
     labels, side = _survey(dataset, "train", classes, skip_broken)
     _check(classes, labels, "training")
@@ -83,17 +71,20 @@ def _plan(
     return side, {"train": np.ones(len(labels), bool), "val": np.ones(len(val), bool)}
 
 
-def _opened(image: Path | bytes | np.ndarray) -> Image.Image:
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image)
-    return Image.open(BytesIO(image) if isinstance(image, bytes) else image)
-
-
 def _items(dataset: Source, split: str) -> Iterator[Item]:
-    """The items of a split, each with a place to name in an error."""
-    for i, (image, label, *place) in enumerate(dataset.items(split) or ()):
-        spot = str(image) if isinstance(image, Path) else f"item {i} of {split}"
-        yield Item(image, index(label), *(place or (spot,)))
+    """The items of a split, each with a place to name in an error. Raises: DataError for whatever the source raises."""
+    i = 0
+    try:
+        for i, (image, label, *place) in enumerate(dataset.items(split) or ()):
+            spot = str(image) if isinstance(image, Path) else f"item {i} of {split}"
+            yield Item(image, index(label), *(place or (spot,)))
+    except MvnasError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"items of {split} must be (image, label) or (image, label, place), but about item {i} {type(dataset).__module__} says: "
+            f"{_reason(error)}; mend it"
+        ) from error
 
 
 def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: bool) -> tuple[np.ndarray, int]:
@@ -111,7 +102,7 @@ def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: 
         if i % stride:
             continue
         try:
-            with _opened(item.image) as picture:
+            with opened(item.image) as picture:
                 sides.append(min(picture.size))
         except Exception as error:
             if not skip_broken:
@@ -122,33 +113,61 @@ def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: 
     return np.array(labels, np.int64), min(max(side, SMALLEST), LARGEST)
 
 
-def _gather(items: Iterable[Item], shape: tuple[int, ...], file: Path | None, broken: list[str] | None) -> Split:
-    """The decoded items, at most `shape[0]` of them; those that fail are told to `broken`, or raised."""
+def _gather(
+    items: Iterable[Item],
+    shape: tuple[int, ...],
+    file: Path | None,
+    broken: list[str] | None,
+    remarks: Counter[str],
+) -> Split:
+    """The decoded items, at most `shape[0]` of them; those that fail are told to `broken`, or raised.
+
+    Raises: OSError if the file cannot be written.
+    """
+    labels: list[int] = []
+
+    def decoded() -> Iterator[np.ndarray]:
+        for item in items:
+            try:
+                image = pixels(item.image, shape[-1], remarks)
+            except Exception as error:  # Pillow's readers raise a dozen kinds
+                if broken is None:
+                    raise _broken(item, error) from error
+                broken.append(item.place)
+            else:
+                labels.append(item.label)
+                yield image
+
     if file is None:
         images = np.empty(shape, np.uint8)
-    else:
-        images = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-    labels: list[int] = []
-    for item in items:
-        try:
-            images[len(labels)] = pixels(item.image, shape[-1])
-            labels.append(item.label)
-        except Exception as error:  # Pillow's readers raise a dozen kinds
-            if broken is None:
-                raise _broken(item, error) from error
-            broken.append(str(_broken(item, error)))
-    if isinstance(images, np.memmap):
-        images.flush()
-    return Split(images[: len(labels)], np.array(labels, np.int64))
+        for i, image in enumerate(decoded()):
+            images[i] = image
+        return Split(images[: len(labels)], np.array(labels, np.int64))
+    with file.open("wb") as stream:  # and not through a map, for which a full disk is the end of the process
+        for image in decoded():
+            stream.write(image.tobytes())
+    kept = (len(labels), *shape[1:])
+    images = np.memmap(file, np.uint8, "r", shape=kept) if labels else np.empty(kept, np.uint8)
+    return Split(images, np.array(labels, np.int64))
 
 
 def _broken(item: Item, error: Exception) -> DataError:
-    unknown = isinstance(error, UnidentifiedImageError)  # its own text holds the address of a buffer
-    reason = "no known image format" if unknown else str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its own text holds the address of a buffer
+        reason = f"it is none of {', '.join(formats())}"
+    else:
+        reason = _reason(error)
     return DataError(
         f"every image must decode, but {item.place} does not ({reason}); "
-        "mend or remove it, or skip broken images (skip_broken=True)"
+        "mend or remove it, or leave such images out with --skip-broken"
     )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count > 1)}"
 
 
 def _held_out(labels: np.ndarray, classes: tuple[str, ...], seed: int) -> np.ndarray:
@@ -177,13 +196,16 @@ def _check(classes: tuple[str, ...], labels: np.ndarray, split: str) -> None:
 
 
 def _check_survivors(classes: tuple[str, ...], splits: dict[str, Split], broken: list[str]) -> None:
-    """Raises: DataError if skipping broken images has emptied a split or a class; it quotes the first."""
+    """Raises: DataError if skipping broken images has emptied a split or a class; it names the first."""
     try:
         _check(classes, splits["train"].labels, "training")
         _check(classes, splits["val"].labels, "validation")
     except DataError as error:
         total = len(broken) + sum(len(split.labels) for split in splits.values())
-        raise DataError(f"{error}; {len(broken)} of {total} images are broken, the first: {broken[0]}") from error
+        told, _, _ = str(error).partition("; ")
+        raise DataError(
+            f"{told}; mend them: {len(broken)} of {total} images are broken, the first: {broken[0]}"
+        ) from error
 
 
 def _check_space(folder: Path | None, needed: int) -> None:

@@ -71,16 +71,19 @@ class Dataset:
 
     def _class_names(self, file: Path) -> tuple[str, ...]:
         if self._layout.head:
-            return tuple(file.read_text().split())
+            return tuple(file.read_text(errors="replace").split())
         names = _unpickle(file).get(self._layout.names, ())
-        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+        if not isinstance(names, list | tuple):
+            names = ()
+        return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names)
 
 
 def _pickled(file: Path, layout: Layout) -> tuple[np.ndarray, list[int]]:
     """Pixels, uint8 (N, 3072), and labels of one batch of the Python version."""
     batch = _unpickle(file)
     pixels, labels = np.asarray(batch.get("data")), batch.get(layout.labels, [])
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
+    whole = isinstance(labels, list) and all(type(label) is int for label in labels)
+    if not whole or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise DataError(
             f"a CIFAR batch must hold data, uint8 (N, {PIXELS}), and {layout.labels}, N integers, but {file} "
             "does not; unpack the archive again"
@@ -106,7 +109,9 @@ def _unpickle(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
             content = _ArraysOnly(stream, encoding="bytes").load()
-        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+        return {
+            key.decode(errors="replace") if isinstance(key, bytes) else key: value for key, value in content.items()
+        }
     except Exception as error:  # bytes that are no pickle fail in any way
         raise DataError(
             f"a CIFAR file must be a whole pickle of arrays and lists, but {file} is not ({error}); "

@@ -1,7 +1,8 @@
 """Where trainings run. One file an engine; the file name is the name.
 
 An engine takes jobs and tells what became of them; it knows nothing of studies. It never raises for a job: a training that
-fails, hangs or kills its process is an event like one that ends.
+fails, hangs or kills its process is an event like one that ends. Where it may have failed by the machine's fault, an engine tries
+it once more, in another process, before it says so.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
-from mvnas.errors import DataError, MvnasError, StudyError, unknown
+from mvnas import trust
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, lacking, told, unknown
 from mvnas.job import Job
 from mvnas.training import Trained
-
-EXTRAS = ("ray",)  # engines whose packages `pip install mvnas` leaves out
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Images:
 
     source: str
     skip_broken: bool = False
+    flip: bool | None = None
 
 
 class Step(NamedTuple):
@@ -39,6 +40,15 @@ class Step(NamedTuple):
     loss: float
 
 
+class Doing(NamedTuple):
+    """A training is at work beside its steps: images are read, norms calibrated, networks judged; `total` is 0 if it is not known."""
+
+    key: int
+    what: str
+    done: int
+    total: int
+
+
 class Done(NamedTuple):
     """A training has ended."""
 
@@ -47,21 +57,36 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail too."""
+    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail too.
+
+    If `doubtful` the fault may be either's: it raised what is not ours, or its process ended before the first step.
+    """
 
     key: int
     reason: str
     broken: bool = False
+    doubtful: bool = False
 
 
-Event = Step | Done | Failed
+Event = Step | Doing | Done | Failed
+
+
+def ended(event: Event) -> bool:
+    """Whether a training has ended with an event."""
+    return isinstance(event, Done | Failed)
 
 
 def failure(error: Exception) -> Failed:
-    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not."""
-    told = str(error) if isinstance(error, MvnasError) else f"{type(error).__name__}: {error}"
-    gone = isinstance(error, DataError) or (isinstance(error, OSError) and error.errno != ENOMEM)
-    return Failed(0, told, broken=gone)
+    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not.
+
+    What is not ours may be: a GPU that has failed fails whatever its process does next.
+    """
+    if isinstance(error, MvnasError):
+        return Failed(0, str(error), broken=isinstance(error, DataError | FileError))
+    memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == ENOMEM)
+    gone = isinstance(error, OSError) and not memory
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return Failed(0, reason, broken=gone, doubtful=not (memory or gone))
 
 
 class Engine(Protocol):
@@ -81,6 +106,11 @@ class Engine(Protocol):
         """Stop all trainings at once."""
 
 
+def is_built_in(engine: Engine) -> bool:
+    """Whether an engine is one of ours: they differ in where trainings run, and not in what comes of them."""
+    return type(engine).__module__.startswith(f"{__name__}.")
+
+
 def engine(name: str, images: Images, **settings: Any) -> Engine:
     """The engine `name` of this folder, or of any importable module if the name is dotted, with settings of its own.
 
@@ -91,15 +121,62 @@ def engine(name: str, images: Images, **settings: Any) -> Engine:
     if name not in names and "." not in name:
         raise StudyError(unknown("engine", name, names))
     try:
-        module = import_module(name if "." in name else f"{__name__}.{name}")
+        module = trust.module(name, StudyError) if "." in name else import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
-        wanted = f"'mvnas[{name}]'" if name in EXTRAS else error.name
-        raise StudyError(
-            f"the engine {name} needs the package {error.name}, which is not installed; pip install {wanted}"
-        ) from None
+        if trust.missing(error, name):
+            raise StudyError(
+                f"{unknown('engine', name, names)}; or a module of yours, but none of that name is found"
+            ) from None
+        raise StudyError(lacking(f"the engine {name}", error.name)) from None
+    if not isinstance(getattr(module, "Engine", None), type):
+        raise StudyError(f"an engine's module must define the class Engine, but {name} does not")
     known = [setting for setting in signature(module.Engine).parameters if setting != "images"]
     for setting in settings:
         if setting not in known:
             raise StudyError(unknown(f"setting of the engine {name}", setting, known))
     made: Engine = module.Engine(images, **settings)
-    return made
+    return _Own(name, made) if "." in name else made
+
+
+class _Own:
+    """An engine of the user's, whose answers are looked at before a study takes them.
+
+    Raises:
+        StudyError: it lacks something, or answers with what is no answer.
+    """
+
+    def __init__(self, name: str, made: Any) -> None:
+        for need in ("slots", "start", "wait", "close"):
+            if not hasattr(made, need):
+                raise StudyError(f"an engine must have slots, start, wait and close, but {name} has no {need}")
+        self.name, self.made = name, made
+        self._keys: set[int] = set()
+
+    @property
+    def slots(self) -> int:
+        slots = self.made.slots
+        if type(slots) is not int or slots < 0:
+            raise StudyError(f"slots of the engine {self.name} must be a whole number, but are {told(slots)}")
+        return slots
+
+    def start(self, key: int, job: Job) -> None:
+        self._keys.add(key)
+        self.made.start(key, job)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        events = self.made.wait(seconds)
+        for event in events if isinstance(events, list | tuple) else [events]:
+            if not isinstance(event, Event) or event.key not in self._keys:
+                raise StudyError(
+                    f"wait of the engine {self.name} must answer with events of trainings that it has, but answers {told(event)}"
+                )
+            if isinstance(event, Done) and not isinstance(event.trained, Trained):
+                raise StudyError(
+                    f"the engine {self.name} must answer with what was Trained, but answers {told(event.trained)}"
+                )
+            if isinstance(event, Done | Failed):
+                self._keys.discard(event.key)
+        return list(events)
+
+    def close(self) -> None:
+        self.made.close()

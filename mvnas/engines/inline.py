@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from mvnas.datasets import Data, load
-from mvnas.engines import Done, Event, Images, Step, failure
+from mvnas.engines import Doing, Done, Event, Images, Step, failure
 from mvnas.job import Job, train
 
 
@@ -21,7 +21,7 @@ class Engine:
 
     @cached_property
     def _data(self) -> Data:
-        return load(self.images.source, skip_broken=self.images.skip_broken)
+        return load(self.images.source, skip_broken=self.images.skip_broken, flip=self.images.flip)
 
     def start(self, key: int, job: Job) -> None:
         self._queue.append((key, job))
@@ -30,7 +30,12 @@ class Engine:
         events: list[Event] = []
         for key, job in self._queue:
             try:
-                trained = train(job, self._data, progress=lambda *step: events.append(Step(key, *step)))  # noqa: B023
+                trained = train(
+                    job,
+                    self._data,
+                    progress=lambda *step: events.append(Step(key, *step)),  # noqa: B023
+                    tell=lambda *doing: events.append(Doing(key, *doing)),  # noqa: B023
+                )
             except Exception as error:
                 events.append(failure(error)._replace(key=key))
             else:

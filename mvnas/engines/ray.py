@@ -7,6 +7,7 @@ started again, it goes on from its study.
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,14 @@ import ray
 from ray import exceptions
 
 from mvnas.datasets import Data, Split, load
-from mvnas.engines import Done, Event, Failed, Images, failure
+from mvnas.engines import Event, Failed, Images
+from mvnas.engines._task import sent
 from mvnas.errors import StudyError
-from mvnas.job import Job, train
+from mvnas.job import Job
 
 CPUS = 1  # of a training; Ray gives torch as many threads
 RETRIES = 3  # of a training whose node or process was lost; one that exhausted its node's memory has none
+TRIES = 2  # of one whose failure may be the machine's
 
 
 @dataclass
@@ -32,6 +35,7 @@ class _Task:
     ref: ray.ObjectRef
     begun: float
     losses: int = 0
+    doubts: int = 0
 
 
 class Engine:
@@ -52,7 +56,7 @@ class Engine:
                 f"a Ray cluster must run at --address {address}, but {told}; start one with `ray start --head`"
             ) from None
         self.limit = limit
-        self._images = ray.put(_plain(load(images.source, skip_broken=images.skip_broken)))
+        self._images = ray.put(_plain(load(images.source, skip_broken=images.skip_broken, flip=images.flip)))
         self._tasks: dict[int, _Task] = {}
         self._look()
 
@@ -70,8 +74,8 @@ class Engine:
         self._tasks[key] = _Task(job, self._submit(job), time.monotonic())
 
     def _submit(self, job: Job) -> ray.ObjectRef:
-        remote = ray.remote(num_cpus=CPUS, num_gpus=min(self._gpus, 1), max_retries=0)(_train)
-        return remote.remote(job, self._images)
+        remote = ray.remote(num_cpus=CPUS, num_gpus=min(self._gpus, 1), max_retries=0)(sent())
+        return remote.remote(pickle.dumps(job), [self._images])
 
     def wait(self, seconds: float) -> Sequence[Event]:
         self._look()
@@ -94,11 +98,18 @@ class Engine:
             event = Failed(0, f"workers must have what the driver has, but one says: {error.cause!r}", broken=True)
         except exceptions.RayError as error:
             if task.losses < RETRIES:
-                self._tasks[key] = _Task(task.job, self._submit(task.job), time.monotonic(), task.losses + 1)
+                self._begin_again(key, replace(task, losses=task.losses + 1))
                 return None
-            event = Failed(0, f"its process was lost {RETRIES + 1} times: {str(error).splitlines()[0]}")
+            event = Failed(0, f"its process was lost {RETRIES + 1} times: {str(error).splitlines()[0]}", doubtful=True)
+        else:
+            if isinstance(event, Failed) and event.doubtful and task.doubts + 1 < TRIES:
+                self._begin_again(key, replace(task, doubts=task.doubts + 1))
+                return None
         del self._tasks[key]
         return event._replace(key=key)
+
+    def _begin_again(self, key: int, task: _Task) -> None:
+        self._tasks[key] = replace(task, ref=self._submit(task.job), begun=time.monotonic())
 
     def _overdue(self, key: int) -> Event | None:
         """Failure of a training that has taken too long, which is ended."""
@@ -120,11 +131,3 @@ def _plain(data: Data) -> Data:
     """Data whose arrays are no maps of files, so that workers map those of the object store."""
     train, val = (Split(np.asarray(part.images), part.labels) for part in (data.train, data.val))
     return replace(data, train=train, val=val)
-
-
-def _train(job: Job, data: Data) -> Event:
-    """The training itself, in a worker of the cluster."""
-    try:
-        return Done(0, train(job, data))
-    except Exception as error:
-        return failure(error)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,10 @@ from mvnas.training.sampler import MultiScaleSampler, pixels, scales
 from mvnas.training.schedule import Schedule
 from mvnas.training.weights import Average, calibrate, groups, kept
 
+CALMER = "search with a lower --lr, or with --clip 1"
 CALIBRATION = 512  # images that batch norms are calibrated on
+
+Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +50,8 @@ class Checkpoint:
         path.write_bytes(stream.getbuffer())
 
     @classmethod
-    def load(cls, path: Path) -> Checkpoint:
-        return cls(**torch.load(path, map_location="cpu", weights_only=True))
+    def load(cls, source: Path | IO[bytes]) -> Checkpoint:
+        return cls(**torch.load(source, map_location="cpu", weights_only=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,7 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
+    tell: Tell | None = None,
     until: float = 1.0,
     begin: Checkpoint | None = None,
 ) -> Trained:
@@ -91,6 +95,7 @@ def fit(
     Args:
         progress: called after each step with the step (from 1), the number of steps, and the loss; what it
             raises ends the training.
+        tell: called with what is done beside steps, how many images of it, and of how many.
 
     Raises:
         TrainingError: the loss is not finite or memory is exhausted.
@@ -112,7 +117,7 @@ def fit(
         for step, (size, indices) in islice(enumerate(sampler, 1), begin.step if begin else 0, stop):
             loss = learn(pixels(size, factor), indices, schedule.rate(step - 1, steps))
             if not math.isfinite(loss):
-                told = f"the loss must be finite, but is {loss} at step {step} of {steps}; lower lr"
+                told = f"the loss must be finite, but is {loss} at step {step} of {steps}; {CALMER}"
                 raise TrainingError(told)
             average.update(step)
             images += len(indices)
@@ -122,8 +127,9 @@ def fit(
         average.store()
         side = pixels(resolution, factor)
         with _precision(torch.device(device)):
-            calibrate(module, _sample(data.train, side, batch=schedule.batch, seed=seed, device=device))
-        accuracy = evaluate(module, data.val, side=side, batch=schedule.batch)
+            sample = _sample(data.train, side, batch=schedule.batch, seed=seed, device=device)
+            calibrate(module, _told(sample, tell, min(CALIBRATION, len(data.train.labels))))
+        accuracy = evaluate(module, data.val, side=side, batch=schedule.batch, tell=tell)
     return Trained(accuracy, kept(module), steps, time.monotonic() - begun, images, checkpoint)
 
 
@@ -168,6 +174,8 @@ def _learner(
         loss = cross_entropy(logits.float(), labels, label_smoothing=schedule.label_smoothing)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if schedule.clip:
+            torch.nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
@@ -183,13 +191,23 @@ def _sample(split: Split, side: int, *, batch: int, seed: int, device: str) -> I
         yield _whole(split.images[indices], side, device)
 
 
+def _told(batches: Iterator[Tensor], tell: Tell | None, total: int) -> Iterator[Tensor]:
+    """Batches of images, told of as they are taken."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        if tell:
+            tell("calibrating norms", min(done, total), total)
+
+
 def _whole(images: np.ndarray, side: int, device: str | torch.device) -> Tensor:
     """`whole` images on `device`, channels last."""
     return whole(torch.from_numpy(images).to(device), side).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def evaluate(module: Module, split: Split, *, side: int, batch: int = 128) -> float:
+def evaluate(module: Module, split: Split, *, side: int, batch: int = 128, tell: Tell | None = None) -> float:
     """Share of the images of `split`, resized to `side`, whose highest logit is at their label.
 
     The module computes on the device it is on, and is left in evaluation mode.
@@ -205,8 +223,10 @@ def evaluate(module: Module, split: Split, *, side: int, batch: int = 128) -> fl
         with _precision(device):
             logits = module(_whole(np.array(split.images[part]), side, device))
         if not logits.isfinite().all():
-            raise TrainingError("logits must be finite, but are not on held-out images; lower lr")
+            raise TrainingError(f"logits must be finite, but are not on held-out images; {CALMER}")
         right += int((logits.argmax(1).cpu().numpy() == split.labels[part]).sum())
+        if tell:
+            tell("judging images", min(start + batch, len(split.labels)), len(split.labels))
     return right / len(split.labels)
 
 
@@ -236,4 +256,7 @@ def _memory() -> Iterator[None]:
         spent = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
         if not spent:
             raise
-        raise TrainingError(f"training must fit in memory, but ran out of memory: {error}; lower batch") from error
+        told = str(error).partition("\n")[0][:150]
+        raise TrainingError(
+            f"training must fit in memory, but ran out of memory: {told}; search with a smaller --batch"
+        ) from error

@@ -27,6 +27,7 @@ class Schedule:
         label_smoothing: share of the target that is spread over all classes.
         ema: decay of the averaged weights once the training is long enough for it.
         crop: smallest share of an image's area that a random crop keeps; 1 crops nothing.
+        clip: largest norm of a step's gradient, longer ones are shortened to it; 0 shortens none.
 
     Raises:
         TrainingError: a field is outside its range.
@@ -43,6 +44,7 @@ class Schedule:
     label_smoothing: float = 0.1
     ema: float = 0.9995
     crop: float = 0.7
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -50,6 +52,10 @@ class Schedule:
             if not (0 <= value <= most and value < math.inf) or (value == 0 and name in POSITIVE):
                 told = f"{least} and at most 1" if name in SHARES else f"{least} and finite"
                 raise TrainingError(f"{name} of a schedule must be {told}, but is {value}; choose another value")
+
+    def to_json(self) -> dict[str, float]:
+        """Plain data for a study; without `clip` where it is off, as studies had it before there was one."""
+        return {name: value for name, value in asdict(self).items() if name != "clip" or value}
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of `step` (from 0) among `steps`: linear lr / 10 -> lr, then cosine -> lr / 10."""

@@ -1,0 +1,49 @@
+"""What workers of a Ray cluster run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ray
+
+from mvnas.engines import Done, Event, failure
+from mvnas.job import train
+
+
+def sent() -> Callable[[bytes, list[ray.ObjectRef]], Event]:
+    """The task that a driver sends: as code, which takes a job as bytes and images by a reference.
+
+    So nothing is imported before the folders that Ray puts first, the driver's working folder and that of its script, are the last
+    ones: a `random.py` of the user's is not taken for Python's. mvnas is the driver's, where that is there.
+    """
+    early = [os.getcwd(), os.path.dirname(os.path.realpath(sys.argv[0]))]
+    home = str(Path(__file__).parents[2])
+
+    def run(job: bytes, images: list[ray.ObjectRef]) -> Event:
+        import sys
+
+        for folder in early:
+            if folder in sys.path:
+                sys.path.remove(folder)
+                sys.path.append(folder)
+        sys.path.insert(0, home)
+        import mvnas  # noqa: F401
+
+        sys.path.remove(home)
+        from mvnas.engines._task import train_here
+
+        return train_here(job, images)
+
+    return run
+
+
+def train_here(job: bytes, images: Sequence[ray.ObjectRef]) -> Event:
+    """The training itself, in a worker of the cluster."""
+    try:
+        return Done(0, train(pickle.loads(job), ray.get(images[0])))  # of the driver, by Ray
+    except Exception as error:
+        return failure(error)

@@ -1,0 +1,49 @@
+"""Marks of contents, by which it is told that what a name stands for has changed."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+
+
+def mark(*texts: str) -> str:
+    """16 hex digits that stand for some texts."""
+    return sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def code_mark(name: str) -> str:
+    """A mark of the code of an importable module, and of all that it imports from its own package.
+
+    Modules without a file, and what is imported by other means than `import`, are not seen.
+    """
+    top, left = name.partition(".")[0], [name]
+    found: dict[str, str] = {}
+    while left:
+        module = left.pop()
+        if module in found or module.partition(".")[0] != top:
+            continue
+        found[module] = ""
+        left.append(module.rpartition(".")[0] or module)
+        with suppress(
+            Exception
+        ):  # of what is named, not all are modules with a file; to look imports packages of the user's
+            spec = find_spec(module)
+            if spec and spec.origin and spec.has_location:
+                found[module] = Path(spec.origin).read_bytes().decode(errors="replace")
+                left += _imported(ast.parse(found[module]), module if spec.submodule_search_locations else spec.parent)
+    return mark(*(f"{module} {text}" for module, text in sorted(found.items()) if text))
+
+
+def _imported(tree: ast.AST, package: str | None) -> Iterator[str]:
+    """Names of what code of a package may import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)

@@ -1,0 +1,96 @@
+"""The one place that reads files of plain data: of bounded size, and nothing in them but text, numbers, lists and mappings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from mvnas.errors import told
+
+SMALL = 1 << 20  # bytes of a space, an architecture or the conditions of a table
+LARGE = 16 << 20  # bytes of a table's rows, or of a report; the largest shipped one has 0.8 MB
+DIGITS = 18  # of a whole number: what 64 bits hold
+
+
+def read_text(path: Path, most: int = SMALL) -> str:
+    """The text of a regular file of at most so many bytes, in UTF-8.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is no such file, is larger, or is no text.
+    """
+    with open(path, "rb", opener=_open) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most >> 20} MB")
+    return content.decode("utf-8-sig")
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file without waiting for whoever may write into it, as a pipe's reader would."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds: finite numbers, whole ones of at most 18 digits, and no key twice.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_mapping, parse_int=_whole, parse_float=_finite, parse_constant=_finite
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path, most: int = SMALL) -> Any:
+    """What a JSON file holds, as `parse_json` reads it.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or holds something else.
+    """
+    return parse_json(read_text(path, most))
+
+
+def read_rows(path: Path, *, appended: bool = False, most: int = LARGE) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with the number of its line; of one that is `appended` to, a last line that a kill cut off is left out.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    text = read_text(path, most)
+    reader = csv.reader((text[: text.rfind("\n") + 1] if appended else text).splitlines())
+    try:
+        return [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"row {reader.line_num}: {error}") from None
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {told(twice)} is there twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text.lstrip("-")) > DIGITS:
+        raise ValueError(f"a whole number must have at most {DIGITS} digits, but one has {len(text.lstrip('-'))}")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"a number must be finite, but got {told(text)}")
+    return value
