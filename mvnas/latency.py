@@ -9,6 +9,7 @@ Energy is modelled by the same, from the energy column of a table: in such a mod
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -365,13 +366,17 @@ class LatencyModel:
         """Why the regression of a kind does not price a kernel; nothing if it does."""
         rate = self.rates.get(name)
         if rate is None:
-            count = sum(kind(other) == name for other in self.timed)
-            return f"{name} must have been timed at {FEWEST} distinct sizes or more, but was at {count}"
+            return f"{name} must have been timed at {FEWEST} distinct sizes or more, but was at {self._counts[name]}"
         for dimension, size in dimensions(kernel).items():
             low, high = rate.domain[dimension]
             if not low / DOMAIN_SLACK <= size <= high * DOMAIN_SLACK:
                 return f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}"
         return ""
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        """How many kernels of each kind were timed."""
+        return Counter(map(kind, self.timed))
 
     def lacking(self, archs: Iterable[Arch]) -> list[Kernel]:
         """Kernels of networks that cannot be priced, each once."""
