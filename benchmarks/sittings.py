@@ -4,7 +4,7 @@
 
 Arguments are commits of this repository, of which latency_tables/ and benchmarks/held_out/ are read. Each table, fitted by
 the code of today, judges the held-out networks of its device: those timed minutes after it and those of other sittings,
-with the conformal interval alone and with what SITTING adds. A shift is the mean of log measured / predicted. At last
+with the conformal interval alone and with what sittings add. A shift is the mean of log measured / predicted. At last
 sittings are drawn anew: 100 of a sitting's networks, with replacement, about a shift drawn from those of all others.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from mvnas.holdout import Passes, fastest
-from mvnas.latency import NORMAL, SITTING, LatencyModel
+from mvnas.latency import NORMAL, LatencyModel
 from mvnas.table import Table, read_passes
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def pairs(commits: list[str], folder: Path) -> list[Pair]:
     found = []
     for (device, made), table in tables.items():
         model = LatencyModel.fit(table)
-        alone = (model.spread**2 - (NORMAL * SITTING) ** 2) ** 0.5
+        alone = (model.spread**2 - (NORMAL * model.shift) ** 2) ** 0.5
         for (other, timed), passes in networks.items():
             if other == device:
                 hours = (timed - made).total_seconds() / 3600
@@ -83,7 +83,7 @@ def show(name: str, some: list[Pair]) -> None:
     print(
         f"{name}: {count} pairs; deviation of the shift {np.sqrt(square / count):.2%} (90 %, were they independent: {low:.2%} to "
         f"{high:.2%}); covered alone {alone.mean():.1%} ({alone.min():.0%} to {alone.max():.0%}), "
-        f"with SITTING {widened.mean():.1%} ({widened.min():.0%} to {widened.max():.0%})"
+        f"with sittings {widened.mean():.1%} ({widened.min():.0%} to {widened.max():.0%})"
     )
 
 
@@ -96,7 +96,7 @@ def redrawn(some: list[Pair]) -> None:
         drawn = generator.choice(pair.errors - pair.errors.mean(), (DRAWS, 100))
         drawn += (generator.choice(shifts, DRAWS) * generator.choice([-1, 1], DRAWS))[:, None]
         rows.append([(np.abs(drawn) <= width).mean(1) for width in (pair.alone, pair.widened)])
-    for told, covered in zip(("alone", "with SITTING"), np.hstack(rows), strict=True):
+    for told, covered in zip(("alone", "with sittings"), np.hstack(rows), strict=True):
         low, high = np.quantile(covered, (0.05, 0.95))
         print(
             f"drawn anew, {told}: {covered.mean():.1%} of networks covered; of 100 of one sitting {low:.0%} to {high:.0%} "
@@ -110,7 +110,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         found = pairs(parser.parse_args().commits, Path(folder))
     print(
-        "| table | made | networks, hours later | shift | scatter | alone | with SITTING |\n|---|---|---|---|---|---|---|"
+        "| table | made | networks, hours later | shift | scatter | alone | with sittings |\n|---|---|---|---|---|---|---|"
     )
     for pair in found:
         alone, widened = pair.covers()

@@ -2,19 +2,22 @@
 
     python benchmarks/space_coverage.py latency_tables/genoa-1t SITTING --seed 1 [--each 16] [--hybrid 40] [--part 1/2]
     python benchmarks/space_coverage.py latency_tables/genoa-1t SITTING
+    python benchmarks/space_coverage.py latency_tables/genoa-1t SITTING --add
 
 The first times random networks of every space in three interleaved passes on this machine, by the clock that tables are made
 with, and keeps them in benchmarks/data/spaces/SITTING.csv: one row a network, with the fastest run of each pass. With `--part`
 only that part of them, so that a sitting can be cut into processes of a few minutes. The second judges the table by them:
-truth is the fastest pass. Networks that the table holds are left out.
+truth is the fastest pass. Networks that the table holds are left out. The third has them calibrate it from then on.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import random
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,14 +25,18 @@ import numpy as np
 
 from mvnas.arch import Arch
 from mvnas.backends import of_table
-from mvnas.clock import cpu
+from mvnas.clock import cpu, now
+from mvnas.disk import write_text
 from mvnas.holdout import Quality
 from mvnas.latency import LatencyModel
-from mvnas.measure import measure_networks
+from mvnas.measure import Protocol, measure_networks
 from mvnas.space import Space, names, published
-from mvnas.table import Table, read_network, write_network
+from mvnas.table import NETWORKS_COLUMNS, Table, Timing, append, read_network, timing_row, write_network
 
 DATA = Path(__file__).parent / "data" / "spaces"
+PROTOCOL = Protocol(
+    network_patience=1.5
+)  # seconds of waiting for a quiet host, of a table's 6: so many networks take long
 COLUMNS = ("space", "network", "pass_1_ms", "pass_2_ms", "pass_3_ms", "reference_ms", "time")
 
 
@@ -51,7 +58,7 @@ def time_networks(table: Table, archs: Mapping[Arch, str], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         passes = measure_networks(
-            list(archs), of_table(table.device), folder=Path(folder), progress=lambda what, done, total:
+            list(archs), of_table(table.device), folder=Path(folder), protocol=PROTOCOL, progress=lambda what, done, total:
             print(what, done, total, flush=True) if done % 50 == 0 else None)  # fmt: skip
     fresh = not file.exists()
     with file.open("a", newline="") as stream:
@@ -62,6 +69,28 @@ def time_networks(table: Table, archs: Mapping[Arch, str], file: Path) -> None:
             best = sorted(timings, key=lambda timing: timing.min_ms)[:3]
             ms = [f"{timing.min_ms:.5g}" for timing in timings if timing in best][:3]
             writer.writerow([archs[arch], write_network(arch), *ms, f"{best[0].reference_ms:.4g}", best[0].time])
+
+
+def add(table: Table, file: Path) -> None:
+    """Append the passes of a file to a table, of which the file does not keep medians and numbers of runs, as of what is imported."""
+    for arch, row in zip(*read(file)[::2], strict=True):
+        for turn in (1, 2, 3):
+            ms = float(row[f"pass_{turn}_ms"])
+            timing = Timing(ms, ms, 1, float(row["reference_ms"]), row["time"])
+            append(
+                table.path / "networks.csv",
+                NETWORKS_COLUMNS,
+                {"network": write_network(arch), "pass": turn} | timing_row(timing),
+            )
+    digest = sha256(file.read_bytes()).hexdigest()
+    source = {
+        "file": f"benchmarks/data/spaces/{file.name}",
+        "sha256": digest,
+        "networks": len(read(file)[1]),
+        "time": now(),
+    }
+    told = dict(table.device) | {"imported": [*table.device.get("imported", []), source]}
+    write_text(table.path / "device.json", json.dumps(told, indent=2) + "\n")
 
 
 def read(file: Path) -> tuple[dict[Arch, str], dict[Arch, float], list[dict[str, str]]]:
@@ -89,6 +118,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=16)
     parser.add_argument("--hybrid", type=int, default=40)
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--add", action="store_true")
     args = parser.parse_args()
     table, file = Table.load(args.table), DATA / f"{args.sitting}.csv"
     if args.seed is not None:
@@ -96,6 +126,9 @@ def main() -> None:
         archs = [*drawn(args.seed, args.each, args.hybrid).items()]
         time_networks(table, dict(archs[part - 1 :: parts]), file)
         print(f"timed on {cpu()}")
+        return
+    if args.add:
+        add(table, file)
         return
     space, timed, rows = read(file)
     known = [arch for arch in timed if arch not in table.passes]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mvnas.holdout import Quality, by_macs
-from mvnas.latency import LatencyModel
+from mvnas.latency import LatencyModel, sittings
 from mvnas.space import Space, published, systems
 from mvnas.table import Table
 
@@ -29,7 +29,7 @@ def main() -> None:
     table = Table.load(args.table)
     model = LatencyModel.of_kernels(table)
     truth = {arch: timing.min_ms for arch, timing in table.networks.items()}
-    system = systems(list(truth))
+    system, hours = systems(list(truth)), dict(zip(truth, sittings(table, truth), strict=True))
     rows, macs = [], []
     for name in published():
         arch = Space.load(name).arch()
@@ -38,7 +38,8 @@ def main() -> None:
         if arch not in truth:
             raise SystemExit(f"{args.table} must hold passes of {name}; make it with `mvnas measure --space all`")
         others = {other: ms for other, ms in truth.items() if system[other] != system[arch]}
-        rows.append((name, arch, model.calibrated(others).predict(arch)))
+        sitting = [hours[other] for other in others]
+        rows.append((name, arch, model.calibrated(others, sitting).predict(arch)))
         macs.append(by_macs(others, [arch])[0])
     rule, end = ("| ", " |") if args.markdown else ("", "")
     between = " | " if args.markdown else "  "

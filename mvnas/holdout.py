@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mvnas.arch import Arch
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
-from mvnas.latency import FEWEST, FEWEST_LIKE, FOLDS, LatencyModel, by_kind, column, dimensions, kind, spread
+from mvnas.latency import FEWEST, FEWEST_LIKE, FOLDS, LatencyModel, by_kind, column, dimensions, kind, sittings, spread
 from mvnas.space import systems
 from mvnas.table import Table, Timing
 
@@ -109,13 +109,14 @@ def unseen(table: Table, of: str = "latency") -> Unseen:
     networks = column(table.networks, of)
     archs, truth = list(networks), np.array(list(networks.values()))
     model = LatencyModel.of_kernels(table, of)
+    sitting = np.array(sittings(table, archs))
     folds = np.random.default_rng(0).permutation(len(archs)) % FOLDS
     ms, low, high, macs = (np.empty(len(archs)) for _ in range(4))
     for fold in range(FOLDS):
         test = folds == fold
         train = {archs[i]: truth[i] for i in np.flatnonzero(~test)}
         rest = [archs[i] for i in np.flatnonzero(test)]
-        ms[test], low[test], high[test] = model.calibrated(train).predict_each(rest)[:3]
+        ms[test], low[test], high[test] = model.calibrated(train, sitting[~test].tolist()).predict_each(rest)[:3]
         macs[test] = by_macs(train, rest)
     return Unseen(archs, truth, ms, low, high, macs)
 

@@ -9,8 +9,10 @@ Energy is modelled by the same, from the energy column of a table: in such a mod
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, chain
 from math import ceil, exp, hypot, prod
@@ -34,7 +36,12 @@ Number = TypeVar("Number", float, Array)
 
 CONFIDENCE = 0.9
 NORMAL = 1.645  # deviations of a normal distribution that hold CONFIDENCE of it
-SITTING = 0.01  # deviation of log latency from one sitting to the next (benchmarks/sittings.py)
+MODEL = 2  # what tables are taken to say; greater than before where the same table predicts otherwise
+SITTING = 0.011  # deviation of log latency of one sitting from the mean of many, where a table does not tell it (benchmarks/sittings.py),
+WORTH = 2  # which counts as much as so many sittings beside those of a table
+PAUSE = 3600.0  # seconds without a timing that part one sitting from the next
+TURNS = 4  # of fitting the levels of sittings and what reading takes, each by the other
+UNSTEADY = 0.5  # deviation from sitting to sitting of what it takes to read weights, as a share of it (docs/latency.md)
 DOMAIN_SLACK = 1.001  # rounding only: outside of what was measured there is no estimate
 FEWEST = 8  # timings of a kind that a regression needs
 KEPT = tuple(0.5 * step for step in range(17))  # millions of parameters whose weights caches may keep
@@ -161,6 +168,9 @@ class LatencyModel:
     reading * millions of parameters that are read) ** power, and a network lies within exp(+-spread) of that with the
     confidence of the interval. What is read are weights that are in the caches where a kernel alone runs again and again. Those of
     a network of up to `kept` millions are too, and of one twice that size none: each run has evicted what the next needs first.
+
+    Of the spread, `shift` is the deviation of one more sitting: hours differ for all networks at once. How much of the caches
+    is left for weights differs too: `unsteady` milliseconds a million parameters widen the interval of networks that are mostly weights.
     """
 
     device: str
@@ -171,6 +181,8 @@ class LatencyModel:
     spread: float = float("nan")
     reading: float = 0.0
     kept: float = 0.0
+    shift: float = 0.0
+    unsteady: float = 0.0
     like: Transfer | None = None
     of: str = "latency"
     table: Table | None = None
@@ -194,7 +206,7 @@ class LatencyModel:
                 f"a table must hold {fewest} whole networks or more for an interval, but {table.path / 'networks.csv'} "
                 f"has {len(networks)}; {advice(table)} times more, by --networks {fewest}"
             )
-        return model.calibrated(networks)
+        return model.calibrated(networks, sittings(table, networks))
 
     @classmethod
     def of_kernels(cls, table: Table, of: str = "latency") -> LatencyModel:
@@ -255,21 +267,22 @@ class LatencyModel:
                 found[name] = float((errors**2).mean()) ** 0.5
         return found
 
-    def calibrated(self, networks: Mapping[Arch, float]) -> LatencyModel:
-        """This model with factor, power, reading, kept and spread fitted to measured networks, in ms.
+    def calibrated(self, networks: Mapping[Arch, float], sitting: Sequence[int] = ()) -> LatencyModel:
+        """This model with factor, power, reading, kept and spread fitted to measured networks, in ms, of one sitting or of several.
 
-        The spread is the conformal quantile of absolute log errors, each left out of the fit that it is judged by, and beside it
-        what one sitting cannot see: SITTING.
+        Each sitting has a factor of its own, of which the mean counts. The spread is the conformal quantile of absolute log errors,
+        each left out of the fit that it is judged by, and beside it the deviation of a sitting to come, by those that were seen.
         """
         if self.like:
             return self._scaled(networks)
         sums, _, millions = self._sums(list(networks))
-        wanted = np.log(list(networks.values()))
-        fits = (_Calibration.fit(sums, millions, wanted, kept) for kept in KEPT)
-        factor, power, reading, kept, errors = min(fits, key=lambda fit: float((fit.errors**2).sum()))
+        wanted, places = np.log(list(networks.values())), np.array(sitting or [0] * len(networks))
+        fits = (_Calibration.fit(sums, millions, wanted, kept, places) for kept in KEPT)
+        factor, power, reading, kept, shift, errors = min(fits, key=lambda fit: float((fit.errors**2).sum()))
         rank = min(ceil((len(errors) + 1) * CONFIDENCE), len(errors))
-        spread = hypot(np.sort(np.abs(errors))[rank - 1], NORMAL * SITTING)
-        return replace(self, factor=factor, power=power, reading=reading, kept=kept, spread=spread)
+        spread = hypot(np.sort(np.abs(errors))[rank - 1], NORMAL * shift)
+        return replace(self, factor=factor, power=power, reading=reading, kept=kept, spread=spread, shift=shift,
+                       unsteady=UNSTEADY * reading)  # fmt: skip
 
     def _scaled(self, networks: Mapping[Arch, float]) -> LatencyModel:
         """The model of a device like a known one by few networks: the spread is of what it says of each without it, or the known one's."""
@@ -296,7 +309,7 @@ class LatencyModel:
         assert self.like
         known, like = self.like.known, Transfer.fit(self.like.known, self.timed, networks)
         made = replace(self, like=like, factor=1.0, power=known.power, reading=like.reading, kept=known.kept,
-                       _kernels={}, _blocks={})  # fmt: skip
+                       unsteady=known.unsteady * exp(like.correction.shift), _kernels={}, _blocks={})  # fmt: skip
         excess = np.log(list(networks.values())) - np.log(made.predict_each(list(networks)).ms)
         return replace(made, factor=exp(np.median(excess)))
 
@@ -353,13 +366,17 @@ class LatencyModel:
         """Why the regression of a kind does not price a kernel; nothing if it does."""
         rate = self.rates.get(name)
         if rate is None:
-            count = sum(kind(other) == name for other in self.timed)
-            return f"{name} must have been timed at {FEWEST} distinct sizes or more, but was at {count}"
+            return f"{name} must have been timed at {FEWEST} distinct sizes or more, but was at {self._counts[name]}"
         for dimension, size in dimensions(kernel).items():
             low, high = rate.domain[dimension]
             if not low / DOMAIN_SLACK <= size <= high * DOMAIN_SLACK:
                 return f"{dimension} of {name} must lie in {low}..{high}, which was measured, but is {size}"
         return ""
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        """How many kernels of each kind were timed."""
+        return Counter(map(kind, self.timed))
 
     def lacking(self, archs: Iterable[Arch]) -> list[Kernel]:
         """Kernels of networks that cannot be priced, each once."""
@@ -448,7 +465,9 @@ class LatencyModel:
 
     def _calibrate(self, sums: Number, timed: Number, millions: Number) -> tuple[Number, Number, Number, Number]:
         """The fields of an estimate, from the milliseconds of kernels, how many of them were measured, and millions of parameters."""
-        ms, margin = self.factor * (sums + self._read(millions)) ** self.power, exp(self.spread)
+        every = sums + self._read(millions)
+        ms = self.factor * every**self.power
+        margin = np.exp(np.hypot(self.spread, NORMAL * self.unsteady * millions / every))
         return ms, ms / margin, ms * margin, timed / sums
 
     def _read(self, millions: Number) -> Number:
@@ -466,28 +485,37 @@ class LatencyModel:
 
 
 class _Calibration(NamedTuple):
-    """What is fitted to whole networks, and the error of the log ms of each by what the others alone ask for: (n,)."""
+    """What is fitted to whole networks, the deviation of a sitting to come, and the error of the log ms of each by what the others
+    alone ask for, beside its own sitting's factor: (n,)."""
 
     factor: float
     power: float
     reading: float
     kept: float
+    shift: float
     errors: Array
 
     @classmethod
-    def fit(cls, sums: Array, millions: Array, wanted: Array, kept: float) -> _Calibration:
-        """What explains the `wanted` log ms best where caches keep so many millions of parameters."""
+    def fit(cls, sums: Array, millions: Array, wanted: Array, kept: float, sitting: NDArray[np.int64]) -> _Calibration:
+        """What explains the `wanted` log ms best, of networks of one sitting or several, where caches keep so many millions of parameters."""
         evicted = _evicted(millions, kept)
         if np.count_nonzero(evicted) < FEWEST:  # too few networks would tell
             evicted = np.zeros_like(evicted)
-        plain, read = nonnegative(np.column_stack([sums, evicted]) / np.exp(wanted)[:, None], np.ones(len(sums)))
-        reading = float(read / plain)
-        ms = sums + reading * evicted
-        columns = np.column_stack([np.ones_like(ms), np.log(ms)])
-        (offset, power), *_ = np.linalg.lstsq(columns, wanted)
+        own = (sitting[:, None] == np.unique(sitting)).astype(float)
+        ms, reading = sums, 0.0
+        for _ in range(TURNS if own.shape[1] > 1 else 1):
+            level = own @ (own.T @ (wanted - np.log(ms)) / own.sum(0))  # of each sitting
+            steady = np.exp(wanted - level)[:, None]
+            plain, read = nonnegative(np.column_stack([sums, evicted]) / steady, np.ones(len(sums)))
+            reading = float(read / plain)
+            ms = sums + reading * evicted
+        columns = np.column_stack([own, np.log(ms)])
+        (*offsets, power), *_ = np.linalg.lstsq(columns, wanted)
         slopes = np.column_stack([columns, evicted / ms]) if reading else columns
-        errors = (wanted - columns @ (offset, power)) / (1 - np.diag(slopes @ np.linalg.pinv(slopes)))
-        return cls(exp(offset), float(power), reading, kept, errors)
+        errors = (wanted - columns @ (*offsets, power)) / (1 - np.diag(slopes @ np.linalg.pinv(slopes)))
+        count = len(offsets)
+        variance = (WORTH * SITTING**2 + count * float(np.var(offsets))) / (WORTH + count - 1)
+        return cls(exp(np.mean(offsets)), float(power), reading, kept, (variance * (1 + 1 / count)) ** 0.5, errors)
 
 
 @dataclass(frozen=True)
@@ -560,6 +588,30 @@ def column(timings: Mapping[Key, Timing], of: str) -> dict[Key, float]:
     """Milliseconds or millijoules of what has them."""
     found = {key: getattr(timing, COLUMNS[of]) for key, timing in timings.items()}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def sittings(table: Table, archs: Iterable[Arch]) -> list[int]:
+    """The sitting that each of a table's networks was timed in, by its fastest pass: one ends where nothing is timed for PAUSE.
+
+    One of fewer than FEWEST networks, which would tell little of it, counts to that before or after it.
+    """
+    networks = table.networks
+    times = np.array([_seconds(networks[arch].time) for arch in archs])
+    order = np.argsort(times, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(times[order]) > PAUSE) + 1)
+    found, number = np.zeros(len(times), int), 0
+    for part, rest in zip(parts, reversed(list(accumulate(map(len, parts[::-1])))), strict=True):
+        found[part] = number
+        number += int((found[order] == number).sum() >= FEWEST <= rest - len(part))
+    return found.tolist()
+
+
+def _seconds(time: str) -> float:
+    """Seconds of a time in UTC as tables have it; 0 of any other text."""
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def advice(table: Table | None) -> str:

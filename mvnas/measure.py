@@ -146,7 +146,7 @@ def measure(
     ops = ops or (LIKE_OPS if like and minutes is None else max(OPS, ceil(len(planned) / ROUNDS[0])))
     end = inf if minutes is None else time.monotonic() + 60 * minutes
     few = _published(spaces) or _sample(spaces, FEWEST_LIKE, seed=seed + 1)
-    archs = few if known else _published(spaces) + _sample(spaces, networks, seed=seed + 1)
+    archs = few if known else calibrating(spaces, networks, seed=seed + 1)
     judged = [*archs, *_classed(_pool(spaces, seed)), *read_passes(folder)]
     with _sitting(runtime, protocol, folder, progress, like, counter) as session:
         if isinstance(runtime, Profiler):
@@ -306,6 +306,15 @@ def _published(spaces: Sequence[Space]) -> list[Arch]:
     """The published networks that are points of a space."""
     archs = [Space.load(name).arch() for name in published()]
     return [arch for arch in archs if any(space.locate(arch) is not None for space in spaces)]
+
+
+def calibrating(spaces: Sequence[Space], count: int, *, seed: int = 0) -> list[Arch]:
+    """Networks by which to calibrate: the published ones of the spaces, and `count` random ones.
+
+    A space that mixes families has as many turns as a row of it has kinds of blocks, since so many spaces are in it.
+    """
+    turns = [space for space in spaces for _ in range(max(len(row.stages) for row in space.rows))]
+    return _published(spaces) + _sample(turns, count, seed=seed)
 
 
 def _pool(spaces: Sequence[Space], seed: int) -> list[Arch]:

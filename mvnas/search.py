@@ -23,7 +23,7 @@ from mvnas.datasets import Data, load
 from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine, is_built_in
 from mvnas.errors import StudyError, unknown
 from mvnas.job import Job, Tell, seed_of
-from mvnas.latency import Latency, latency
+from mvnas.latency import MODEL, Latency, latency
 from mvnas.marks import code_mark, mark
 from mvnas.record import BUILT_IN, Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of
 from mvnas.retrain import data_marks
@@ -147,7 +147,7 @@ class Task:
                 "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
                 **_code_marks("space", choices.kinds),
                 "device": mark(*(table.rows for table in tables)),
-                "device.model": mark(*(table.contents for table in model.tables)),
+                "device.model": mark(f"model {MODEL}", *(table.contents for table in model.tables)),
             }
             | data_marks(images),
             engine=engine,

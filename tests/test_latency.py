@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from math import exp
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from small import make_space, make_table
 
 from mvnas.arch import Arch
 from mvnas.errors import TableError, UnmeasuredError
-from mvnas.latency import SITTING, LatencyModel, by_kind, latency
+from mvnas.latency import NORMAL, SITTING, LatencyModel, by_kind, latency, sittings
 from mvnas.space import Space
 from mvnas.table import Table
 
@@ -106,19 +107,69 @@ def test_a_batch_names_the_first_op_that_cannot_be_priced_and_the_rest_stays_pri
     assert good.ms == pytest.approx(np.array([model.predict(arch).ms for arch in (*batch[:5], *batch[7:])]), rel=1e-12)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
 def test_intervals_hold_nine_tenths_of_networks_over_sittings_not_of_each(
-    known: LatencyModel, archs: list[Arch]
+    known: LatencyModel, archs: list[Arch], count: int
 ) -> None:
-    generator = np.random.default_rng(0)
+    """Sittings that differ by as much as is supposed, of the table's networks, in turn of each, and one to come."""
+    generator, archs = np.random.default_rng(0), [*dict.fromkeys(archs)]
     sums, covered = known.sum_each(archs), []
-    for shift in generator.normal(0, SITTING, 200):
+    sitting = [i % count for i in range(len(archs))]
+    for _ in range(200):
+        shifts = generator.normal(0, SITTING, count + 1)
         noise = generator.normal(0, 0.01, (2, len(archs)))
-        model = known.calibrated(dict(zip(archs, sums * np.exp(noise[0]), strict=True)))
-        found = model.predict_each(archs)
-        truth = sums * np.exp(shift + noise[1])
+        timed = sums * np.exp(shifts[sitting] + noise[0])
+        found = known.calibrated(dict(zip(archs, timed, strict=True)), sitting).predict_each(archs)
+        truth = sums * np.exp(shifts[-1] + noise[1])
         covered.append(((found.low_ms <= truth) & (truth <= found.high_ms)).mean())
-    assert 0.87 < np.mean(covered) < 0.93
+    assert 0.87 < np.mean(covered) < 0.94
     assert np.quantile(covered, 0.1) < 0.85 and np.quantile(covered, 0.9) > 0.95
+
+
+def test_a_table_of_sittings_that_differ_learns_that_they_do(known: LatencyModel, archs: list[Arch]) -> None:
+    """Each sitting counts alike, however many networks were timed in it."""
+    archs = [*dict.fromkeys(archs)]
+    sums = known.sum_each(archs)
+    sitting = [0] * (len(archs) - 20) + [1] * 10 + [2] * 10
+    timed = sums * np.exp(np.array([-0.03, 0.0, 0.06])[sitting])
+    model = known.calibrated(dict(zip(archs, timed, strict=True)), sitting)
+    assert model.predict_each(archs).ms == pytest.approx(sums * np.exp(0.01), rel=1e-6)
+    wanted = (2 * SITTING**2 + (0.04**2 + 0.01**2 + 0.05**2)) / (2 + 2) * (1 + 1 / 3)
+    assert model.spread == pytest.approx(NORMAL * np.sqrt(wanted), rel=1e-6)
+    one = known.calibrated(dict(zip(archs, sums, strict=True)))
+    assert one.spread == pytest.approx(NORMAL * SITTING * np.sqrt(2), rel=1e-6)
+
+
+def test_networks_that_are_mostly_weights_have_wider_intervals(known: LatencyModel, archs: list[Arch]) -> None:
+    """How much of the caches is left for weights is the hour's."""
+    model = replace(known, reading=0.5, kept=0.02, unsteady=0.25, spread=0.03, _kernels={}, _blocks={})
+    found = model.predict_each(archs)
+    millions = np.array([arch.params / 1e6 for arch in archs])
+    share = millions / (found.ms / model.factor) ** (1 / model.power)
+    assert np.log(found.high_ms / found.ms) == pytest.approx(np.hypot(0.03, NORMAL * 0.25 * share))
+    for arch, low in zip(archs[:5], found.low_ms, strict=False):
+        assert model.predict(arch).low_ms == pytest.approx(low)
+
+
+def test_an_hour_without_a_timing_parts_sittings_and_a_few_networks_are_none(folder: Path) -> None:
+    table = Table.load(make_table(folder / "hours", make_space(folder)))
+    archs = list(table.networks)
+    assert len(archs) == 12
+
+    def timed(hours: list[float]) -> list[int]:
+        first = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
+        times = {
+            arch: f"{first + timedelta(hours=hour):%Y-%m-%dT%H:%M:%SZ}" for arch, hour in zip(archs, hours, strict=True)
+        }
+        passes = {arch: tuple(replace(t, time=times[arch]) for t in table.passes[arch]) for arch in archs}
+        return sittings(replace(table, passes=passes), archs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mvnas.latency.FEWEST", 3)
+        assert timed([0, 0.5, 1, 1.5, 30, 30.1, 30.2, 48, 49.5, 49.6, 49.7, 49.8]) == [0] * 4 + [1] * 3 + [2] * 5
+        assert timed([9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0]) == [1] * 6 + [0] * 6
+        assert timed([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 5]) == [0] * 12
+    assert timed([0, 0, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9]) == [0] * 12
 
 
 def test_each_precision_has_a_table_of_its_own(folder: Path, archs: list[Arch]) -> None:
