@@ -23,7 +23,7 @@ import numpy as np
 
 from mvnas import __version__
 from mvnas.arch import Arch
-from mvnas.backends import Device, Profiler, Runtime
+from mvnas.backends import Device, Profiler, Runtime, chosen_settings
 from mvnas.clock import DRIFT, Clock, alone, clock, cpu, now
 from mvnas.energy import Counter, Meter
 from mvnas.errors import EnergyError, ExportError, TableError, UnmeasuredError
@@ -471,11 +471,12 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None,
     here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
     told = protocol.describe(inside=isinstance(runtime, Profiler))
     energy = f"{meter.counter.told}; what the machine draws at rest is taken off" if meter else None
-    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy}
+    chosen = chosen_settings(runtime) or None
+    conditions = {**here, **runtime.conditions(), "settings": chosen, "like": like, "protocol": told, "energy": energy}
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
-            if old.get(key) != value:
+            if old.get(key) != value and (key in old or key != "settings"):  # which older tables lack
                 raise TableError(
                     f"{folder} must be continued under its own conditions, but {key} was {old.get(key)} and is {value}; "
                     "measure into another folder"

@@ -9,6 +9,8 @@ A backend writes a graph to a file and executes it:
     stopwatch(path)                          function that runs the file once at batch 1 and returns milliseconds
     conditions()                             what figures depend on: runtime, versions, threads, precision
 
+A table keeps beside the conditions the `settings` of its backend that are not their defaults (`chosen_settings`).
+
 A runtime on another device, which times itself, has beside the stopwatch
 
     samples(paths, runs, seconds)            a `Sample` of each file, in turn: at least so many runs and seconds each
@@ -26,6 +28,7 @@ The files of this folder are backends, all but those that begin with an undersco
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -40,6 +43,7 @@ from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
 
+AT_HAND = ("serial", "binary", "team")  # settings that say what is at hand here, of which figures know nothing
 EXTRAS = ("onnx", "tflite")  # backends whose packages `pip install mvnas` leaves out
 
 
@@ -105,14 +109,31 @@ def backend(name: str, **settings: Any) -> Runtime:
 
 
 def of_table(conditions: Mapping[str, Any]) -> Runtime:
-    """The backend that a table with these conditions was measured with.
+    """The backend that a table with these conditions was measured with, at the settings that the table has.
 
     Raises:
-        ExportError: a package that it needs is not installed.
+        ExportError: a package that it needs is not installed, or it cannot be had here at these settings.
     """
     name = conditions["backend"]
     known = signature(type(backend(name))).parameters
-    return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions})
+    kinds = {
+        setting: (int, float) if type(row.default) is float else type(row.default) for setting, row in known.items()
+    }
+    beside = {key: value for key, value in conditions.items() if key in kinds and isinstance(value, kinds[key])}
+    chosen = conditions.get("settings") or {}
+    if not isinstance(chosen, Mapping) or not all(isinstance(chosen[key], kinds.get(key, object)) for key in chosen):
+        raise ExportError(
+            f"settings of a table must be those of its backend, but {name} has other ones than {chosen!r:.100}"
+        )
+    return backend(name, **{**beside, **chosen})
+
+
+def chosen_settings(runtime: Runtime) -> dict[str, Any]:
+    """The settings of a runtime that are not their defaults and that figures depend on: what a table needs to be timed again."""
+    if not is_dataclass(runtime):
+        return {}
+    rows = [row for row in fields(runtime) if row.init and row.compare and row.name not in AT_HAND]
+    return {row.name: getattr(runtime, row.name) for row in rows if getattr(runtime, row.name) != row.default}
 
 
 def _read(setting: str, value: Any, kind: type) -> Any:
