@@ -197,7 +197,7 @@ def _state(study: Study, longer: int, score: Score) -> State:
     return load_file(weights(study, score.number, longer))
 
 
-def _timed_file(row: Verified, runtime: Runtime, state: Callable[[Score], State], folder: Path) -> Path:
+def timed_file(row: Verified, runtime: Runtime, state: Callable[[Score], State], folder: Path) -> Path:
     """The file of a candidate that a runtime times: the shipped one, or one of as many images at once as the runtime takes."""
     assert row.file
     if getattr(runtime, "batch", 1) == 1:
@@ -223,7 +223,7 @@ def _time(
                 [row.score.arch for row in timed],
                 runtime,
                 folder=Path(place),
-                files={row.score.arch: _timed_file(row, runtime, state, Path(beside)) for row in timed if row.file},
+                files={row.score.arch: timed_file(row, runtime, state, Path(beside)) for row in timed if row.file},
                 protocol=protocol,
                 progress=progress,
             )

@@ -268,7 +268,7 @@ KINDS: dict[type, tuple[int, ...]] = {Map: (16, 64, 64), Tokens: (16, 64, 64), V
 def test_shapes_of_one_kind_and_size_are_equal_however_they_are_made() -> None:
     for kind, sizes in KINDS.items():
         shape = kind(*sizes)
-        others = [kind(**shape._asdict()), kind._make(sizes), shape._replace(c=16), copy.deepcopy(shape),
+        others = [kind(**shape._asdict()), kind._make(sizes), shape._replace(c=shape.c), copy.deepcopy(shape),
                   pickle.loads(pickle.dumps(shape))]  # fmt: skip
         for other in others:
             assert type(other) is kind and other == shape and (other != shape) is False and hash(other) == hash(shape)
