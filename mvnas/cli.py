@@ -304,7 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
-        "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
+        "--weights",
+        metavar="FILE",
+        help="weights of a network that is not a study's, ours or timm's: .safetensors, .pth, .pt or .bin",
     )
     device(export, None)
 
@@ -595,9 +597,7 @@ def _export(args: argparse.Namespace) -> None:
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
     if path is None:
-        raise ExportError(
-            f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)"
-        )
+        raise ExportError(f"the network must have trained weights, but {network.name} has none; give --weights FILE")
     if not path.is_file() and network.study and not args.weights:
         kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
