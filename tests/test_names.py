@@ -171,7 +171,7 @@ def short(words: list[str], number: int) -> list[str] | None:
 def test_commands_of_the_readme_run_in_a_folder_of_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = tmp_path / "my $HOME 100 'data' $x"
+    home = tmp_path / "my $HOME 100%20 'data' $x"
     home.mkdir()
     monkeypatch.chdir(home)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "a $cache"))
