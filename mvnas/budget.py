@@ -10,7 +10,7 @@ from math import ceil, floor, inf, log10
 from typing import Any, ClassVar
 
 from mvnas.arch import PRECISIONS, Arch
-from mvnas.errors import BudgetError, unknown
+from mvnas.errors import BudgetError, told, unknown
 from mvnas.latency import Latency
 from mvnas.space import Space, published
 
@@ -88,10 +88,10 @@ def _bounds(item: str, network: Callable[[str], Costs] | None) -> list[Bound]:
     match = BOUND.fullmatch(item)
     if not match:
         near = f"; {unknown('network', item, published())}" if re.fullmatch(r"[a-z_]\w*", item) else ""
-        raise BudgetError(f"a budget must be {GRAMMAR}, but got {item!r}{near}")
+        raise BudgetError(f"a budget must be {GRAMMAR}, but got {told(item)}{near}")
     low, low_prefix, high, prefix, unit, cost = match.groups(default="")
-    told = [name for name, its in UNITS.items() if its == unit]
-    cost = cost or (told[0] if len(told) == 1 else "")
+    likely = [name for name, its in UNITS.items() if its == unit]
+    cost = cost or (likely[0] if len(likely) == 1 else "")
     if cost not in UNITS:
         raise BudgetError(
             f"{item!r}: {unknown('cost', cost, UNITS) if cost else f'a budget must name its cost: {GRAMMAR}'}"

@@ -25,8 +25,7 @@ from mvnas.table import DEVICE
 STUDY = "mvnas.db"
 CACHES = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "torchinductor"}  # of libraries that look for a home
 SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # of a database's URL
-OFTEN = 0.1  # seconds between two pictures of a live bar
-UNKNOWN = 10_000  # how much of what nobody knows the total of is told at a time
+SELDOM = 10.0  # seconds between two looks at how far images are read: most sets are there at once
 EXHAUSTED = "no other network within the budget was found; a wider --budget or --space, in another --study, has more"
 
 
@@ -305,7 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode")
     export.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
     export.add_argument(
-        "--weights", metavar="FILE", help="safetensors of a network that is not a study's: ours or timm's"
+        "--weights",
+        metavar="FILE",
+        help="weights of a network that is not a study's, ours or timm's: .safetensors, .pth, .pt or .bin",
     )
     device(export, None)
 
@@ -385,7 +386,7 @@ def _search(args: argparse.Namespace) -> None:
             rungs=args.rungs,
             flip=args.flip and args.flip == "yes",
             engine=args.engine,
-            tell=bar.step,
+            tell=bar.reading,
         )
     _tables(args.device)
     say = _quiet if args.json else print
@@ -596,9 +597,7 @@ def _export(args: argparse.Namespace) -> None:
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
     if path is None:
-        raise ExportError(
-            f"the network must have trained weights, but {network.name} has none; give --weights FILE (safetensors)"
-        )
+        raise ExportError(f"the network must have trained weights, but {network.name} has none; give --weights FILE")
     if not path.is_file() and network.study and not args.weights:
         kept = ", ".join(str(score.number) for score in network.study.frontier().scores)
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
@@ -813,7 +812,7 @@ class _Bar:
         self.silent, self.live = silent, sys.stderr.isatty()
         self.bar: Any = None
         self.last: object = None
-        self.drawn = 0.0
+        self.drawn = time.monotonic()
 
     def __enter__(self) -> _Bar:
         return self
@@ -835,14 +834,17 @@ class _Bar:
         self._draw("trials", round(status.finished, 2), status.total, told, status.doing)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show where a measurement stands, or the reading of images."""
-        if self.live and done < total and time.monotonic() - self.drawn < OFTEN:
-            return
-        self.drawn = time.monotonic()
+        """Show where a measurement stands."""
         if self.last is not None and self.live and self.bar is not None and self.bar.desc != what:
             self.bar.close()
             self.bar = None
-        self._draw(what, done, total or None, "", "", every=max(1, total // 10) if total else UNKNOWN)
+        self._draw(what, done, total, "", "", every=max(1, total // 10))
+
+    def reading(self, what: str, done: int, total: int) -> None:
+        """Show how far images are read, where that takes long; `total` is 0 if it is not known."""
+        if time.monotonic() - self.drawn > SELDOM:
+            self.drawn = time.monotonic()
+            self._draw(what, done, total or None, "", "")
 
     def _draw(self, what: str, done: float, total: int | None, told: str, doing: str, *, every: int = 0) -> None:
         if self.silent:

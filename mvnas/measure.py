@@ -22,7 +22,7 @@ import numpy as np
 
 from mvnas import __version__
 from mvnas.arch import Arch
-from mvnas.backends import Device, Profiler, Runtime
+from mvnas.backends import Device, Profiler, Runtime, chosen_settings
 from mvnas.clock import DRIFT, Clock, alone, clock, cpu, now
 from mvnas.disk import make_folder, remove, work_folder, write_text, writing
 from mvnas.energy import Counter, Meter
@@ -509,12 +509,12 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None,
     refused = bool(affinity()) and not pin(affinity()) and not isinstance(runtime, Device)
     told = protocol.describe(inside=isinstance(runtime, Profiler))
     energy = f"{meter.counter.told}; what the machine draws at rest is taken off" if meter else None
-    conditions = {**here, **runtime.conditions(), "like": like, "protocol": told, "energy": energy,
-                  "pinning": "refused by the system" if refused else None}  # fmt: skip
+    conditions = {**here, **runtime.conditions(), "settings": chosen_settings(runtime) or None, "like": like, "protocol": told,
+                  "energy": energy, "pinning": "refused by the system" if refused else None}  # fmt: skip
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
-            if old.get(key) != value:
+            if old.get(key) != value and (key in old or key != "settings"):  # which older tables lack
                 raise TableError(
                     f"{folder} must be continued under its own conditions, but {key} was {old.get(key)} and is {value}; "
                     "measure into another folder"

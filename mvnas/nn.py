@@ -330,6 +330,8 @@ def positions(state: Mapping[str, Tensor], patches: int) -> Tensor:
 class Spread(Module):
     """Tokens as the pixels of patches, each pixel with a factor of its own: (B, 1, N, C) -> (B, N, P, C)."""
 
+    decayed = ("weight",)  # the kernel of a transposed convolution
+
     def __init__(self, channels: int, pixels: int) -> None:
         super().__init__()
         self.weight, self.bias = Parameter(torch.ones(pixels, channels)), Parameter(torch.zeros(channels))

@@ -10,11 +10,11 @@ Shape letters: B batch (never part of a `Shape`), C channels, H height, W width,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import gcd, isqrt, prod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from mvnas.errors import ExportError, SpaceError, unknown
 
@@ -23,14 +23,41 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
+Kind = TypeVar("Kind", bound=type)
+
+
+def _single(kind: Kind) -> Kind:
+    """Let a named tuple be one object for equal numbers, told by its identity: equal to those of its own kind alone, and fast."""
+    known: dict[tuple[int, ...], Any] = {}
+    make: Callable[..., Any] = kind.__new__
+
+    def new(cls: type, *numbers: int, **named: int) -> Any:
+        found = None if named else known.get(numbers)
+        if found is None:
+            made = make(cls, *numbers, **named)
+            found = known.setdefault(tuple(made), made)
+        return found
+
+    methods = {"__new__": new, "_make": classmethod(lambda cls, numbers: cls(*numbers)), "__hash__": object.__hash__}
+    for name, method in (methods | {"__eq__": lambda a, b: a is b, "__ne__": lambda a, b: a is not b}).items():
+        setattr(kind, name, method)
+    return kind
+
+
+@_single
 class Map(NamedTuple):
-    """Feature map: channels, height, width. Its tensor is (B, C, H, W)."""
+    """Feature map: channels, height, width. Its tensor is (B, C, H, W).
+
+    >>> Map(16, 64, 64) == Tokens(16, 64, 64)
+    False
+    """
 
     c: int
     h: int
     w: int
 
 
+@_single
 class Tokens(NamedTuple):
     """Patches as sequences: pixels of a patch, patches, channels. Its tensor is (B, P, N, C)."""
 
@@ -39,6 +66,7 @@ class Tokens(NamedTuple):
     c: int
 
 
+@_single
 class Vector(NamedTuple):
     """Features of the whole image. Its tensor is (B, C)."""
 
@@ -149,6 +177,21 @@ class Op:
         raise ExportError(f"a norm must be read by linear layers or 1 x 1 convolutions with bias, but {self} reads it")
 
 
+def check_unused(owner: Any, names: Sequence[str], why: str) -> None:
+    """Check that fields of an op or a block that mean nothing as its others are have their defaults.
+
+    Raises:
+        SpaceError: one has not, so that what was asked for would be left out; `why` says why it is.
+    """
+    for field in fields(owner):
+        value = getattr(owner, field.name)
+        if field.name in names and value != field.default:
+            name = type(owner).__name__ if isinstance(owner, Op) else type(owner).__module__.rpartition(".")[2]
+            raise SpaceError(
+                f"{field.name} of {name} must stay {field.default!r} {why}, which ignores it, but is {value!r}"
+            )
+
+
 @dataclass(frozen=True)
 class Input(Op):
     """The image or, in a microbenchmark, the tensor an op is fed."""
@@ -196,6 +239,8 @@ class Conv(Op):
     eps: float = 1e-5
 
     def shape(self, x: Map | Tokens) -> Map | Tokens:
+        if not self.norm and self.eps != Conv.eps:
+            check_unused(self, ("eps",), "without norm")
         if isinstance(x, Tokens):
             y = self.shape(square(x))
             return Tokens(x.p, prod(y[1:]), self.out)
@@ -309,10 +354,14 @@ class Branched(Op):
     scale: float = 0.0
 
     def shape(self, x: Map) -> Map:
-        shapes: set[Any] = {branch.shape(x) if branch else x for branch in self.branches}
+        shapes: dict[Any, None] = dict.fromkeys([branch.shape(x) if branch else x for branch in self.branches])
         if len(shapes) > 1:
             raise SpaceError(f"branches must yield one shape, but yield {', '.join(map(str, shapes))}")
-        return shapes.pop()  # type: ignore[no-any-return]
+        for branch in self.branches:
+            if isinstance(branch, Conv | Branched) and (branch.act or getattr(branch, "same", False)):
+                told = "activation, which would not merge" if branch.act else "padding other than half the kernel"
+                raise SpaceError(f"a branch must have no {told}, but got {branch}")
+        return next(iter(shapes))  # type: ignore[no-any-return]
 
     def params(self, x: Map) -> int:
         own = self.shape(x).c * (2 * self.norm + bool(self.scale))
@@ -371,6 +420,8 @@ class Linear(Op):
     def shape(self, x: Tokens | Vector) -> Tokens | Vector:
         if self.out < 1:
             raise SpaceError(f"a linear layer must have 1 output or more, but got {self.out} from {x[-1]} channels")
+        if self.copies < 1:
+            raise SpaceError(f"a linear layer must be the mean of 1 or more, but got {self.copies} copies")
         return Vector(self.out) if len(x) == 1 else Tokens(x[0], x[1], self.out)
 
     def params(self, x: Tokens | Vector) -> int:
@@ -421,6 +472,10 @@ class LayerNorm(Op):
     bias: bool = True
 
     def shape(self, x: Shape) -> Shape:
+        if not self.affine:
+            check_unused(self, ("bias",), "without affine")
+        if isinstance(x, Vector):
+            check_unused(self, ("whole",), "on a vector")
         return x
 
     def params(self, x: Shape) -> int:
@@ -591,6 +646,18 @@ class Attention(Op):
     def shape(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
         if self.form not in FORMS:
             raise SpaceError(unknown("form", self.form, FORMS))
+        if self.form not in SOFTMAX_FORMS:
+            check_unused(self, ("grid", "biased", "talking"), f"with the form {self.form}")
+        if self.form == "separable" and (self.heads, q.c) != (1, 1):
+            raise SpaceError(
+                f"separable attention must have 1 head and queries of 1 channel, but got {self.heads} and {q}"
+            )
+        if self.grid == (0, 0):
+            check_unused(self, ("stride", "signed", "hidden", "extra"), "without grid")
+        else:
+            check_unused(self, ("biased",), "with grid")
+        if (self.grid[0] > 0) != (self.grid[1] > 0):
+            raise SpaceError(f"a grid must have a height and a width, but is {self.grid}")
         if q[2] % self.heads or v[2] % self.heads:
             wrong = q[2] if q[2] % self.heads else v[2]
             raise SpaceError(f"heads must divide the width, but got {self.heads} heads for width {wrong}")
@@ -680,9 +747,10 @@ class Attention(Op):
         return nn.offsets(self._sides(keys), self.stride, self.grid, signed=self.signed)
 
 
-LINEAR_FORMS = ("scaled", "relu_linear")  # of attention
+SOFTMAX_FORMS = ("softmax", "relu_softmax")  # of attention
+LINEAR_FORMS = ("scaled", "relu_linear")
 EPS = 1e-5  # of sums that it divides by
-FORMS = ("softmax", "relu_softmax", "separable", *LINEAR_FORMS)
+FORMS = (*SOFTMAX_FORMS, "separable", *LINEAR_FORMS)
 
 
 @dataclass(frozen=True)
@@ -737,6 +805,10 @@ class Fold(Op):
         return True
 
     def shape(self, x: Tokens, like: Map | None = None) -> Map:
+        if like:
+            check_unused(self, ("size",), "beside a map of that size")
+        elif not all(self.size):
+            raise SpaceError(f"tokens must be folded to a size or that of a map, but got size {self.size} and no map")
         return Map(x[2], like[1], like[2]) if like else Map(x[2], *self.size)
 
     def scratch(self, x: Tokens, like: Map | None = None) -> int:
@@ -806,6 +878,8 @@ class Resize(Op):
         return True
 
     def shape(self, x: Map, like: Map | None = None) -> Map:
+        if like or self.size != (0, 0):
+            check_unused(self, ("multiple", "size") if like else ("multiple",), "where the size is given")
         m = self.multiple
         size = like[1:] if like else self.size if self.size[0] else (-(-x[1] // m) * m, -(-x[2] // m) * m)
         if self.nearest and (times := size[0] // x[1]) & (times - 1) | (x[1] * times - size[0]) | (
@@ -852,7 +926,7 @@ class Sub(Op):
 
 def one_shape(a: Shape, b: Shape) -> Shape:
     """The shape of two terms."""
-    if a != b or type(a) is not type(b):
+    if a != b:
         raise SpaceError(f"terms must have one shape, but got {a} and {b}")
     return a
 
@@ -952,6 +1026,7 @@ class Pool(Op):
 
     def shape(self, x: Map | Tokens) -> Vector | Map:
         if not self.kernel:
+            check_unused(self, ("stride", "pad", "largest"), "without kernel")
             return Vector(x.c)
         if not isinstance(x, Map) or (not self.pad and min(x[1:]) < self.kernel):
             raise SpaceError(f"windows must be those of a map that holds one, but got kernel {self.kernel} on {x}")

@@ -13,7 +13,7 @@ from typing import Any
 from mvnas.errors import told
 
 SMALL = 1 << 20  # bytes of a space, an architecture or the conditions of a table
-LARGE = 16 << 20  # bytes of a table's rows, or of a report; the largest shipped one has 0.8 MB
+LARGE = 16 << 20  # bytes of timings that were made elsewhere
 DIGITS = 18  # of a whole number: what 64 bits hold
 
 

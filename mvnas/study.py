@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,16 +91,10 @@ class Study:
             self.setup = Setup.read(told["setup"])
         except StudyError as error:
             raise damaged(place, str(error)) from None
-        cast(Trials, record._storage).check = self._check
+        cast(Trials, record._storage).check = partial(_check, self.place, self.setup)
 
     def __repr__(self) -> str:
         return f"Study({self.place!r})"
-
-    def _check(self, trial: FrozenTrial) -> None:
-        try:
-            check_trial(trial, self.setup)
-        except StudyError as error:
-            raise damaged(self.place, f"trial {trial.number}: {error}") from None
 
     def on(self, model: Latency) -> Study:
         """The same study with its costs predicted by `model`, for example of another device than it searched for."""
@@ -435,6 +429,18 @@ class Study:
         for trial in self.trials(TrialState.RUNNING, TrialState.WAITING):
             needed += [(picks_of(trial), rung_of(trial) - below) for below in (0, 1)]
         self.files.keep_checkpoints(needed)
+
+
+def _check(place: str, setup: Setup, trial: FrozenTrial) -> None:
+    """Return if a trial of the study at `place` tells what a search tells.
+
+    Raises:
+        StudyError: it does not.
+    """
+    try:
+        check_trial(trial, setup)
+    except StudyError as error:
+        raise damaged(place, f"trial {trial.number}: {error}") from None
 
 
 def _name(record: optuna.Study, values: Sequence[str]) -> None:

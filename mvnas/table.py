@@ -47,6 +47,7 @@ CONDITIONS = {"backend": str, "precision": str, "versions": dict, "like": str, "
 
 CALL = re.compile(r"(\w+)\((.*)\)")
 COMMA = re.compile(r",(?![^(]*\))")  # between arguments, not inside of a tuple
+BYTES, ROWS = 4 << 20, 20_000  # of a table's files [0.8 MB, 5,199], so that they are read and fitted in seconds
 LETTERS = 1000  # of an op [87 in the shipped tables], so that what reads it takes no time
 LARGEST = 2**31 - 1  # number in an op or a shape
 LONGEST_MS = 1e9  # a timing of eleven days, or an energy of as many mJ
@@ -372,11 +373,13 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     if not file.exists():
         return
     try:
-        (_, first), *rows = read_rows(file, appended=True) or [(1, [])]
+        (_, first), *rows = read_rows(file, appended=True, most=BYTES) or [(1, [])]
     except (OSError, ValueError) as error:
         raise TableError(f"{file} must be a readable CSV, but got {error}") from None
     if tuple(first) not in (tuple(columns), (*columns, ENERGY)):
         raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {told(first)}")
+    if len(rows) > ROWS:
+        raise TableError(f"{file} must have {ROWS:,} rows at most, but has {len(rows):,}")
     for number, row in rows:
         where = f"{file}, row {number}"
         if len(row) != len(first):

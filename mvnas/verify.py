@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 
 from mvnas.arch import FLOAT
-from mvnas.backends import of_table
+from mvnas.backends import Runtime, of_table
 from mvnas.budget import Budget, price
 from mvnas.clock import DRIFT, cpu
 from mvnas.datasets import Data
@@ -18,6 +20,8 @@ from mvnas.errors import ExportError, StudyError
 from mvnas.export import FORMATS, Judged, Pictures, export, origin
 from mvnas.latency import Latency, latency
 from mvnas.measure import Progress, Protocol, measure_networks
+from mvnas.nn import deploy
+from mvnas.ops import State
 from mvnas.rank import LONGER
 from mvnas.retrain import retrain, retrained, trainer, weights
 from mvnas.score import Score
@@ -134,7 +138,7 @@ def verify(
         shipped = [
             _ship(score, table, study, data, longer) for score in scores if score.arch.precision == table.precision
         ]
-        timings, told = _time(shipped, table, protocol, progress)
+        timings, told = _time(shipped, table, partial(_state, study, longer), protocol, progress)
         rows += timings
         cautions += told
     budget = _budget(study, model)
@@ -192,8 +196,24 @@ def _form(table: Table) -> str | None:
     return form if form in FORMATS else None
 
 
+def _state(study: Study, longer: int, score: Score) -> State:
+    """Weights of a candidate after the longer training."""
+    return load_file(weights(study, score.number, longer))
+
+
+def timed_file(row: Verified, runtime: Runtime, state: Callable[[Score], State], folder: Path) -> Path:
+    """The file of a candidate that a runtime times: the shipped one, or one of as many images at once as the runtime takes."""
+    assert row.file
+    if getattr(runtime, "batch", 1) == 1:
+        return row.file
+    path = folder / row.file.name
+    graph, folded = deploy(row.score.arch.graph(), state(row.score))
+    runtime.export(graph, path, folded)
+    return path
+
+
 def _time(
-    rows: Sequence[Verified], table: Table, protocol: Protocol, progress: Progress
+    rows: Sequence[Verified], table: Table, state: Callable[[Score], State], protocol: Protocol, progress: Progress
 ) -> tuple[list[Verified], list[str]]:
     """Candidates timed by the table's runtime, as far as it runs here and their files are what was trained; and cautions."""
     timed = [row for row in rows if row.file or (row.accuracy is not None and _form(table) is None)]
@@ -201,13 +221,13 @@ def _time(
         runtime = of_table(table.device)
         if not getattr(runtime, "runs_here", True):
             raise ExportError(f"{table.device['backend']} does not run on this machine")
-        here = {"cpu": cpu(), **runtime.conditions()}["cpu"]
-        with work_folder() as place:
+        here = {"cpu": cpu(), **runtime.conditions()}
+        with work_folder() as place, work_folder() as beside:
             passes = measure_networks(
                 [row.score.arch for row in timed],
                 runtime,
                 folder=place,
-                files={row.score.arch: row.file for row in timed if row.file},
+                files={row.score.arch: timed_file(row, runtime, state, beside) for row in timed if row.file},
                 protocol=protocol,
                 progress=progress,
             )
@@ -220,12 +240,14 @@ def _time(
     return measured, [*_elsewhere(table, here), *_restless(list(best.values()))]
 
 
-def _elsewhere(table: Table, here: str) -> list[str]:
-    there = table.device.get("cpu")
-    if there == here:
+def _elsewhere(table: Table, here: Mapping[str, Any]) -> list[str]:
+    """What a table says of its machine and its runtime where networks were timed on others."""
+    there, differ = table.device, [key for key in ("cpu", "runtime", "batch") if table.device.get(key) != here.get(key)]
+    if not differ:
         return []
+    was, now = (" and ".join(f"{key} {told.get(key)}" for key in differ) for told in (there, here))
     return [
-        f"{table.name} was measured on {there}, but networks were timed on {here}; its predictions are not for this machine"
+        f"{table.name} was measured on {was}, but networks were timed on {now}; its predictions are not for this machine"
     ]
 
 

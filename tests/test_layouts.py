@@ -121,7 +121,7 @@ def test_what_mvnas_wrote_is_never_data(tmp_path: Path) -> None:
     (tmp_path / "mvnas.db").write_bytes(b"?")
     (tmp_path / "mvnas.weights/0.safetensors").write_bytes(b"?")
     write_folder(tmp_path / "exported", {"shown": 2})
-    (tmp_path / "exported/card.json").write_text("{}")
+    (tmp_path / "exported/net.card.json").write_text("{}")
     (tmp_path / "frontier.png").write_bytes(encoded(picture(0)))
     data = load(str(tmp_path))
     assert (data.classes, counts(data)) == (("cat", "dog"), (8, 2))
@@ -283,7 +283,8 @@ def test_a_test_split_without_labels_does_not_validate(tmp_path: Path) -> None:
 def test_rows_that_share_a_value_are_read_in_little_memory(tmp_path: Path) -> None:
     content = encoded(picture(0)) + bytes(2_000_000)  # what follows an image is not read
     values = pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array([content], pa.binary()))
-    rows = pa.table({"image": values, "label": [0, 1] * 100})
+    image = pa.StructArray.from_arrays([values, pa.nulls(200, pa.string())], ["bytes", "path"])
+    rows = pa.table({"image": image, "label": [0, 1] * 100})
     pq.write_table(
         rows, tmp_path / "x.parquet", store_schema=False, compression="none", dictionary_pagesize_limit=10**8
     )

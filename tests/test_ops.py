@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,10 +18,11 @@ from vocabulary import EXAMPLES
 
 from mvnas import ops
 from mvnas.errors import ExportError, SpaceError
-from mvnas.graph import Graph
+from mvnas.graph import Graph, summary
 from mvnas.nn import build, deploy, example
 from mvnas.ops import (
     Add,
+    Affine,
     Attention,
     BatchNorm,
     Branched,
@@ -216,11 +220,72 @@ def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
         (Spread(2), (Tokens(4, 6, 8),), "tokens to spread must be one sequence, but got Tokens"),
         (Mul(), (Map(3, 4, 4), Vector(4)), "factors must have one shape, or be a map and a gate"),
         (Slice(3, first=2), (Map(4, 4, 4),), "a slice must lie in 0..4, but got 3 from 2 on"),
+        (Branched((Conv(4),)), (Map(4, 4, 4),), "a branch must have no activation"),
+        (Branched((Conv(4, 3, act="", same=True),)), (Map(4, 4, 4),), "a branch must have no padding other"),
+        (Fold(2), (Tokens(4, 6, 8),), "tokens must be folded to a size or that of a map"),
+        (Linear(8, copies=0), (Vector(8),), "must be the mean of 1 or more, but got 0 copies"),
+        (Attention(2, grid=(0, 3)), (Tokens(4, 6, 8),) * 3, "a grid must have a height and a width"),
+        (Attention(2, form="separable"), (Tokens(4, 6, 8),) * 3, "must have 1 head and queries of 1 channel"),
     ],
 )
 def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[Shape, ...], told: str) -> None:
     with pytest.raises(SpaceError, match=told):
         Graph.single(op, shapes)
+
+
+SEQUENCES = (Tokens(4, 6, 8),) * 3
+IGNORED: list[tuple[Op, dict[str, object], tuple[Shape, ...]]] = [  # fields that mean nothing beside the others of an op
+    *((Attention(2, form), {"grid": (2, 3), "biased": True, "talking": True}, SEQUENCES) for form in ops.LINEAR_FORMS),
+    (Attention(1, "separable"), {"grid": (2, 3), "biased": True, "talking": True}, (Tokens(4, 6, 1), *SEQUENCES[1:])),
+    (Attention(2), {"stride": 2, "signed": True, "hidden": 5, "extra": 1}, SEQUENCES),
+    (Attention(2, grid=(2, 3)), {"biased": True}, SEQUENCES),
+    (Conv(8, norm=False), {"eps": 1e-3}, (Map(4, 3, 3),)),
+    (LayerNorm(affine=False), {"bias": False}, (Map(4, 3, 5),)),
+    (LayerNorm(), {"whole": True}, (Vector(7),)),
+    (Fold(2), {"size": (4, 6)}, (Tokens(4, 6, 3), Map(5, 4, 6))),
+    (Resize(), {"multiple": 2, "size": (5, 7)}, (Map(3, 4, 6), Map(5, 7, 5))),
+    (Resize(size=(3, 5)), {"multiple": 2}, (Map(3, 4, 4),)),
+    (Pool(), {"stride": 2, "pad": False, "largest": True}, (Map(3, 4, 5),)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "field", "value", "shapes"),
+    [(op, field, value, shapes) for op, settings, shapes in IGNORED for field, value in settings.items()],
+    ids=str,
+)
+def test_a_field_that_would_change_nothing_is_refused(
+    op: Op, field: str, value: object, shapes: tuple[Shape, ...]
+) -> None:
+    Graph.single(op, shapes)
+    with pytest.raises(SpaceError, match=f"{field} of {type(op).__name__} must stay .* which ignores it, but is "):
+        Graph.single(replace(op, **{field: value}), shapes)
+
+
+KINDS: dict[type, tuple[int, ...]] = {Map: (16, 64, 64), Tokens: (16, 64, 64), Vector: (16,)}
+
+
+def test_shapes_of_one_kind_and_size_are_equal_however_they_are_made() -> None:
+    for kind, sizes in KINDS.items():
+        shape = kind(*sizes)
+        others = [kind(**shape._asdict()), kind._make(sizes), shape._replace(c=shape.c), copy.deepcopy(shape),
+                  pickle.loads(pickle.dumps(shape))]  # fmt: skip
+        for other in others:
+            assert type(other) is kind and other == shape and (other != shape) is False and hash(other) == hash(shape)
+        assert shape._replace(c=8) != shape and shape != sizes and tuple(shape) == sizes
+
+
+def test_shapes_of_different_kinds_are_different_keys() -> None:
+    a, b = Map(16, 64, 64), Tokens(16, 64, 64)
+    assert a != b and (a == b) is False and hash(a) != hash(b) and len({a, b}) == 2
+    with pytest.raises(SpaceError, match="factors must have one shape"):
+        Mul().shape(a, b)
+
+
+def test_an_op_on_tokens_is_not_told_the_costs_of_a_map() -> None:
+    """The same numbers of another kind: a block, and an op, whose costs were remembered."""
+    assert summary(Affine(), (Map(3, 4, 8),)).params == 2 * 3
+    assert summary(Affine(), (Tokens(3, 4, 8),)).params == 2 * 8
 
 
 def test_an_unknown_activation_names_the_near_miss() -> None:

@@ -14,7 +14,7 @@ from mvnas.arch import data_folder
 from mvnas.errors import TableError
 from mvnas.graph import Graph
 from mvnas.latency import LatencyModel
-from mvnas.ops import Conv, Fold, Linear, Map, Pool, Resize, Tokens, Vector
+from mvnas.ops import Add, Conv, Fold, Linear, Map, Pool, Resize, Tokens, Vector
 from mvnas.space import Space
 from mvnas.table import (
     ENERGY,
@@ -76,6 +76,14 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert table.networks == {Space.load(name).arch(): TIMING for name in MOBILEVITS}
     assert table.device == DEVICE
     assert table.name == tmp_path.name
+
+
+def test_rows_of_one_op_on_a_map_and_on_tokens_of_the_same_numbers_are_two(tmp_path: Path) -> None:
+    file, slow = write_table(tmp_path) / "ops.csv", replace(TIMING, min_ms=9.0)
+    for shape, timing in ((Map(16, 64, 64), TIMING), (Tokens(16, 64, 64), slow)):
+        append(file, OPS_COLUMNS, ops_row(Add(), (shape, shape), timing))
+    found = Table.load(tmp_path).ops
+    assert found[Add(), (Map(16, 64, 64),) * 2] == TIMING and found[Add(), (Tokens(16, 64, 64),) * 2] == slow
 
 
 def test_the_fastest_of_several_timings_counts_and_all_passes_are_kept(tmp_path: Path) -> None:
@@ -172,6 +180,18 @@ def test_a_damaged_row_names_file_row_and_column(tmp_path: Path, change: dict[st
     assert str(caught.value).startswith(str(file))
     assert "row 4" in str(caught.value)
     assert told in str(caught.value)
+
+
+def test_a_table_of_more_rows_than_can_be_fitted_in_seconds_is_refused(tmp_path: Path) -> None:
+    file = write_table(tmp_path) / "ops.csv"
+    row = file.read_text().splitlines()[-1] + "\n"
+    with file.open("a") as stream:
+        stream.write(row * 20_000)
+    with pytest.raises(TableError, match=r"ops\.csv must have 20,000 rows at most, but has 20,00\d"):
+        Table.load(tmp_path)
+    file.write_text(file.read_text() + row * 80_000)
+    with pytest.raises(TableError, match="it has more than 4 MB"):
+        Table.load(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["Pool(),Vector(8),1\n", "a,b,c,d,e,f,g,h\n", "\n\nx\n"])

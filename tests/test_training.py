@@ -7,6 +7,7 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from mvnas.errors import TrainingError
 from mvnas.export import Pictures, accuracy_at
 from mvnas.job import Job, train
 from mvnas.machine import THREADS
-from mvnas.nn import build, deploy
+from mvnas.nn import Affine, Attend, Position, Spread, build, deploy
 from mvnas.ops import Map, State
 from mvnas.space import Space
 from mvnas.training import (
@@ -43,6 +44,7 @@ from mvnas.training.augment import random_crops, resampling, whole
 from mvnas.training.fit import CALIBRATION
 from mvnas.training.weights import Average, calibrate, groups
 
+fitting = import_module("mvnas.training.fit")  # the name of a function too
 SHORT = Schedule(epochs=2, batch=32, lr=1e-2, crop=0.7)
 
 
@@ -211,6 +213,35 @@ def test_only_weights_decay():
     assert all(value.ndim == 1 for value in free["params"])
 
 
+FREE = {  # published network -> its tensors of several axes that are no weights of linear layers
+    "fastervit_0": 6, "edgevit_xxs": 8, "efficientformer_l1": 15, "tiny_vit_5m_224": 10, "efficientformerv2_s0": 5, "efficientvit_m0": 24,
+    "elasticvit_t1": 4, "hiera_tiny_224": 1, "mobilevitv2_050": 0, "fastvit_t8": 0, "efficientvit_b0": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_only_what_inputs_are_multiplied_and_summed_by_decays(name):
+    with torch.device("meta"):
+        module = build(Space.load(name).arch().graph())
+    names = {id(value): key for key, value in module.named_parameters()}
+    decayed, free = ({names[id(value)] for value in group["params"]} for group in groups(module, 0.01))
+    assert decayed | free == set(names.values()) and not decayed & free
+    assert sum(module.get_parameter(key).ndim > 1 for key in free) == FREE[name]
+    for key in decayed:
+        part = module.get_submodule(key.rpartition(".")[0])
+        assert key.endswith(".weight") and isinstance(part, nn.Conv2d | nn.Conv1d | nn.Linear | Spread)
+    for key, value in module.named_parameters():
+        owner = module.get_submodule(key.rpartition(".")[0])
+        assert key not in free or value.ndim < 2 or isinstance(owner, Affine | Attend | Position)
+
+
+def test_a_module_of_its_own_kind_says_what_decays():
+    module = nn.Sequential(Spread(4, 9), nn.PReLU(4))
+    decayed, free = groups(module, 0.01)
+    assert [tuple(value.shape) for value in decayed["params"]] == [(9, 4)]
+    assert [tuple(value.shape) for value in free["params"]] == [(4,), (4,)]
+
+
 def test_average_forgets_the_start_and_equals_the_recurrence():
     module = nn.Linear(3, 2)
     average = Average(module, 0.5)
@@ -295,6 +326,18 @@ def test_evaluation_counts(digits):
         ]
     right = sum(int(row.argmax()) == label for row, label in zip(logits, part.labels, strict=True))
     assert evaluate(module, part, side=24, batch=10) == right / 37
+
+
+def test_networks_are_judged_in_float32_where_they_are_trained_in_less(digits, monkeypatch):
+    """As on CUDA: bfloat16 in the steps alone, neither where norms are calibrated nor where images are judged."""
+    monkeypatch.setattr(fitting, "_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    module, seen = tiny(), set()
+    module[0].register_forward_hook(lambda part, inputs, y: seen.add((part.training, y.dtype)))
+    result = trained(digits, schedule=replace(SHORT, epochs=0.1), module=module)
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert evaluate(module, digits.val, side=16) == result.accuracy
+    assert seen == {(True, torch.bfloat16), (False, torch.float32)}
 
 
 def test_a_loss_that_is_not_a_number_names_its_step(digits):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree, rmtree
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +14,18 @@ import torch
 from safetensors.torch import load_file
 from small import ONCE, make_space, make_table, make_task, search, write_images
 
-from mvnas.backends import backend
+from mvnas.backends import backend, chosen_settings, of_table
 from mvnas.cli import main
+from mvnas.errors import ExportError, TableError
 from mvnas.export import load as load_weights
 from mvnas.measure import measure
-from mvnas.nn import example
+from mvnas.nn import build, example
 from mvnas.report import verified_told
 from mvnas.retrain import images, retrained, weights
 from mvnas.space import Space
 from mvnas.study import Study
 from mvnas.table import Table
-from mvnas.verify import verify
+from mvnas.verify import Verified, timed_file, verify
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +120,67 @@ def test_another_machines_table_is_cautioned_against(folder: Path, tmp_path: Pat
     far = Table(table.path, {**table.device, "cpu": "of another machine"}, table.ops, table.passes)
     (told,) = verify(study, [far], images(study), longer=2, protocol=ONCE).cautions
     assert "of another machine" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("torch", {"batch": 64, "compiled": True, "threads": 2}),
+        ("tflite", {"threads": 2, "precision": "dynamic-int8"}),
+        ("onnx", {"threads": 3}),
+        ("roofline", {"gmacs": 2.5, "overhead_us": 4.0}),
+        ("roofline", {}),
+    ],
+)
+def test_a_table_names_the_backend_that_it_was_measured_with(name: str, settings: dict[str, Any]) -> None:
+    runtime = backend(name, **settings)
+    assert chosen_settings(runtime) == settings
+    told = json.loads(json.dumps({**runtime.conditions(), "cores": 8, "settings": chosen_settings(runtime)}))
+    assert of_table(told) == runtime
+    older = {key: value for key, value in told.items() if key != "settings"}
+    assert of_table(older).conditions()["threads"] == runtime.conditions()["threads"]
+
+
+def test_a_phone_s_number_of_cores_is_not_which_to_run_on() -> None:
+    told = {"backend": "android", "cores": 8, "threads": 1, "precision": "float32", "settings": {"cores": "6,7"}}
+    assert of_table(told) == backend("android", cores="6,7")
+    assert of_table(told | {"settings": {}}) == backend("android")
+    phone = backend("android", cores="4", serial="emulator-5554", binary="/somewhere/benchmark_model")
+    assert chosen_settings(phone) == {"cores": "4"}
+
+
+@pytest.mark.parametrize(("settings", "told"), [({"device": "cuda:99"}, "a device of torch must be cpu, or cuda where"),
+                                                ({"speed": 2}, "unknown setting of torch 'speed'"),
+                                                ({"batch": "many"}, "settings of a table must be those of its backend"),
+                                                ([1], "settings of a table must be those of its backend")])  # fmt: skip
+def test_settings_that_cannot_be_had_here_are_told(settings: Any, told: str) -> None:
+    with pytest.raises(ExportError, match=told):
+        of_table({"backend": "torch", "threads": 1, "precision": "float32", "versions": {}, "settings": settings})
+
+
+def test_a_measured_table_keeps_settings_and_is_continued_by_them_alone(tmp_path: Path) -> None:
+    space, runtime = Space.load(make_space(tmp_path)), backend("roofline", gmacs=2.5)
+    for _ in range(2):
+        measure([space], runtime, folder=tmp_path / "table", ops=40, networks=3, protocol=ONCE)
+    assert of_table(Table.load(tmp_path / "table").device) == runtime
+    with pytest.raises(TableError, match="must be continued under its own conditions"):
+        measure([space], backend("roofline", gmacs=3.0), folder=tmp_path / "table", ops=40, networks=3, protocol=ONCE)
+
+
+def test_a_file_is_timed_for_as_many_images_as_the_table_is_of(folder: Path, tmp_path: Path) -> None:
+    score = Study.load(str(folder / "roof.db")).frontier().scores[0]
+    row = Verified(score, 32, 0.5, tmp_path / "shipped.pt2")
+    state = build(score.arch.graph()).state_dict()
+    path = timed_file(row, backend("torch", batch=3), lambda score: state, tmp_path)
+    ((x,), _) = torch.export.load(path).example_inputs
+    assert tuple(x.shape) == (3, 3, score.arch.resolution, score.arch.resolution)
+    assert timed_file(row, backend("torch"), lambda score: state, tmp_path) == row.file
+
+
+def test_another_runtime_than_the_table_s_is_cautioned_against(folder: Path) -> None:
+    study, table = Study.load(str(folder / "roof.db")), Table.load(folder / "roof")
+    far = Table(table.path, {**table.device, "runtime": "exported program, NVIDIA H100"}, table.ops, table.passes)
+    (told,) = verify(study, [far], images(study), longer=2, protocol=ONCE).cautions
+    assert (
+        "was measured on runtime exported program, NVIDIA H100, but networks were timed on runtime arithmetic" in told
+    )

@@ -53,6 +53,10 @@ TOLD = [
     ("mpcvit form=sofmax", "unknown form 'sofmax'; did you mean 'softmax'"),
     ("mpcvit heads=3", "heads must divide the channels, but got 3 heads for 16"),
     ("mpcvit form=separable scaled=1", "some heads must be separable, but 1 of 4 are to be only scaled"),
+    (
+        "mpcvit form=separable heads=2",
+        "heads of mpcvit must stay 4 with the form separable, which ignores it, but is 2",
+    ),
     ("lookupvit ratio=6", "the ratio must divide the map, but got ratio 6 on 32 x 32"),
     ("lookupvit heads=3", "heads must divide the width, but got 3 heads for width 16"),
     ("edgevit rate=3", "the rate must divide the map, but got rate 3 on 32 x 32"),

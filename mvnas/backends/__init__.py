@@ -9,6 +9,8 @@ A backend writes a graph to a file and executes it:
     stopwatch(path)                          function that runs the file once at batch 1 and returns milliseconds
     conditions()                             what figures depend on: runtime, versions, threads, precision
 
+A table keeps beside the conditions the `settings` of its backend that are not their defaults (`chosen_settings`).
+
 A runtime on another device, which times itself, has beside the stopwatch
 
     samples(paths, runs, seconds)            a `Sample` of each file, in turn: at least so many runs and seconds each
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import signature
 from math import inf
@@ -42,6 +45,8 @@ from mvnas.backends._timing import Stopwatch
 from mvnas.errors import ExportError, lacking, told, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
+
+AT_HAND = ("serial", "binary", "team")  # settings that say what is at hand here, of which figures know nothing
 
 Answer = TypeVar("Answer")
 
@@ -143,17 +148,34 @@ def _answer(name: str, method: str, answer: Answer, fits: Callable[[Any], bool])
 
 
 def of_table(conditions: Mapping[str, Any], **settings: Any) -> Runtime:
-    """The backend that a table with these conditions was measured with, but for `settings`.
+    """The backend that a table with these conditions was measured with, at the settings that the table has, but for `settings`.
 
     Raises:
-        ExportError: a package that it needs is not installed.
+        ExportError: a package that it needs is not installed, or it cannot be had here at these settings.
         TrustError: it is a module that is not trusted.
     """
     name = conditions["backend"]
     if "." in name:
         trust.check(name)
     known = signature(type(backend(name))).parameters
-    return backend(name, **{setting: conditions[setting] for setting in known if setting in conditions} | settings)
+    kinds = {
+        setting: (int, float) if type(row.default) is float else type(row.default) for setting, row in known.items()
+    }
+    beside = {key: value for key, value in conditions.items() if key in kinds and isinstance(value, kinds[key])}
+    chosen = conditions.get("settings") or {}
+    if not isinstance(chosen, Mapping) or not all(isinstance(chosen[key], kinds.get(key, object)) for key in chosen):
+        raise ExportError(
+            f"settings of a table must be those of its backend, but {name} has others than {told(chosen)}"
+        )
+    return backend(name, **{**beside, **chosen, **settings})
+
+
+def chosen_settings(runtime: Runtime) -> dict[str, Any]:
+    """The settings of a runtime that are not their defaults and that figures depend on: what a table needs to be timed again."""
+    if not is_dataclass(runtime):
+        return {}
+    rows = [row for row in fields(runtime) if row.init and row.compare and row.name not in AT_HAND]
+    return {row.name: getattr(runtime, row.name) for row in rows if getattr(runtime, row.name) != row.default}
 
 
 def _read(setting: str, value: Any, kind: type) -> Any:

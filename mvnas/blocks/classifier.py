@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mvnas.errors import SpaceError, unknown
-from mvnas.ops import BatchNorm, LayerNorm, Linear, Pool, Value
+from mvnas.ops import BatchNorm, LayerNorm, Linear, Pool, Value, check_unused
 
 NORMS = ("", "batch", "layer", "pooled", "pooled_layer")
 
@@ -15,6 +15,9 @@ class Block:
     `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled; `eps` is
     the norm's. Of several `copies` of the classifier, such as one for labels and one for a teacher's, the mean counts (DeiT,
     arXiv:2012.12877, sec. 4). `bias` is the classifier's.
+
+    Raises:
+        SpaceError: there is no such norm, or `eps` or `act` is given without what it is of.
     """
 
     norm: str = ""
@@ -28,6 +31,10 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.norm not in NORMS:
             raise SpaceError(unknown("norm", self.norm, NORMS))
+        if not self.norm:
+            check_unused(self, ("eps",), "without norm")
+        if not self.hidden:
+            check_unused(self, ("act",), "without hidden")
         if self.norm in ("batch", "layer"):
             x = (BatchNorm if self.norm == "batch" else LayerNorm)(eps=self.eps)(x)
         y = Pool()(x)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.ops import Act, Attention, Conv, Fold, Layer, Resize, Unfold, Value
+from mvnas.ops import Act, Attention, Conv, Fold, Layer, Resize, Unfold, Value, check_unused
 
 START = 1e-5  # of layer scales
 
@@ -13,6 +13,9 @@ class Block:
 
     Attention is at half the size with `half` (stride attention, sec. 3.4), and has a bias for each distance on a map of `side` x
     `side`. A head has queries and keys of width `key` and values four times as wide. A hidden width is `expand` times the channels.
+
+    Raises:
+        SpaceError: fields of the attention are given without `heads`.
     """
 
     expand: float = 4.0
@@ -23,7 +26,9 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         c = x.channels
-        if self.heads:
+        if not self.heads:
+            check_unused(self, ("key", "half", "side"), "without heads")
+        else:
             x = Layer(Mixer(self.heads, self.key, self.half, self.side))(x)
         y = Conv(int(self.expand * c), act="gelu", bias=True)(x)
         y = Conv(y.channels, 3, groups=y.channels, act="gelu", bias=True)(y)

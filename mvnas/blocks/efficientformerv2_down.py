@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.ops import Act, Attention, Conv, Fold, Pool, Unfold, Value
+from mvnas.ops import Act, Attention, Conv, Fold, Pool, Unfold, Value, check_unused
 
 
 @dataclass(frozen=True)
@@ -10,6 +10,9 @@ class Block:
     """A 3 x 3 convolution of stride 2; with `heads`, plus attention of every other pixel to all (attention down-sampling).
 
     The biases are those of distances on a map of `side` x `side`. A head has queries and keys of width `key` and values four times as wide.
+
+    Raises:
+        SpaceError: fields of the attention are given without `heads`.
     """
 
     channels: int
@@ -20,6 +23,7 @@ class Block:
     def __call__(self, x: Value) -> Value:
         down = Conv(self.channels, 3, 2, act="", bias=True)(x)
         if not self.heads:
+            check_unused(self, ("key", "side"), "without heads")
             return down
         c, width = x.channels, self.heads * self.key
         near = Conv(c, 3, 2, groups=c, norm=False, act="", bias=True)(x) + Pool(1, 2)(x)

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from mvnas.blocks._attention import mix
 from mvnas.blocks._parts import feed_forward, joined, kept
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Position, Unfold, Value
+from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Position, Unfold, Value, check_unused
 
 
 @dataclass(frozen=True)
 class Block:
     """Attention of `form` among all pixels, but of `scaled` heads only scaled; then a feed-forward layer.
 
-    The forms are softmax, relu_softmax, scaled, relu_linear and separable (`Attention`). `act` may be nothing, as in MPCViT+. A
+    The forms are softmax, relu_softmax, scaled, relu_linear and separable, which has no heads (`Attention`). `act` may be nothing, as in MPCViT+. A
     hidden width is `mlp` times the channels. Of another stride than 1, patches of `stride` x `stride` pixels are embedded first
     and told where they are, as in ViT-Lite (arXiv:2104.05704).
 
     Raises:
-        SpaceError: the heads do not divide the channels, all heads or some of a separable attention are to be only scaled, or the
-            block keeps the size and does not keep the channels.
+        SpaceError: the heads do not divide the channels, all heads or some of a separable attention are to be only scaled, a
+            separable attention is given heads, or the block keeps the size and does not keep the channels.
     """
 
     channels: int = 0
@@ -46,6 +46,7 @@ class Block:
         if self.scaled >= self.heads or (self.scaled and self.form == "separable"):
             raise SpaceError(f"some heads must be {self.form}, but {self.scaled} of {self.heads} are to be only scaled")
         if self.form == "separable":
+            check_unused(self, ("heads",), "with the form separable")
             score, key = Linear(1, bias=False)(y), Linear(dim, bias=False)(y)
             return Attention(1, form="separable")(score, key, Linear(dim, bias=False, act="relu")(y))
         width = dim // self.heads

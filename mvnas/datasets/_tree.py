@@ -12,7 +12,7 @@ from mvnas.datasets._splits import split_of
 from mvnas.errors import DataError
 
 OURS = (".weights", ".resting", ".longer", ".verified")  # ends of the folders that lie beside a study
-MARKS = {"card.json": "written by mvnas", "pyvenv.cfg": "a virtual environment"}  # files in folders that are no data
+MARKS = {"*card.json": "written by mvnas", "pyvenv.cfg": "a virtual environment"}  # files in folders that are no data
 SYSTEM = (".", "__", "@", "$")  # how names begin that a system, a NAS or an archiver gives
 TABLES = (".parquet", ".arrow")
 CIFAR = frozenset({"data_batch_1", "data_batch_1.bin", "train.bin", "batches.meta", "batches.meta.txt"})
@@ -42,8 +42,8 @@ def foreign(folder: Path) -> dict[Path, str]:
 def is_foreign(folder: Path) -> str:
     """Why a folder is never data, as mvnas's own are; empty if it may be."""
     if folder.name.endswith(OURS):
-        return MARKS["card.json"]
-    return next((why for mark, why in MARKS.items() if (folder / mark).is_file()), "")
+        return MARKS["*card.json"]
+    return next((why for mark, why in MARKS.items() if any(folder.glob(mark))), "")
 
 
 def files(folder: Path) -> Iterator[Path]:

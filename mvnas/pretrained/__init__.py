@@ -2,7 +2,7 @@
 
 A file of this package says how timm names the layers of a family: of those networks whose names begin with the file's. Its
 `layers(arch)` yields, for each node of the graph that has weights, in order, timm's name of each of its parts
-(`mvnas.pretrained._names`).
+(`mvnas.pretrained._names`). Where timm trains what is merged before it is deployed, `merged(weights)` has it merged.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mvnas.arch import Arch
 from mvnas.errors import ExportError, unknown
 from mvnas.nn import build
 from mvnas.ops import State
+from mvnas.pretrained._files import read_tensors
 from mvnas.pretrained._names import Part
 from mvnas.space import Space, published
 
@@ -32,14 +31,14 @@ INDEX = re.compile(r"attention_bias_idxs$")  # what timm keeps beside weights
 
 
 def read_weights(arch: Arch, path: str | Path) -> tuple[Arch, State]:
-    """`arch` with as many classes as the weights in a safetensors file, and these weights as its state.
+    """`arch` with as many classes as the weights in a file, of safetensors or of `torch.save`, and these weights as its state.
 
     They are weights that mvnas wrote for `arch`, or timm's of the published network that `arch` is.
 
     Raises:
         ExportError: the file cannot be read, or its weights are of another network.
     """
-    weights = _tensors(path)
+    weights = read_tensors(path)
     try:
         if all(OURS.match(key) for key in weights):
             return _fill(arch, weights, Part)
@@ -47,25 +46,10 @@ def read_weights(arch: Arch, path: str | Path) -> tuple[Arch, State]:
             published()
         ):  # heads and patches leave no trace in weights: they would load elsewhere, and compute something else
             if Space.load(name).arch().blocks[:-1] == arch.blocks[:-1]:
-                return _fill(arch, weights, _timm(name, arch))
+                return _fill(arch, *_timm(name, arch, weights))
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from None
     raise ExportError(f"{path} holds timm's weights, which must go into one of {', '.join(published())}")
-
-
-def _tensors(path: str | Path) -> State:
-    """The tensors of a safetensors file.
-
-    Raises:
-        ExportError: it is not there or is no safetensors file.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ExportError(
-            f"weights must be a safetensors file, but {path} cannot be read as one ({error}); convert a .bin "
-            "or .pth with safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)"
-        ) from None
 
 
 def from_timm(name: str, weights: Mapping[str, Tensor]) -> State:
@@ -79,13 +63,18 @@ def from_timm(name: str, weights: Mapping[str, Tensor]) -> State:
     if name not in published():
         raise ExportError(unknown("network", name, published()))
     arch = Space.load(name).arch()
-    return _fill(arch, weights, _timm(name, arch))[1]
+    return _fill(arch, *_timm(name, arch, weights))[1]
 
 
 def _fill(arch: Arch, weights: Mapping[str, Tensor], source: Source) -> tuple[Arch, State]:
     """`arch` with as many classes as `weights` have, and its state taken from them."""
-    head = weights.get(source(f"{arch.graph().output.name}.weight").key)
-    if head is not None and head.ndim == 2:
+    classifier = source(f"{arch.graph().output.name}.weight").key
+    head = weights.get(classifier)
+    if head is None:
+        raise ExportError(
+            f"weights must hold a classifier, {classifier}, but have none: they are of features alone, or of another network"
+        )
+    if head.ndim == 2:
         arch = arch.with_classes(len(head))
     with torch.device("meta"):
         wanted = build(arch.graph()).state_dict()
@@ -100,7 +89,7 @@ def _fill(arch: Arch, weights: Mapping[str, Tensor], source: Source) -> tuple[Ar
         if got is None or _sides(got) != _sides(shape):
             told = "missing" if got is None else got
             raise ExportError(f"{part.key} must be of shape {shape}, but is {told}; the weights are of another network")
-        state[ours] = part.take(weights[part.key]).reshape(like.shape).clone()
+        state[ours] = part.take(weights[part.key]).reshape(like.shape).to(like.dtype, copy=True)
     extra = sorted(weights.keys() - {source(ours).key for ours in wanted})
     extra = [key for key in extra if not INDEX.search(key)]
     if extra:
@@ -113,14 +102,15 @@ def _sides(shape: tuple[int, ...]) -> list[int]:
     return [side for side in shape if side > 1]
 
 
-def _timm(name: str, arch: Arch) -> Source:
-    """Where timm keeps each of our weights of the published network `name`."""
+def _timm(name: str, arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Source]:
+    """timm's `weights` of the published network `name` as it deploys them, and where it keeps each of ours."""
     families = [module.name for module in iter_modules(__path__) if name.startswith(module.name)]
     if not families:
         raise ExportError(f"weights of {name} must be mvnas's own, since timm does not have the network")
-    layers = import_module(f"mvnas.pretrained.{max(families, key=len)}").layers(arch)
+    family = import_module(f"mvnas.pretrained.{max(families, key=len)}")
+    merged: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = getattr(family, "merged", lambda weights: weights)
     nodes = [node.name for node in arch.graph().nodes if node.params]
-    places = dict(zip(nodes, layers, strict=True))
+    places = dict(zip(nodes, family.layers(arch), strict=True))
 
     def source(key: str) -> Part:
         block, op, weight = key.split(".", 2)
@@ -131,4 +121,4 @@ def _timm(name: str, arch: Arch) -> Source:
         part = Part.of(names[module])
         return part._replace(key=f"{part.key}.{leaf}")
 
-    return source
+    return merged(weights), source

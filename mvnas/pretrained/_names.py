@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor
@@ -78,6 +78,13 @@ def squeeze_excite(name: str, reduce: str = "fc1", expand: str = "fc2") -> list[
 def packed(name: str, parts: tuple[int, ...] = (1, 1, 1), heads: int = 1) -> list[Names]:
     """Queries, keys and values that timm keeps in one linear layer."""
     return [{"": Part(name, index, parts, heads)} for index in range(len(parts))]
+
+
+def one_for_both(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`weights` whose classifier is that of a teacher too, where they have none for it."""
+    alone = "head.weight" in weights and "head_dist.weight" not in weights
+    return {**{f"head_dist.{leaf}": weights[f"head.{leaf}"] for leaf in ("weight", "bias") if f"head.{leaf}" in weights},
+            **weights} if alone else weights  # fmt: skip
 
 
 def branches(name: str, count: int, *, scale: bool = True, skip: bool = True, at: str = "") -> Names:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from mvnas.arch import Arch, kind_of
-from mvnas.pretrained._names import Names, conv, dense, packed
+from mvnas.pretrained._names import Names, conv, dense, one_for_both, packed
+
+merged = one_for_both
 
 
 def layers(arch: Arch) -> Iterator[Names]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from mvnas.arch import Arch, kind_of
-from mvnas.pretrained._names import Names, conv, conv_bn, dense
+from mvnas.pretrained._names import Names, conv, conv_bn, dense, one_for_both
+
+merged = one_for_both
 
 
 def layers(arch: Arch) -> Iterator[Names]:

@@ -1,12 +1,45 @@
-"""timm's names of RepViT's layers, without its head for distillation."""
+"""timm's names of RepViT's layers, whose two heads, one for labels and one for a teacher's, are deployed as their mean."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from mvnas.arch import Arch
 from mvnas.pretrained._names import Names, conv, dense, squeeze_excite
+
+HEADS = ("head.head", "head.head_dist")
+LEAVES = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "l.weight", "l.bias")
+EPS = 1e-5  # of batch norms
+
+
+def merged(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`weights` with the mean of both heads, where there are two, as that for labels alone.
+
+    Each is a batch norm and a linear layer. The mean keeps the statistics of the first norm; scales and shifts go into the layer.
+    """
+    heads = [[weights.get(f"{head}.{leaf}") for leaf in LEAVES] for head in HEADS]
+    if any(value is None or value.ndim < 1 for head in heads for value in head):
+        return weights
+    rows = [[cast(Tensor, value).double() for value in head] for head in heads]
+    wide, classes = rows[0][4].shape[-1], len(rows[0][4])
+    if any([tuple(value.shape) for value in row] != [(wide,)] * 4 + [(classes, wide), (classes,)] for row in rows):
+        return weights
+    mean, deviation = rows[0][2], (rows[0][3] + EPS).sqrt()
+    layers, biases = [], []
+    for weight, shift, own, variance, layer, bias in rows:
+        scale = weight / (variance + EPS).sqrt()
+        layers.append(layer * scale * deviation)
+        biases.append(bias + layer @ (shift + scale * (mean - own)))
+    made = (torch.ones_like(mean), torch.zeros_like(mean), torch.stack(layers).mean(0), torch.stack(biases).mean(0))
+    one = {
+        f"{HEADS[0]}.{leaf}": value
+        for leaf, value in zip(("bn.weight", "bn.bias", "l.weight", "l.bias"), made, strict=True)
+    }
+    return {key: value for key, value in weights.items() if not key.startswith(f"{HEADS[1]}.")} | one
 
 
 def layers(arch: Arch) -> Iterator[Names]:

@@ -7,7 +7,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -88,7 +88,7 @@ def fit(
     A training may rest at the share `until` of its steps, and go on where it rested with `begin`: in the end it is the same.
 
     Sizes are those of `scales(resolution)` times `factor`. The result has the averaged weights, with batch
-    norms calibrated on whole training images of `resolution` times `factor` pixels, and their accuracy on
+    norms calibrated in float32 on whole training images of `resolution` times `factor` pixels, and their accuracy on
     validation images of that size; the module is left with these weights, in evaluation mode. On one machine
     with a given number of threads, the same arguments give the same bits on the CPU.
 
@@ -126,7 +126,7 @@ def fit(
         checkpoint = _rest(stop, module, average, optimizer, crops) if stop < steps else None
         average.store()
         side = pixels(resolution, factor)
-        with _precision(torch.device(device)):
+        with _float32(torch.device(device)):
             sample = _sample(data.train, side, batch=schedule.batch, seed=seed, device=device)
             calibrate(module, _told(sample, tell, min(CALIBRATION, len(data.train.labels))))
         accuracy = evaluate(module, data.val, side=side, batch=schedule.batch, tell=tell)
@@ -208,7 +208,7 @@ def _whole(images: np.ndarray, side: int, device: str | torch.device) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(module: Module, split: Split, *, side: int, batch: int = 128, tell: Tell | None = None) -> float:
-    """Share of the images of `split`, resized to `side`, whose highest logit is at their label.
+    """Share of the images of `split`, resized to `side`, whose highest logit is at their label, all computed in float32.
 
     The module computes on the device it is on, and is left in evaluation mode.
 
@@ -220,7 +220,7 @@ def evaluate(module: Module, split: Split, *, side: int, batch: int = 128, tell:
     right = 0
     for start in range(0, len(split.labels), batch):
         part = slice(start, start + batch)
-        with _precision(device):
+        with _float32(device):
             logits = module(_whole(np.array(split.images[part]), side, device))
         if not logits.isfinite().all():
             raise TrainingError(f"logits must be finite, but are not on held-out images; {CALMER}")
@@ -231,8 +231,16 @@ def evaluate(module: Module, split: Split, *, side: int, batch: int = 128, tell:
 
 
 def _precision(device: torch.device) -> torch.autocast:
-    """bfloat16 where it is fast, on CUDA; float32 elsewhere."""
+    """Of training steps: bfloat16 where it is fast, on CUDA; float32 elsewhere."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@contextmanager
+def _float32(device: torch.device) -> Iterator[None]:
+    """What networks are judged in, as their files compute: no lower precision, nor TensorFloat-32, which cuDNN convolves in unasked."""
+    plain = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    with torch.autocast(device.type, enabled=False), plain:
+        yield
 
 
 @contextmanager

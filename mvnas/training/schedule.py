@@ -22,7 +22,7 @@ class Schedule:
         epochs: passes over the training images; may be a fraction.
         batch: images a step at the base resolution; other sizes get as many as keep the pixels constant.
         lr: highest learning rate of AdamW.
-        weight_decay: of weights; norms and biases have none.
+        weight_decay: of weights of convolutions and linear layers; norms, layer scales, biases and positions have none.
         warmup: share of the steps in which the learning rate rises from lr / 10 to lr.
         label_smoothing: share of the target that is spread over all classes.
         ema: decay of the averaged weights once the training is long enough for it.

@@ -75,12 +75,23 @@ def calibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def groups(module: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Parameter groups for an optimizer: weight decay for all but vectors, that is norms and biases."""
+    """Parameter groups for an optimizer: weight decay for what inputs are multiplied and summed by, none for anything else.
+
+    That is the `weight` of convolutions and linear layers, and what a module names in `decayed`. Norms and other affine maps,
+    layer scales, and whatever is added (biases, also those of attention, and positions) have none, whatever their axes.
+    """
+    multiplied = {id(value) for part in module.modules() for value in _multiplied(part)}
     trained = [value for value in module.parameters() if value.requires_grad]
     return [
-        {"params": [value for value in trained if value.ndim > 1], "weight_decay": decay},
-        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+        {"params": [value for value in trained if id(value) in multiplied], "weight_decay": decay},
+        {"params": [value for value in trained if id(value) not in multiplied], "weight_decay": 0.0},
     ]
+
+
+def _multiplied(part: nn.Module) -> Iterable[Tensor]:
+    """Parameters of one module, without those of its parts, that inputs are multiplied and summed by."""
+    names = getattr(part, "decayed", ("weight",) if isinstance(part, _ConvNd | nn.Linear) else ())
+    return [getattr(part, name) for name in names]
 
 
 def kept(module: nn.Module) -> dict[str, Tensor]:
