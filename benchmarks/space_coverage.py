@@ -72,21 +72,17 @@ def time_networks(table: Table, archs: Mapping[Arch, str], file: Path) -> None:
 
 
 def add(table: Table, file: Path) -> None:
-    """Append the passes of a file to a table, of which the file does not keep medians and numbers of runs, as of what is imported."""
-    for arch, row in zip(*read(file)[::2], strict=True):
-        for turn in (1, 2, 3):
-            ms = float(row[f"pass_{turn}_ms"])
-            timing = Timing(ms, ms, 1, float(row["reference_ms"]), row["time"])
-            append(
-                table.path / "networks.csv",
-                NETWORKS_COLUMNS,
-                {"network": write_network(arch), "pass": turn} | timing_row(timing),
-            )
+    """Append the networks of a file to a table as an import does: one pass of each, the fastest, whose median was not kept."""
+    _, timed, rows = read(file)
+    for (arch, ms), row in zip(timed.items(), rows, strict=True):
+        timing = Timing(ms, ms, 1, float(row["reference_ms"]), row["time"])
+        line = {"network": write_network(arch), "pass": 1} | timing_row(timing)
+        append(table.path / "networks.csv", NETWORKS_COLUMNS, line)
     digest = sha256(file.read_bytes()).hexdigest()
     source = {
         "file": f"benchmarks/data/spaces/{file.name}",
         "sha256": digest,
-        "networks": len(read(file)[1]),
+        "networks": len(timed),
         "time": now(),
     }
     told = dict(table.device) | {"imported": [*table.device.get("imported", []), source]}

@@ -234,8 +234,9 @@ def _forest(table: Table) -> Callable[[str, list[Kernel]], Array]:
 
 def _repeats(passes: Passes, of: str = "latency") -> list[Quality]:
     """How well one pass of measuring predicts the next: no predictor can be judged more finely."""
-    times = [list(column(dict(enumerate(timings)), of).values()) for timings in passes.values()]
-    pairs = [(i, i + 1) for i in range(min(map(len, times)) - 1)]
+    told = [list(column(dict(enumerate(timings)), of).values()) for timings in passes.values()]
+    times = [values for values in told if len(values) > 1]  # what was imported has one pass
+    pairs = [(i, i + 1) for i in range(min(map(len, times), default=1) - 1)]
     if not pairs:
         return []
     found = [Quality.of("", np.array([t[j] for t in times]), np.array([t[i] for t in times])) for i, j in pairs]
