@@ -123,6 +123,15 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
+def test_another_form_of_the_latency_model_is_another_device(
+    space: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_task(space, table).setup.marks
+    monkeypatch.setattr("mvnas.search.MODEL", 0)
+    after = make_task(space, table).setup.marks
+    assert {name for name in before if before[name] != after[name]} == {"device.model"}
+
+
 def test_failing_candidates_are_recorded_and_the_search_goes_on(space: Path, table: Path, tmp_path: Path) -> None:
     wild = make_task(space, table, schedule=replace(SHORT, epochs=0.5, lr=1e30))
     study = search(wild, study=str(tmp_path / "s.db"), trials=3)
