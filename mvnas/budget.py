@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from math import ceil, floor, inf, log10
 from typing import Any, ClassVar
 
-from mvnas.arch import PRECISIONS, Arch
+from mvnas.arch import Arch
 from mvnas.errors import BudgetError, told, unknown
+from mvnas.filesize import file_bytes
 from mvnas.latency import Latency
 from mvnas.space import Space, published
 
@@ -125,7 +126,7 @@ class Price(Mapping[str, float]):
         "macs": lambda arch, model: arch.macs,
         "latency": lambda arch, model: model.predict(arch).ms,
         "energy": lambda arch, model: model.energy.predict(arch).ms,
-        "size": lambda arch, model: PRECISIONS[arch.precision] * arch.params,
+        "size": lambda arch, model: file_bytes(arch),
         "memory": lambda arch, model: arch.memory_bytes,
     }
 

@@ -243,8 +243,12 @@ class Summary:
     @cached_property
     def peaks(self) -> tuple[int, int]:
         """Most bytes of activations alive at once in the deployed block: its input freed after its last use; its input held."""
+        return _peaks(*self.trace())
+
+    def trace(self) -> tuple[list[Value], list[tuple[Value, Step]]]:
+        """Inputs of the block, and its steps with the value that each yields."""
         inputs, _, traced = _trace(self.block, self.shapes)
-        return _peaks(inputs, traced)
+        return inputs, traced
 
 
 class Step(NamedTuple):

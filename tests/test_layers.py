@@ -22,7 +22,7 @@ ROOT = Path(mvnas.__file__).parent
 LAYERS = {
     0: "errors ops graph reading trust __init__",
     1: "arch blocks disk marks place score space table",
-    2: "budget holdout latency nn pareto pretrained record regression rungs surrogate transfer",
+    2: "budget filesize holdout latency nn pareto pretrained record regression rungs surrogate transfer",
     3: "backends datasets energy files machine stop storage training",
     4: "clock engines export imported job measure network plot rank report retrain search strategy study verify",
     5: "cli",
