@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
 from mvnas.datasets import Data, load
-from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine, is_built_in
+from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine, is_built_in, module_of
 from mvnas.errors import StudyError, unknown
 from mvnas.job import Job, Tell, seed_of
 from mvnas.latency import MODEL, Latency, latency
@@ -162,7 +162,7 @@ class Task:
         """The setup of this task with its candidates trained by `trainer`: one of ours, or the user's with a mark of its code."""
         if trainer is None or is_built_in(trainer):
             return replace(self.setup, engine=BUILT_IN)
-        name = self.setup.engine if "." in self.setup.engine else type(trainer).__module__
+        name = self.setup.engine if "." in self.setup.engine else module_of(trainer)
         return replace(self.setup, engine=name, marks={**self.setup.marks, "engine": code_mark(name)})
 
     @property

@@ -108,7 +108,12 @@ class Engine(Protocol):
 
 def is_built_in(engine: Engine) -> bool:
     """Whether an engine is one of ours: they differ in where trainings run, and not in what comes of them."""
-    return type(engine).__module__.startswith(f"{__name__}.")
+    return module_of(engine).startswith(f"{__name__}.")
+
+
+def module_of(engine: Engine) -> str:
+    """The module of an engine's class."""
+    return type(engine.made if isinstance(engine, _Own) else engine).__module__
 
 
 def engine(name: str, images: Images, **settings: Any) -> Engine:
