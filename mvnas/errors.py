@@ -100,14 +100,15 @@ def lacking(what: str, module: str | None) -> str:
 
 
 def cut(text: str, most: int = LONGEST) -> str:
-    """A text of at most so many characters: what is too much is left out in the middle.
+    """A text of at most so many characters: what is too much is left out in the middle, and not of what it says to do in the end.
 
     >>> cut("a" * 99 + "z" * 99, 20)
     'aaaaaaaaa ... zzzzzz'
     """
     if len(text) <= most:
         return text
-    end = (most - 5) * 2 // 5
+    advice = len(text.rpartition("; ")[2]) if "; " in text else 0
+    end = max((most - 5) * 2 // 5, min(advice + 2, most * 2 // 3))
     return f"{text[: most - 5 - end]} ... {text[len(text) - end :]}"
 
 

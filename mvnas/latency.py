@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvnas.arch import Arch, data_folder
-from mvnas.errors import TableError, UnmeasuredError
+from mvnas.errors import TableError, UnmeasuredError, cut
 from mvnas.graph import Kernel, Summary
 from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
 from mvnas.regression import Regression, Workload, fit, left_out, nonnegative
@@ -385,7 +385,7 @@ class LatencyModel:
         return [kernel for kernel in runs if kernel not in self.timed and model._refusal(kernel, kind(kernel))]
 
     def _advice(self, kernel: Kernel, what: str) -> str:
-        told = f"{write_op(kernel[0])} on {write_shapes(kernel[1])}"
+        told = cut(f"{write_op(kernel[0])} on {write_shapes(kernel[1])}", 60)
         return f"no {self.of} on {self.device} for {told}: {what}; {advice(self.table)} times a space that has it"
 
     def _costs(self, blocks: Sequence[Summary]) -> Iterator[tuple[float, float, float]]:
