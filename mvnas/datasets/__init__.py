@@ -125,7 +125,7 @@ def _open(source: str, foreign: bool = False) -> tuple[Source, tuple[Path, ...]]
     elif not all(part.isidentifier() for part in source.split(".")):
         raise DataError(f"the data must exist, but there is no {source[:100]!r} in {Path.cwd()}; check the path")
     elif "." not in source:
-        raise DataError(f"{unknown('dataset', source[:100], names)}, any path, any dotted module")
+        raise DataError(f"{unknown('dataset', source, names)}, any path, any dotted module")
     else:
         if foreign:
             trust.check(source)
