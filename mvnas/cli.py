@@ -25,7 +25,7 @@ from mvnas.table import DEVICE
 STUDY = "mvnas.db"
 CACHES = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "torchinductor"}  # of libraries that look for a home
 SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # of a database's URL
-SELDOM = 10.0  # seconds between two looks at how far images are read: most sets are there at once
+SELDOM = 10.0  # seconds between two looks at what is mostly over by then, such as the reading of images
 EXHAUSTED = "no other network within the budget was found; a wider --budget or --space, in another --study, has more"
 
 
@@ -386,7 +386,7 @@ def _search(args: argparse.Namespace) -> None:
             rungs=args.rungs,
             flip=args.flip and args.flip == "yes",
             engine=args.engine,
-            tell=bar.reading,
+            tell=bar.seldom,
         )
     _tables(args.device)
     say = _quiet if args.json else print
@@ -538,8 +538,16 @@ def _rank(args: argparse.Namespace) -> None:
 
     study = Study.load(args.study)
     with owned(study.place), _Bar(args.json) as bar:
-        data = images(study, args.data, skip_broken=args.skip_broken)
-        found = rank(study, data, candidates=args.candidates, longer=args.longer, engine=args.engine, progress=bar.step)
+        data = images(study, args.data, skip_broken=args.skip_broken, tell=bar.seldom)
+        found = rank(
+            study,
+            data,
+            candidates=args.candidates,
+            longer=args.longer,
+            engine=args.engine,
+            progress=bar.step,
+            tell=bar.seldom,
+        )
     print(json.dumps(asdict(found), indent=2) if args.json else rank_told(found, study.setup.schedule["epochs"]))
 
 
@@ -561,8 +569,8 @@ def _verified(study: Any, args: argparse.Namespace, longer: int) -> Any:
 
     tables = _tables(args.device or study.setup.device)
     with owned(study.place), _Bar(args.json) as bar:
-        data = images(study, args.data, skip_broken=args.skip_broken)
-        found = verify(study, tables, data, longer=longer, engine=args.engine, progress=bar.step)
+        data = images(study, args.data, skip_broken=args.skip_broken, tell=bar.seldom)
+        found = verify(study, tables, data, longer=longer, engine=args.engine, progress=bar.step, tell=bar.seldom)
     for told in found.cautions:
         print(f"mvnas: caution: {told}", file=sys.stderr)
     if not args.json:
@@ -840,8 +848,8 @@ class _Bar:
             self.bar = None
         self._draw(what, done, total, "", "", every=max(1, total // 10))
 
-    def reading(self, what: str, done: int, total: int) -> None:
-        """Show how far images are read, where that takes long; `total` is 0 if it is not known."""
+    def seldom(self, what: str, done: int, total: int) -> None:
+        """Show how far the reading of images or a training is, where that takes long; `total` is 0 if it is not known."""
         if time.monotonic() - self.drawn > SELDOM:
             self.drawn = time.monotonic()
             self._draw(what, done, total or None, "", "")

@@ -104,10 +104,12 @@ def rank(
     longer: int = LONGER,
     engine: str | None = None,
     progress: Progress = lambda what, done, total: None,
+    tell: Progress | None = None,
 ) -> Ranking:
     """Train a sample of the study's candidates longer, as far as that is not done yet, and compare the orders.
 
-    `engine` is that of the user's own by which the study was searched, if it was one.
+    `engine` is that of the user's own by which the study was searched, if it was one. `progress` is told of whole trainings, and `tell`
+    of what is done in one.
 
     Raises:
         StudyError: nothing has finished, `candidates` are fewer than the frontier, `longer` is not longer, or the engine is another.
@@ -117,7 +119,7 @@ def rank(
     chosen = sample(study, candidates)
     front = {score.number for score in study.frontier().scores}
     left = [(times, score) for times in reversed(lengths(longer)) for score in chosen]
-    with trainer(study, data, engine) as train:
+    with trainer(study, data, engine, tell=tell) as train:
         for done, (times, score) in enumerate(left):
             progress("trainings", done, len(left))
             retrain(study, score, times, train, keep=times == longer and score.number in front)

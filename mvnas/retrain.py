@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mvnas.training import Trained
 
 Train = Callable[["Job"], "Trained"]
+Tell = Callable[[str, int, int], None]  # of what is done, how much of it, and of how much; 0 if that is not known
 
 LOOK = 1.0  # seconds between two looks at an engine
 KEY = "retrained"  # an attribute of the study for each training: retrained TRIAL xTIMES
@@ -72,7 +73,7 @@ def data_marks(data: Data) -> dict[str, str]:
     return {"data": data.fingerprint} | code
 
 
-def images(study: Study, place: str | None = None, *, skip_broken: bool = False) -> Data:
+def images(study: Study, place: str | None = None, *, skip_broken: bool = False, tell: Tell | None = None) -> Data:
     """The images of a study, at `place` if they have moved since, without broken ones if it was searched so.
 
     Raises:
@@ -80,7 +81,7 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False)
         StudyError: they are others.
     """
     source = place or study.setup.data
-    data = load(source, skip_broken=skip_broken, flip=study.setup.flip, foreign=place is None)
+    data = load(source, skip_broken=skip_broken, flip=study.setup.flip, foreign=place is None, tell=tell)
     marks = {name: found for name, found in data_marks(data).items() if name in study.setup.marks}
     if marks != {name: study.setup.marks[name] for name in marks}:
         raise StudyError(
@@ -90,10 +91,11 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False)
 
 
 @contextmanager
-def trainer(study: Study, data: Data, name: str | None = None) -> Iterator[Train]:
+def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | None = None) -> Iterator[Train]:
     """What trains as the study's candidates were scored: here, or by the user's engine, whose `name` the user gives.
 
-    A study's record is a file that others may have written, so that what it names is not imported on its word.
+    A study's record is a file that others may have written, so that what it names is not imported on its word. `tell` is called
+    with what a training does, how much of it is done, and of how much.
 
     Raises:
         StudyError: the study was scored by another engine, or by other code of it.
@@ -104,7 +106,7 @@ def trainer(study: Study, data: Data, name: str | None = None) -> Iterator[Train
     scored = study.setup.engine
     name = name or BUILT_IN
     if "." not in name and scored == BUILT_IN:
-        yield partial(train, data=data)
+        yield partial(train, data=data, progress=partial(_tell_steps, tell) if tell else None, tell=tell)
         return
     with closing(engine(name, Images(data.name, data.skipped > 0, data.flip))) as made:
         name = BUILT_IN if is_built_in(made) else name
@@ -116,12 +118,16 @@ def trainer(study: Study, data: Data, name: str | None = None) -> Iterator[Train
             raise StudyError(
                 f"candidates must be trained as {study.place} scored them, but the content of engine {name} has changed since; bring it back"
             )
-        yield partial(_train, made)
+        yield partial(_train, made, tell)
 
 
-def _train(made: Engine, job: Job) -> Trained:
+def _tell_steps(tell: Tell, step: int, steps: int, loss: float) -> None:
+    tell("steps", step, steps)
+
+
+def _train(made: Engine, tell: Tell | None, job: Job) -> Trained:
     """A training elsewhere."""
-    from mvnas.engines import Done, Failed
+    from mvnas.engines import Doing, Done, Failed, Step
 
     made.start(0, job)
     while True:
@@ -130,6 +136,10 @@ def _train(made: Engine, job: Job) -> Trained:
                 raise (StudyError if event.broken else TrainingError)(event.reason)
             if isinstance(event, Done):
                 return event.trained
+            if tell and isinstance(event, Step):
+                tell("steps", event.step, event.steps)
+            if tell and isinstance(event, Doing):
+                tell(event.what, event.done, event.total)
 
 
 def retrain(study: Study, score: Score, times: int, train: Train, *, keep: bool = False) -> None:

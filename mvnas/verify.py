@@ -102,11 +102,13 @@ def verify(
     engine: str | None = None,
     protocol: Protocol = PROTOCOL,
     progress: Progress = lambda what, done, total: None,
+    tell: Progress | None = None,
 ) -> Verification:
     """Train the frontier longer, as far as that is not done yet, export it beside the study, and time it by the runtimes of `tables`.
 
     Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds. `engine` is that of the
-    user's own by which the study was searched, if it was one.
+    user's own by which the study was searched, if it was one. `progress` is told of whole trainings and of timings, and `tell` of what is
+    done in a training.
 
     Raises:
         StudyError: nothing has finished, `longer` is no longer, no table is of a candidate's precision, or the engine is another.
@@ -127,7 +129,7 @@ def verify(
             raise StudyError(
                 f"each precision must have a table, but {score.label} has none among {model.device}; name one with --device"
             )
-    with trainer(study, data, engine) as train:
+    with trainer(study, data, engine, tell=tell) as train:
         for done, score in enumerate(scores):
             progress("trainings", done, len(scores))
             retrain(study, score, longer, train, keep=True)

@@ -119,7 +119,9 @@ def test_ranking_trains_what_is_missing_and_loses_one_training_at_most(study: St
         rank(study, data, longer=2, progress=stop)
     before = retrained(study)
     assert len(before) == 3
-    found = rank(study, data, longer=2)
+    seen: list[tuple[str, int, int]] = []
+    found = rank(study, data, longer=2, tell=lambda *told: seen.append(told))
+    assert {what for what, *_ in seen} == {"steps", "calibrating norms", "judging images"}
     after = retrained(study)
     assert set(after) == {(number, times) for number in chosen for times in (1, 2)}
     assert {key: after[key] for key in before} == before  # their seconds too: none was trained again
