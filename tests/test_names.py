@@ -185,7 +185,10 @@ def test_commands_of_the_readme_run_in_a_folder_of_any_name(
     assert ran == {"search", "front", "plot", "predict", "space", "fit", "export", "measure"}
     said = capsys.readouterr().out
     assert re.search(r"mvnas export '\d+ & more.db' --pick knee", said)
-    assert {"mvnas.db", "frontier.png", "frontier.csv", "f.pdf", "exported"} <= {path.name for path in home.iterdir()}
+    made = {path.name for path in home.iterdir()}
+    assert {"mvnas.db", "f.pdf", "exported"} <= made
+    studies = {name.removesuffix(".db") for name in made if name.endswith(" & more.db")}
+    assert studies and {f"{study}.frontier.{kind}" for study in studies for kind in ("png", "csv")} <= made
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
     shutil.copy(home / "mvnas.db", home / "фото $.db")
     front = [sys.executable, "-m", "mvnas.cli", "front", "фото $.db", "--device", "nowhere/фото"]
