@@ -48,6 +48,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [part for part in sys.path if part != str(tmp_path)])
     monkeypatch.setattr(trust, "_allowed", set())
     monkeypatch.setattr(trust, "_everything", False)
+    monkeypatch.setattr(trust, "_run", {})
     monkeypatch.setattr(trust, "_folders", [str(tmp_path)])
     for remembered in (_block_class, _fields, block, _network):
         remembered.cache_clear()
@@ -207,3 +208,12 @@ def test_tables_that_are_like_one_another_are_told(tmp_path: Path) -> None:
         (tmp_path / name / "device.json").write_text(json.dumps(device | {"like": str(tmp_path / like)}))
     with pytest.raises(MvnasError, match="must be like a table that has ops"):
         Table.load(tmp_path / "a")
+
+
+def test_what_the_users_own_word_has_run_may_be_named_by_files_in_that_process(theirs: Path) -> None:
+    with pytest.raises(TrustError):
+        trust.check("theirs.code")
+    trust.module("theirs.code", ExportError)
+    trust.check("theirs.code")
+    with pytest.raises(TrustError):
+        trust.check("theirs.data")
