@@ -217,8 +217,7 @@ def test_a_cluster_that_loses_a_node_trains_what_was_asked(
 
     try:
         study = search(task, study=str(tmp_path / "s.db"), trials=8, trainer=Losing())
-        trainer.wait(0)
-        assert trainer.slots == 1
+        wait_until("the cluster tells that a node is gone", lambda: trainer.wait(0) == [] and trainer.slots == 1)
     finally:
         trainer.close()
     scores = study.scores()

@@ -64,7 +64,7 @@ def gone(pids: Sequence[int]) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
-@pytest.mark.parametrize(("moments", "rungs"), [(20, "1"), (8, "1/4,1/2,1")])
+@pytest.mark.parametrize(("moments", "rungs"), [(12, "1"), (6, "1/4,1/2,1")])
 def test_killed_at_random_moments_a_study_loses_nothing(
     moments: int, rungs: str, space: Path, table: Path, tmp_path: Path
 ) -> None:

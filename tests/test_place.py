@@ -173,7 +173,7 @@ def test_a_study_in_a_database_tells_its_password_nowhere(
     secrets = ("SEC@RET", "SEC%40RET")
     assert not any(secret in told for secret in secrets)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name == "card.json" for path in written)
+    assert any(path.name.endswith(".card.json") for path in written)
     assert not any(secret.encode() in path.read_bytes() for path in written for secret in secrets)
     with create_engine(sqlalchemy_url(place), poolclass=NullPool).connect() as database:
         rows = database.execute(text("SELECT value_json FROM study_user_attributes UNION SELECT value_json FROM trial_user_attributes"))  # fmt: skip
