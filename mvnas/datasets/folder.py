@@ -27,8 +27,9 @@ class Dataset:
         self.classes = tuple(names)
         if not names:
             raise _no_classes(splits["train"], path)
+        number = {name: label for label, name in enumerate(names)}
         self._items = {
-            split: [Item(file, names.index(name), str(file)) for name in classes for file in classes[name]]
+            split: [Item(file, number[name], str(file)) for name in classes for file in classes[name]]
             for split, classes in found.items()
         }
         self.files = tuple(Path(item.place) for items in self._items.values() for item in items)
