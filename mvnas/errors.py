@@ -19,7 +19,7 @@ MISSING = {
     "psycopg": "pip install 'mvnas[postgres]'",
     "ray": "pip install 'mvnas[ray]'",
 }  # what to do where a package is missing that `pip install mvnas` may leave out
-LISTED = 60, 160  # characters of the options that it lists, where one of them is a near miss and where none is
+LISTED = 60, 100  # characters of the options that it lists, where one of them is a near miss and where none is
 
 
 class MvnasError(Exception):
