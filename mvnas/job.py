@@ -11,14 +11,13 @@ from hashlib import sha256
 import torch
 
 from mvnas.arch import PRECISIONS, Arch
-from mvnas.datasets import Data
+from mvnas.datasets import Data, Tell
 from mvnas.export import accuracy_at
 from mvnas.machine import threads
 from mvnas.nn import build
 from mvnas.training import Checkpoint, Schedule, Trained, fit, initialise, pixels
 
 Progress = Callable[[int, int, float], None]  # of the step (from 1), the steps in all, and the loss
-Tell = Callable[[str, int, int], None]  # of what is done beside steps, how much of it, and of how much
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvnas.datasets import Data, load
+from mvnas.datasets import Data, Tell, load
 from mvnas.errors import ExportError, StudyError, TrainingError, plain
 from mvnas.files import intact, save_whole
 from mvnas.marks import code_mark
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mvnas.training import Trained
 
 Train = Callable[["Job"], "Trained"]
-Tell = Callable[[str, int, int], None]  # of what is done, how much of it, and of how much; 0 if that is not known
 
 LOOK = 1.0  # seconds between two looks at an engine
 KEY = "retrained"  # an attribute of the study for each training: retrained TRIAL xTIMES

@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mvnas.arch import FLOAT, Arch
 from mvnas.budget import Budget, check_feasible, price, repair
-from mvnas.datasets import Data, load
+from mvnas.datasets import Data, Tell, load
 from mvnas.engines import Doing, Done, Engine, Event, Failed, Images, Step, engine, is_built_in, module_of
 from mvnas.errors import StudyError, unknown
-from mvnas.job import Job, Tell, seed_of
+from mvnas.job import Job, seed_of
 from mvnas.latency import MODEL, Latency, latency
 from mvnas.marks import code_mark, mark
 from mvnas.record import BUILT_IN, Setup, candidate_of, describe, key_of, picks_of, predicted, rung_of

@@ -60,7 +60,7 @@ from mvnas.datasets._tree import CIFAR, TABLES, entries, files, inside, is_image
 from mvnas.disk import cache_home
 from mvnas.errors import DataError, unknown
 
-__all__ = ["Data", "Item", "Source", "Split", "load"]
+__all__ = ["Data", "Item", "Source", "Split", "Tell", "load"]
 
 FORMATS = frozenset({"cifar", "folder", "parquet"})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mvnas.datasets._data import Source
 
-Tell = Callable[[str, int, int], None]
+Tell = Callable[[str, int, int], None]  # of what is done, how much of it, and of how much; 0 if that is not known
 
 
 class Told:

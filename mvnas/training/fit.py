@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
-from mvnas.datasets import Data, Split
+from mvnas.datasets import Data, Split, Tell
 from mvnas.errors import TrainingError
 from mvnas.training.augment import random_crops, whole
 from mvnas.training.sampler import MultiScaleSampler, pixels, scales
@@ -28,8 +28,6 @@ from mvnas.training.weights import Average, calibrate, groups, kept
 
 CALMER = "search with a lower --lr, or with --clip 1"
 CALIBRATION = 512  # images that batch norms are calibrated on
-
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
