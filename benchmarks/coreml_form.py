@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from conftest import randomise
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from weights import randomise
 
 from mvnas.backends._quiet import quiet
 from mvnas.backends.coreml import Backend, op_names, ranks
 from mvnas.nn import arbitrary, program
-from mvnas.space import Space
+from mvnas.spaces.space import Space
 
 with quiet():
     import coremltools as ct

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 
 from mvnas import graph
-from mvnas.arch import Arch
-from mvnas.latency import LatencyModel
-from mvnas.space import Space
-from mvnas.table import Table, shipped
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import Table, shipped
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
 
 
 def rate(work: Callable[[Arch], object], space: Space, count: int, seed: int) -> float:

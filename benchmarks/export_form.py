@@ -19,15 +19,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from conftest import randomise
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from weights import randomise
 
 from mvnas.backends._quiet import quiet
 from mvnas.backends.tflite import Backend, op_names, tensor_ranks
-from mvnas.clock import pinned
+from mvnas.measuring.clock import pinned
 from mvnas.nn import deploy
 from mvnas.pretrained import from_timm
-from mvnas.space import Space
+from mvnas.spaces.space import Space
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from phone_layers import KINDS, distinct
 
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
-from mvnas.latency import LatencyModel
-from mvnas.regression import fit
-from mvnas.space import Space, published
-from mvnas.table import Table
-from mvnas.transfer import Correction, Row, choose, informative
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.regression import fit
+from mvnas.latency.table import Table
+from mvnas.latency.transfer import Correction, Row, choose, informative
+from mvnas.spaces.space import Space, published
 
 COUNTS = (5, 10, 20, 50, 100)
 TARGETS = 1000  # layers of a phone that a choice is judged by

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mvnas.arch import PRECISIONS
 from mvnas.backends import backend
-from mvnas.filesize import file_bytes
+from mvnas.costs.filesize import file_bytes
 from mvnas.nn import arbitrary
-from mvnas.space import Space, published
+from mvnas.spaces.arch import PRECISIONS
+from mvnas.spaces.space import Space, published
 
 
 def sizes(name: str, precisions: Sequence[str], folder: Path) -> list[tuple[float, int]]:

@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mvnas.arch import Arch
 from mvnas.backends import of_table
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
-from mvnas.holdout import OURS, Passes, Quality, fastest, judge
-from mvnas.latency import LatencyModel
-from mvnas.measure import measure_networks
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import Table, read_passes
+from mvnas.measuring.holdout import OURS, Passes, Quality, fastest, judge
+from mvnas.measuring.measure import measure_networks
 from mvnas.ops import Map, Tokens
-from mvnas.space import Space
-from mvnas.table import Table, read_passes
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
 
 HELD_OUT = Path(__file__).parent / "held_out"
 

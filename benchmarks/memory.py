@@ -23,12 +23,12 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from mvnas.backends import backend
-from mvnas.budget import price
+from mvnas.costs.budget import price
 from mvnas.graph import FLOAT_BYTES, Graph
-from mvnas.latency import LatencyModel
+from mvnas.latency.model import LatencyModel
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
-from mvnas.space import Space, published
+from mvnas.spaces.space import Space, published
 
 SETTLED = """
 import json, sys

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mvnas.backends import Profiler, backend
-from mvnas.clock import pinned
+from mvnas.measuring.clock import pinned
 from mvnas.nn import arbitrary
-from mvnas.space import Space
+from mvnas.spaces.space import Space
 
 MOBILEVITS = ("mobilevit_s", "mobilevit_xs", "mobilevit_xxs")
 

@@ -3,7 +3,7 @@
     python benchmarks/phone_layers.py ../shared/data/phone_layers
 
 The data are `pixel4.csv.gz` and `pixel6.csv.gz` of microsoft/nn-Meter (branch dev/hybrid-transformer, MIT), not part of
-this project. Each layer kind is a sum of matrix products, stated as a `mvnas.regression.Workload`; nothing says which phone
+this project. Each layer kind is a sum of matrix products, stated as a `mvnas.latency.regression.Workload`; nothing says which phone
 it is. Two splits: random (5 folds of configurations), and one resolution held out at a time. Share within 10 % is what the
 authors of that data report.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
-from mvnas.regression import Workload, fit
+from mvnas.latency.regression import Workload, fit
 
 HEAD = 16  # width of a head in this data
 Describe = Callable[[Any], Workload]

@@ -7,7 +7,7 @@ ran them on three phones, and the same networks end to end. Kinds are what the d
 name (so that a choice such as Winograd's is taken as known), and the stride; what it fuses behind an op counts as elements
 moved. Ops are split by configuration (5 folds), since many occur in several networks. Networks are split in halves: one's
 ops and whole networks fit and calibrate, the other's judge, both ways, five times. An op that was timed in the first half
-costs its timing there, any other is predicted, and a network is a power of its sum: as in `mvnas.latency`.
+costs its timing there, any other is predicted, and a network is a power of its sum: as in `mvnas.latency.model`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pandas as pd
 from phone_layers import forest, line, macs, ours
 from scipy.stats import kendalltau
 
-from mvnas.regression import Workload
+from mvnas.latency.regression import Workload
 
 KERNELS = ("winograd", "grouped", "depthwise", "fully_connected", "pooling", "mean", "concat", "convolution")
 GROUPS = {

@@ -30,13 +30,13 @@ from ai_edge_litert import schema_py_generated as schema
 from sklearn.ensemble import RandomForestRegressor
 
 from mvnas import graph
-from mvnas.arch import Arch, Block
 from mvnas.backends import backend
 from mvnas.graph import Graph
-from mvnas.latency import LatencyModel
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import Table
 from mvnas.nn import arbitrary
-from mvnas.space import Space
-from mvnas.table import Table
+from mvnas.spaces.arch import Arch, Block
+from mvnas.spaces.space import Space
 
 COLD, FEW, SEEN, FILES = 2000, 100, 5000, 20  # networks
 TURNS = 4  # of what takes a second or less, in a round
@@ -44,8 +44,8 @@ TURNS = 4  # of what takes a second or less, in a round
 FRESH = """
 from time import process_time
 begun = process_time()
-from mvnas.latency import LatencyModel
-from mvnas.table import Table
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import Table
 imported = process_time()
 table = Table.load({table!r})
 loaded = process_time()

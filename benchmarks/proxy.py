@@ -28,13 +28,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from mvnas.arch import Arch
-from mvnas.datasets import Data, Split, load
-from mvnas.job import Job, seed_of, train
-from mvnas.rank import Agreement
-from mvnas.space import Space
-from mvnas.table import append, write_network
+from mvnas.data import Data, Split, load
+from mvnas.latency.table import append, write_network
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
 from mvnas.training import Schedule, factor_for
+from mvnas.training.job import Job, seed_of, train
+from mvnas.verification.rank import Agreement
 
 FOLDER = Path(__file__).parent / "proxy"
 COLUMNS = ("network", "schedule", "epochs", "images", "factor", "accuracy", "seconds")

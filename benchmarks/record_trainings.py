@@ -24,14 +24,14 @@ from pathlib import Path
 
 import torch
 
-from mvnas.arch import Arch
-from mvnas.clock import cpu
-from mvnas.datasets import Data, load
-from mvnas.job import Job, seed_of, train
-from mvnas.latency import LatencyModel
-from mvnas.space import Space
-from mvnas.table import DEVICE, Table, append, write_network
+from mvnas.data import Data, load
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import DEVICE, Table, append, write_network
+from mvnas.measuring.clock import cpu
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
 from mvnas.training import Schedule, factor_for
+from mvnas.training.job import Job, seed_of, train
 
 HERE = Path(__file__).parent
 RUNGS = (1 / 3, 1.0)  # shares of the steps after which accuracy is taken

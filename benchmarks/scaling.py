@@ -32,18 +32,18 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import insert
 
-from mvnas.arch import Arch
-from mvnas.budget import repair
+from mvnas.costs.budget import repair
 from mvnas.engines import Done
-from mvnas.job import Job
-from mvnas.plot import plot
-from mvnas.record import SIZES, key_of, predicted
-from mvnas.report import frontier_table, summary_json
+from mvnas.reports.plot import plot
+from mvnas.reports.report import frontier_table, summary_json
 from mvnas.search import Task, search
-from mvnas.space import Picks
-from mvnas.strategy import Surrogate, Told
-from mvnas.study import Study
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Picks
+from mvnas.strategies.strategy import Surrogate, Told
+from mvnas.studies.record import SIZES, key_of, predicted
+from mvnas.studies.study import Study
 from mvnas.training import Trained
+from mvnas.training.job import Job
 
 BUDGET = "6M-params"
 POPULATION = 50  # of NSGA-II in a study this long

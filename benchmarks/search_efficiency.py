@@ -28,13 +28,13 @@ import numpy as np
 import optuna
 from matplotlib.figure import Figure
 
-from mvnas.arch import Arch
+from mvnas.latency.table import append, read_network
 from mvnas.search import Affordable, ExhaustedError, make_sampler, mark
-from mvnas.space import Space
-from mvnas.strategy import Strategy, Surrogate, Told
-from mvnas.study import DIRECTIONS, Study
-from mvnas.surrogate import Validation
-from mvnas.table import append, read_network
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
+from mvnas.strategies.strategy import Strategy, Surrogate, Told
+from mvnas.strategies.surrogate import Validation
+from mvnas.studies.study import DIRECTIONS, Study
 
 HERE = Path(__file__).parent
 SHOWN = (10, 20, 30, 50, 70, 100, 150, 200)

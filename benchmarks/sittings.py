@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from mvnas.holdout import Passes, fastest
-from mvnas.latency import NORMAL, LatencyModel
-from mvnas.table import Table, read_passes
+from mvnas.latency.model import NORMAL, LatencyModel
+from mvnas.latency.table import Table, read_passes
+from mvnas.measuring.holdout import Passes, fastest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("latency_tables", "benchmarks/held_out")

@@ -23,15 +23,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mvnas.arch import Arch
 from mvnas.backends import of_table
-from mvnas.clock import cpu, now
-from mvnas.disk import write_text
-from mvnas.holdout import Quality
-from mvnas.latency import LatencyModel
-from mvnas.measure import Protocol, measure_networks
-from mvnas.space import Space, names, published
-from mvnas.table import NETWORKS_COLUMNS, Table, Timing, append, read_network, timing_row, write_network
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import NETWORKS_COLUMNS, Table, Timing, append, read_network, timing_row, write_network
+from mvnas.measuring.clock import cpu, now
+from mvnas.measuring.holdout import Quality
+from mvnas.measuring.measure import Protocol, measure_networks
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space, names, published
+from mvnas.system.disk import write_text
 
 DATA = Path(__file__).parent / "data" / "spaces"
 PROTOCOL = Protocol(

@@ -19,7 +19,7 @@ from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
 from mvnas.nn import build
-from mvnas.space import Space
+from mvnas.spaces.space import Space
 from mvnas.training import initialise
 from mvnas.training.augment import random_crops
 from mvnas.training.weights import Average, groups

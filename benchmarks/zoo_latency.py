@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mvnas.holdout import Quality, by_macs
-from mvnas.latency import LatencyModel, sittings
-from mvnas.space import Space, published, systems
-from mvnas.table import Table
+from mvnas.latency.model import LatencyModel, sittings
+from mvnas.latency.table import Table
+from mvnas.measuring.holdout import Quality, by_macs
+from mvnas.spaces.space import Space, published, systems
 
 
 def main() -> None:

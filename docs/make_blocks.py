@@ -20,15 +20,15 @@ from textwrap import fill
 from typing import Any, get_type_hints
 
 from mvnas import blocks
-from mvnas.arch import block_class, kind_of, rules
 from mvnas.backends import backend
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Graph, Summary
-from mvnas.latency import LatencyModel
+from mvnas.latency.model import LatencyModel
+from mvnas.latency.table import Table, write_shapes
 from mvnas.nn import arbitrary
 from mvnas.ops import Add, Attention, Fold, Input, Layer, Mul, Resize, Shape, Sub, Value
-from mvnas.space import Space, names, published
-from mvnas.table import Table, write_shapes
+from mvnas.spaces.arch import block_class, kind_of, rules
+from mvnas.spaces.space import Space, names, published
 
 PAGE = Path(__file__).parent / "blocks.md"
 DATA = PAGE.with_suffix(".json")

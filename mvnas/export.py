@@ -16,20 +16,20 @@ import numpy as np
 import torch
 
 from mvnas import __version__
-from mvnas.arch import FLOAT, IMAGE_CHANNELS, PRECISIONS, Arch
 from mvnas.backends import Runner, Runtime, backend
-from mvnas.clock import core_groups, cpu, pinned
-from mvnas.datasets import Data, Split
-from mvnas.disk import put, remove, work_folder, write_text, writing
+from mvnas.data import Data, Split
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
+from mvnas.measuring.clock import core_groups, cpu, pinned
 from mvnas.nn import build, deploy, example, rank
 from mvnas.ops import Map, State
+from mvnas.spaces.arch import FLOAT, IMAGE_CHANNELS, PRECISIONS, Arch
+from mvnas.system.disk import put, remove, work_folder, write_text, writing
 from mvnas.training.augment import whole
 
 if TYPE_CHECKING:
-    from mvnas.score import Score
-    from mvnas.study import Study
+    from mvnas.studies.score import Score
+    from mvnas.studies.study import Study
 
 FORMATS = ("tflite", "coreml", "onnx", "torch")
 TOLERANCE = {

@@ -20,10 +20,9 @@ import pytest
 import torch
 from phone import Phone
 from small import make_space, make_table, make_task, wait_until
-from torch.nn import Module
 
 from mvnas.search import Task
-from mvnas.study import Study
+from mvnas.studies.study import Study
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -113,15 +112,3 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
     for name in ("ANDROID_SERIAL", "MVNAS_BENCHMARK_MODEL"):
         monkeypatch.delenv(name, raising=False)
     return plugged
-
-
-def randomise(module: Module, seed: int = 0) -> Module:
-    """`module` in evaluation mode with random norms, so that no weight, bias or statistic is 0 or 1 by default."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in module.state_dict().items():
-        leaf = name.rpartition(".")[2]
-        if leaf in ("running_var", "scale", "gamma") or (leaf == "weight" and value.ndim == 1):
-            value.uniform_(0.5, 1.5, generator=generator)
-        elif leaf in ("running_mean", "bias", "attention_biases"):
-            value.normal_(0, 0.1, generator=generator)
-    return module.eval()

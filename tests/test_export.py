@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from small import make_space, search
 
-from mvnas.arch import Arch
 from mvnas.cli import main
-from mvnas.datasets import Split, load
+from mvnas.data import Split, load
 from mvnas.errors import ExportError
 from mvnas.export import AGREEMENT, FORMATS, RANGES, Judged, Pictures, card_of, export
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.search import Task
-from mvnas.space import Space
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
 from mvnas.training import initialise
 
 

@@ -39,12 +39,12 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
-from mvnas import trust
 from mvnas.backends._timing import Sample as Sample
 from mvnas.backends._timing import Stopwatch
 from mvnas.errors import ExportError, lacking, told, unknown
 from mvnas.graph import Graph
 from mvnas.ops import State
+from mvnas.system import trust
 
 AT_HAND = ("serial", "binary", "team")  # settings that say what is at hand here, of which figures know nothing
 

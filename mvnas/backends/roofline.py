@@ -15,8 +15,8 @@ from mvnas.backends import one_by_one
 from mvnas.backends._timing import Stopwatch
 from mvnas.errors import ExportError
 from mvnas.graph import Graph, Node
+from mvnas.latency.table import read_kernel, write_op, write_shapes
 from mvnas.ops import State
-from mvnas.table import read_kernel, write_op, write_shapes
 
 
 @dataclass(frozen=True)

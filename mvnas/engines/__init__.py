@@ -16,10 +16,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
-from mvnas import trust
 from mvnas.errors import DataError, FileError, MvnasError, StudyError, lacking, told, unknown
-from mvnas.job import Job
+from mvnas.system import trust
 from mvnas.training import Trained
+from mvnas.training.job import Job
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from mvnas.engines import Done, Event, failure
-from mvnas.job import train
+from mvnas.training.job import train
 
 
 def sent() -> Callable[[bytes, list[ray.ObjectRef]], Event]:

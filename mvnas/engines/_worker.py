@@ -51,8 +51,8 @@ def serve(pipe: Connection, place: int) -> None:
         try:
             import torch
 
-            from mvnas.datasets import load
-            from mvnas.job import train
+            from mvnas.data import load
+            from mvnas.training.job import train
 
             warnings.filterwarnings("ignore")
             count = torch.cuda.device_count()

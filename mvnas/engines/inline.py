@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from mvnas.datasets import Data, load
+from mvnas.data import Data, load
 from mvnas.engines import Doing, Done, Event, Images, Step, failure
-from mvnas.job import Job, train
+from mvnas.training.job import Job, train
 
 
 class Engine:

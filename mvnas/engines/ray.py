@@ -16,11 +16,11 @@ import numpy as np
 import ray
 from ray import exceptions
 
-from mvnas.datasets import Data, Split, load
+from mvnas.data import Data, Split, load
 from mvnas.engines import Event, Failed, Images
 from mvnas.engines._task import sent
 from mvnas.errors import StudyError
-from mvnas.job import Job
+from mvnas.training.job import Job
 
 CPUS = 1  # of a training; Ray gives torch as many threads
 RETRIES = 3  # of a training whose node or process was lost; one that exhausted its node's memory has none

@@ -16,13 +16,13 @@ from pkgutil import iter_modules
 import torch
 from torch import Tensor
 
-from mvnas.arch import Arch
 from mvnas.errors import ExportError, unknown
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.pretrained._files import read_tensors
 from mvnas.pretrained._names import Part
-from mvnas.space import Space, published
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space, published
 
 Source = Callable[[str], Part]  # our key -> where it lies in a file
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
-from mvnas.arch import Arch
+from mvnas.spaces.arch import Arch
 
 
 class Part(NamedTuple):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, cast
 
-from mvnas.arch import Arch
 from mvnas.pretrained._efficientnet import stages
 from mvnas.pretrained._names import Names, conv, dense
+from mvnas.spaces.arch import Arch
 
 
 def layers(arch: Arch) -> Iterator[Names]:

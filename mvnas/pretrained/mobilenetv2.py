@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mvnas.arch import Arch
 from mvnas.pretrained._efficientnet import stages
 from mvnas.pretrained._names import Names, conv, dense
+from mvnas.spaces.arch import Arch
 
 
 def layers(arch: Arch) -> Iterator[Names]:

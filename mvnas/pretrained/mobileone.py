@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from mvnas.arch import Arch
 from mvnas.pretrained._names import Names, branches, dense
+from mvnas.spaces.arch import Arch
 
 
 def layers(arch: Arch) -> Iterator[Names]:

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mvnas.arch import Arch
 from mvnas.pretrained._names import Names, conv, dense, squeeze_excite
+from mvnas.spaces.arch import Arch
 
 HEADS = ("head.head", "head.head_dist")
 LEAVES = ("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "l.weight", "l.bias")

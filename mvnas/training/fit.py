@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
-from mvnas.datasets import Data, Split, Tell
+from mvnas.data import Data, Split, Tell
 from mvnas.errors import TrainingError
 from mvnas.training.augment import random_crops, whole
 from mvnas.training.sampler import MultiScaleSampler, pixels, scales

@@ -1,0 +1,80 @@
+"""What a data set is: before decoding (`Source`, `Item`) and after it (`Data`, `Split`)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+SAMPLED = 1024
+SIDED = re.compile(r"^(\d+|[^\W\d_])$|(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+
+
+class Item(NamedTuple):
+    """One labelled image as its source holds it: a path, encoded bytes, or a uint8 array (H, W[, 3])."""
+
+    image: Path | bytes | np.ndarray
+    label: int
+    place: str = ""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What every class `Dataset` offers; the docstring of `mvnas.data` explains it by example."""
+
+    classes: Sequence[str]
+    note: str
+    files: Sequence[Path]
+
+    def items(self, split: str) -> Iterable[tuple[Any, ...]] | None:
+        """The items of `split` ("train" or "val") in an order that never changes; None: no such split."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images, uint8 (N, 3, side, side) in RGB, possibly a read-only map of a file, and labels, int64 (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set ready for training: every class has images in both splits."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    note: str = ""
+    skipped: int = 0
+    flip: bool = True  # whether a mirrored image is still of its class
+
+    @property
+    def side(self) -> int:
+        """Height and width of every image, in pixels."""
+        return int(self.train.images.shape[-1])
+
+    @property
+    def sided(self) -> str:
+        """A class whose mirrored images may be of another, by its name: a number, a letter, or a side. Empty if none."""
+        return next((name for name in self.classes if SIDED.search(name)), "")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the classes, any label, the sizes or the look of the images.
+
+        Of each split it reads all labels, and the middle row of up to 1,024 images spread evenly.
+        """
+        digest = hashlib.sha256(repr((self.classes, self.train.images.shape, self.val.images.shape)).encode())
+        for split in (self.train, self.val):
+            digest.update(split.labels.tobytes())
+            step = -(-len(split.images) // SAMPLED) or 1
+            digest.update(split.images[::step, :, self.side // 2].tobytes())
+        return digest.hexdigest()[:16]

@@ -1,0 +1,217 @@
+"""From items to squares: side, validation split, pixels, and the checks on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from operator import index
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from mvnas.data._data import Data, Item, Source, Split
+from mvnas.data._pixels import formats, largest, opened, pixels
+from mvnas.errors import DataError, MvnasError
+
+DECODER = 2  # part of the cache key: raise it when the pixels of an unchanged file change
+SMALLEST, LARGEST, SAMPLED = 32, 320, 256
+HELD_OUT = 0.2
+
+
+def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: Path | None = None) -> Data:
+    """All images of `dataset`, as arrays in memory or as the bytes of `train.images` and `val.images` in `folder`.
+
+    `holdout` is the seed of a validation split drawn from the training items; None: the source has its own.
+    The side is the median short side of a sample of the training images, between 32 and 320 pixels.
+    """
+    largest()  # a mistake there should not wait for the first image
+    classes = tuple(map(str, dataset.classes))
+    side, masks = _plan(dataset, classes, holdout, skip_broken)
+    _check_space(folder, sum(int(mask.sum()) for mask in masks.values()) * 3 * side**2)
+    broken: list[str] = []
+    remarks: Counter[str] = Counter()
+    splits = {}
+    for split, mask in masks.items():
+        origin = split if holdout is None else "train"
+        kept = (item for item, keep in zip(_items(dataset, origin), mask, strict=True) if keep)
+        file = folder / f"{split}.images" if folder else None
+        shape = (int(mask.sum()), 3, side, side)
+        splits[split] = _gather(kept, shape, file, broken if skip_broken else None, remarks)
+    if broken:
+        _check_survivors(classes, splits, broken)
+    notes = (
+        "" if holdout is None else f"no validation images given: {HELD_OUT:.0%} of each class held out",
+        f"{_count(len(broken), 'broken image')} skipped" if broken else "",
+        *(f"{_count(count, 'image')} {remark}" for remark, count in sorted(remarks.items())),
+    )
+    return Data(
+        "", classes, train=splits["train"], val=splits["val"], note="; ".join(filter(None, notes)), skipped=len(broken)
+    )
+
+
+def _plan(
+    dataset: Source, classes: tuple[str, ...], holdout: int | None, skip_broken: bool
+) -> tuple[int, dict[str, np.ndarray]]:
+    """Side in pixels, and for each split a mask of the items it takes: its own or the training items."""
+    if len(classes) < 2:
+        raise DataError(
+            f"there must be at least two classes, but got {len(classes)} ({', '.join(classes) or 'none'}); "
+            f"add images of another class{f' ({dataset.note})' if dataset.note else ''}"
+        )
+    labels, side = _survey(dataset, "train", classes, skip_broken)
+    _check(classes, labels, "training")
+    if holdout is not None:
+        held = _held_out(labels, classes, holdout)
+        return side, {"train": ~held, "val": held}
+    val, _ = _survey(dataset, "val", classes, skip_broken)
+    _check(classes, val, "validation")
+    return side, {"train": np.ones(len(labels), bool), "val": np.ones(len(val), bool)}
+
+
+def _items(dataset: Source, split: str) -> Iterator[Item]:
+    """The items of a split, each with a place to name in an error. Raises: DataError for whatever the source raises."""
+    i = 0
+    try:
+        for i, (image, label, *place) in enumerate(dataset.items(split) or ()):
+            spot = str(image) if isinstance(image, Path) else f"item {i} of {split}"
+            yield Item(image, index(label), *(place or (spot,)))
+    except MvnasError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"items of {split} must be (image, label) or (image, label, place), but about item {i} {type(dataset).__module__} says: "
+            f"{_reason(error)}; mend it"
+        ) from error
+
+
+def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: bool) -> tuple[np.ndarray, int]:
+    """Labels of a split, int64 (N,), and the side in pixels that suits a sample of its images."""
+    labels: list[int] = []
+    sides: list[int] = []
+    stride = 1
+    for i, item in enumerate(_items(dataset, split)):
+        if not 0 <= item.label < len(classes):
+            raise DataError(
+                f"a label must be in 0..{len(classes) - 1}, one a class, but {item.place} has {item.label}; "
+                "mend the labels or the class names"
+            )
+        labels.append(item.label)
+        if i % stride:
+            continue
+        try:
+            with opened(item.image) as picture:
+                sides.append(min(picture.size))
+        except Exception as error:
+            if not skip_broken:
+                raise _broken(item, error) from error
+        if len(sides) > SAMPLED:  # thin out, so that the sample stays spread over a split of any length
+            sides, stride = sides[::2], 2 * stride
+    side = int(median(sides)) if sides else SMALLEST
+    return np.array(labels, np.int64), min(max(side, SMALLEST), LARGEST)
+
+
+def _gather(
+    items: Iterable[Item],
+    shape: tuple[int, ...],
+    file: Path | None,
+    broken: list[str] | None,
+    remarks: Counter[str],
+) -> Split:
+    """The decoded items, at most `shape[0]` of them; those that fail are told to `broken`, or raised.
+
+    Raises: OSError if the file cannot be written.
+    """
+    labels: list[int] = []
+
+    def decoded() -> Iterator[np.ndarray]:
+        for item in items:
+            try:
+                image = pixels(item.image, shape[-1], remarks)
+            except Exception as error:  # Pillow's readers raise a dozen kinds
+                if broken is None:
+                    raise _broken(item, error) from error
+                broken.append(item.place)
+            else:
+                labels.append(item.label)
+                yield image
+
+    if file is None:
+        images = np.empty(shape, np.uint8)
+        for i, image in enumerate(decoded()):
+            images[i] = image
+        return Split(images[: len(labels)], np.array(labels, np.int64))
+    with file.open("wb") as stream:  # and not through a map, for which a full disk is the end of the process
+        for image in decoded():
+            stream.write(image.tobytes())
+    kept = (len(labels), *shape[1:])
+    images = np.memmap(file, np.uint8, "r", shape=kept) if labels else np.empty(kept, np.uint8)
+    return Split(images, np.array(labels, np.int64))
+
+
+def _broken(item: Item, error: Exception) -> DataError:
+    if isinstance(error, UnidentifiedImageError):  # its own text holds the address of a buffer
+        reason = f"it is none of {', '.join(formats())}"
+    else:
+        reason = _reason(error)
+    return DataError(
+        f"every image must decode, but {item.place} does not ({reason}); "
+        "mend or remove it, or leave such images out with --skip-broken"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count > 1)}"
+
+
+def _held_out(labels: np.ndarray, classes: tuple[str, ...], seed: int) -> np.ndarray:
+    """Mask of a stratified validation split, bool (N,): a fifth of each class, at least one image."""
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), bool)
+    for label, name in enumerate(classes):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise DataError(f"each class must have two images to be split, but {name!r} has one; add images")
+        held[members[: max(1, round(HELD_OUT * len(members)))]] = True
+    return held
+
+
+def _check(classes: tuple[str, ...], labels: np.ndarray, split: str) -> None:
+    """Raises: DataError if the split is empty, or a class is missing from it."""
+    if not len(labels):
+        raise DataError(f"the {split} split must hold images, but it is empty; add images to it")
+    present = set(labels.tolist())
+    missing = [repr(name) for i, name in enumerate(classes) if i not in present]
+    if missing:
+        raise DataError(
+            f"every class must have {split} images, but {', '.join(missing)} has none; "
+            f"add images to the {split} split or remove the class from both"
+        )
+
+
+def _check_survivors(classes: tuple[str, ...], splits: dict[str, Split], broken: list[str]) -> None:
+    """Raises: DataError if skipping broken images has emptied a split or a class; it names the first."""
+    try:
+        _check(classes, splits["train"].labels, "training")
+        _check(classes, splits["val"].labels, "validation")
+    except DataError as error:
+        total = len(broken) + sum(len(split.labels) for split in splits.values())
+        told, _, _ = str(error).partition("; ")
+        raise DataError(
+            f"{told}; mend them: {len(broken)} of {total} images are broken, the first: {broken[0]}"
+        ) from error
+
+
+def _check_space(folder: Path | None, needed: int) -> None:
+    """Raises: DataError if the disk is too full; writing to a map of a full disk would end the process."""
+    if folder and shutil.disk_usage(folder).free < needed:
+        raise DataError(
+            f"the decoded images need {needed / 1e9:.1f} GB of cache, but {folder.parent} has less left; "
+            "free some space or set XDG_CACHE_HOME to another disk"
+        )

@@ -1,0 +1,1 @@
+"""Latency of networks, from tables of measured kernels."""

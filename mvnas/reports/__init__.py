@@ -1,0 +1,1 @@
+"""Studies and networks as text, tables and pictures."""

@@ -1,0 +1,1 @@
+"""Search spaces, architectures and their files."""

@@ -1,0 +1,156 @@
+"""Strategies: what to train next, told what was trained and what is in training.
+
+A strategy remembers nothing: the same history gives the same proposal, so that an interrupted study goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Container, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Picks, Space
+from mvnas.strategies.rungs import promote, rivals
+from mvnas.strategies.surrogate import Points, Row, Validation, propose
+
+FIRST = 3  # candidates that fill the space before a model chooses, the very first the cheapest of as many draws
+DRAWS = 20  # of which each other one is the farthest from all before
+PATIENCE = 100  # a model chooses for this share of a study at a time: one candidate until there are twice as many
+
+
+class Asked(NamedTuple):
+    """A candidate in training: its number, its point of the space, and the rung that it is to reach."""
+
+    number: int
+    picks: Picks
+    rung: int
+
+
+class Told(NamedTuple):
+    """A candidate that was trained to a rung, and its accuracy there; None if that failed."""
+
+    number: int
+    picks: Picks
+    rung: int
+    accuracy: float | None
+
+
+class Proposal(NamedTuple):
+    """A point to train to a rung: as a new candidate, or the one with this number on from where it is."""
+
+    picks: Picks
+    rung: int
+    number: int | None = None
+
+
+class Strategy(Protocol):
+    """Chooses candidates; `shares` are the rungs, as shares of the full training length, the last of them 1."""
+
+    shares: Sequence[float]
+
+    def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
+        """What to train next, a function of the arguments alone; None if nothing new within the budget is left."""
+
+
+class Surrogate:
+    """The strategy of `mvnas.strategies.surrogate`: a space-filling start, then what promises the most hypervolume.
+
+    With several rungs candidates begin at the first, and are promoted by `mvnas.strategies.rungs`. Of a long study a batch of candidates is
+    chosen at a time, since its model hardly changes with one more of a thousand scores; it is remembered, and whoever goes on
+    chooses it again by what is known of the candidates before it.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        cost: Callable[[Arch], float],
+        excess: Callable[[Arch], float],
+        validation: Validation,
+        *,
+        shares: Sequence[float] = (1.0,),
+    ) -> None:
+        self.points, self.validation, self.shares = Points(space, cost, excess), validation, shares
+        # The last batch, behind how many candidates there were before it and the seed that it was chosen with.
+        self._made: tuple[int, int, list[Row]] = (-1, 0, [])
+
+    def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
+        every: list[Told | Asked] = [*history, *pending]
+        if len(self.shares) > 1 and (promoted := self._promoted(history, every)):
+            return promoted
+        numbers = sorted({one.number for one in every})
+        batch = max(1, len(numbers) // PATIENCE)
+        for begun in dict.fromkeys((len(numbers) - len(numbers) % batch, len(numbers))):
+            later = set(numbers[begun:])
+            taken = {self.points.row(one.picks) for one in every if one.number in later}
+            for row in self._batch(begun, batch, history, pending, later, seed):
+                if row not in taken:
+                    return Proposal(self.points.picks(row), 0)
+        return None
+
+    def _promoted(self, history: Sequence[Told], every: Sequence[Told | Asked]) -> Proposal | None:
+        """The candidate that goes on to the next rung, if one does."""
+        picks = {one.number: one.picks for one in every}
+        begun: list[set[int]] = [set() for _ in self.shares]
+        for one in every:
+            begun[one.rung].add(one.number)
+        rungs = self._rungs(history)
+        rows = {number: self.points.row(its) for number, its in picks.items()}
+        fits = set(self.points.fitting(rows.values()))
+        costs = dict(zip(rows, self.points.look(list(rows.values()))[:, 0], strict=True))
+        finished = [
+            {number: (accuracy, costs[number]) for number, accuracy in rung.items() if rows[number] in fits}
+            for rung in rungs
+        ]
+        found = promote(finished, begun, rivals(rungs))
+        return Proposal(picks[found[0]], found[1], found[0]) if found else None
+
+    def _rungs(self, history: Sequence[Told]) -> list[dict[int, float]]:
+        """Accuracies of the candidates that finished each rung."""
+        rungs: list[dict[int, float]] = [{} for _ in self.shares]
+        for one in sorted(history, key=lambda one: one.number):
+            if one.accuracy is not None:
+                rungs[one.rung][one.number] = one.accuracy
+        return rungs
+
+    def _batch(
+        self,
+        begun: int,
+        count: int,
+        history: Sequence[Told],
+        pending: Sequence[Asked],
+        later: Container[int],
+        seed: int,
+    ) -> list[Row]:
+        """The next `count` points after the first `begun` candidates, as if there were no `later` ones; remembered if several."""
+        if count > 1 and self._made[:2] == (begun, seed):
+            return self._made[2]
+        history = [one for one in history if one.number not in later]
+        pending = [one for one in pending if one.number not in later]
+        every: list[Told | Asked] = [*history, *pending]
+        points, rungs = self.points, self._rungs(history)
+        rows = {one.number: points.row(one.picks) for one in sorted(every, key=lambda one: one.number)}
+        generator = random.Random(f"{seed} {len(history)} {len(pending)}")
+        scored = sum(map(len, rungs))
+        found = self._apart(set(rows.values()), generator) if len(rows) < FIRST or scored < 2 else []
+        if not found and scored >= 2:
+            asked = {one.number for one in pending}
+            found = propose(points, rows, rungs, asked, generator, validation=self.validation, count=count)
+        self._made = begun, seed, found
+        return found
+
+    def _apart(self, seen: set[Row], generator: random.Random) -> list[Row]:
+        """Of DRAWS random points within the budget and new, the one farthest from the seen ones; if none is, the cheapest of FIRST."""
+        drawn = [row for _ in range(DRAWS) if (row := self.points.draw(generator)) is not None and row not in seen]
+        if not drawn:
+            return []
+        if not seen:  # of equal accuracy, which is all that is known, the cheapest has the most volume; not of all, which is a corner
+            few = drawn[:FIRST]
+            return [few[int(self.points.look(few)[:, 0].argmin())]]
+        features = self.points.features([*drawn, *seen])
+        spread = features.std(0)
+        scaled = features / np.where(spread > 0, spread, 1)
+        new, old = scaled[: len(drawn)], scaled[len(drawn) :]
+        return [drawn[int(np.linalg.norm(new[:, None] - old, axis=2).min(1).argmax())]]

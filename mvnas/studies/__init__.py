@@ -1,0 +1,1 @@
+"""What is known of the candidates of a search, and where it is kept."""

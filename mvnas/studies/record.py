@@ -1,0 +1,345 @@
+"""What is written in a study's record: how it began, and what each trial tells of a candidate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import lru_cache
+from itertools import chain, groupby
+from math import inf
+from shlex import quote
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mvnas.errors import SpaceError, StudyError, plain
+from mvnas.latency.model import Latency
+from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch, Block, block, check_field, kind_of, required_fields
+from mvnas.spaces.space import Picks
+from mvnas.strategies.rungs import shares
+from mvnas.studies.score import COSTS, Score
+
+NAME = "mvnas"  # of the record among Optuna's
+FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine")  # that a study holds to
+FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
+SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
+BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
+PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
+SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
+NUMBERS = (*SIZES, *chain(*COSTS.values()), "infeasible", "seconds")  # attributes of a trial that are numbers
+TEXTS = ("name", "reason")  # and texts
+LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
+MOST = 1 << 14  # pixels of a resolution
+SHOWN = 60  # letters of a value that is told
+
+Key = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a study remembers and every command that continues it must agree with.
+
+    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show: one of the
+    field's name, and others such as `device.model` of what else belongs to it. A study may be older than a mark.
+    """
+
+    budget: str
+    space: str
+    data: str
+    device: str
+    schedule: Mapping[str, Any]
+    seed: int
+    factor: float
+    classes: tuple[str, ...]
+    note: str = ""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    objective: str = "latency"
+    rungs: str = "1"
+    engine: str = BUILT_IN
+    flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What is predicted of each candidate: latency, and the objective if it is another."""
+        return tuple(dict.fromkeys(("latency", self.objective)))
+
+    @classmethod
+    def read(cls, told: object) -> Setup:
+        """The setup that a study tells, with texts that a terminal may show.
+
+        Raises:
+            StudyError: a newer mvnas wrote it, or nobody did.
+        """
+        values = fields_of(cls, told, "its setup")
+        made = cls(**values | {"classes": tuple(values["classes"])})
+        if made.objective not in COSTS or not made.classes or not 0 < made.factor < inf:
+            raise StudyError("its setup must tell an objective, classes and a factor that there are, but does not")
+        if not _is(made.schedule.get("epochs"), float):
+            raise StudyError(f"its setup must tell epochs, but tells {_shown(made.schedule.get('epochs'))}")
+        shares(made.rungs)
+        return made
+
+    def check(self, wanted: Setup, study: str) -> None:
+        """Return if a command that wants `wanted` may continue this study.
+
+        Raises:
+            StudyError: it contradicts the study; the message names the difference.
+        """
+        have, want = ({**asdict(setup), **setup.schedule, "flip": FLIP[setup.flip]} for setup in (self, wanted))
+        for key in dict.fromkeys([*FIELDS, *self.schedule, *wanted.schedule]):
+            before, now = have.get(key, 0), _plain(want.get(key, 0))  # an older study lacks what was off
+            marks = [mark for mark in self.marks if mark.partition(".")[0] == key]
+            same = all(self.marks[mark] == wanted.marks.get(mark) for mark in marks) if marks else before in (now, None)
+            if same:
+                continue
+            change, advice = f"{key} was {before} and is {now}", "set it back"
+            if before == now:
+                change, advice = f"the content of {key} {before} has changed since", "bring it back"
+            elif key in (*FIELDS, *SETTABLE):
+                advice = f"give --{key} {quote(str(before))}"
+            raise StudyError(
+                f"the study {study} must be continued as it began, but {change}; {advice} or name another --study"
+            )
+
+
+def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
+    """What Optuna's own tools show of a candidate: its blocks in a line, its sizes, and the costs that `predicted` gave.
+
+    >>> from mvnas.spaces.space import Space
+    >>> describe(Space.load("mobilevit_xxs").arch(), {})["architecture"][:70]
+    '256 px: stem 16, inverted_residual 16 expand 2, inverted_residual 24 s'
+    """
+    runs = [(part, len(list(same))) for part, same in groupby(map(_told, arch.blocks))]
+    return {
+        "architecture": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
+        "precision": arch.precision,
+        **{size: getattr(arch, size) for size in SIZES},
+        **costs,
+    }
+
+
+def _told(part: Any) -> str:
+    """A block in words: its first field, and the others where they are not their default."""
+    first, *rest = fields(part)
+    others = [
+        f"{field.name} {getattr(part, field.name)}" for field in rest if getattr(part, field.name) != field.default
+    ]
+    return " ".join([kind_of(part), str(getattr(part, first.name)), *others])
+
+
+def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, float]:
+    """What `model` predicts of a network, by the names of Score's fields: `costs` of COSTS with their intervals.
+
+    Raises:
+        UnmeasuredError: the model does not know one of the ops.
+        TableError: energy is asked for, and the model's table has none.
+    """
+    found: dict[str, float] = {}
+    for cost in costs:
+        estimate = (model.energy if cost == "energy" else model).predict(arch)
+        found |= dict(zip(COSTS[cost], (estimate.ms, estimate.low_ms, estimate.high_ms), strict=True))
+    return found
+
+
+def check_trial(trial: FrozenTrial, setup: Setup) -> None:
+    """Return if a trial tells what a search tells of one, whatever else it tells; its texts are made plain.
+
+    Raises:
+        StudyError: it does not.
+    """
+    known = trial.user_attrs
+    for name in NUMBERS:
+        if name in known and not _is(known[name], float):
+            raise StudyError(f"{name} must be a number, but is {_shown(known[name])}")
+    for name in TEXTS:
+        if name in known:
+            if not isinstance(known[name], str):
+                raise StudyError(f"{name} must be a text, but is {_shown(known[name])}")
+            known[name] = plain(known[name])
+    for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number)):
+        if name in known and not (_is(known[name], int) and 0 <= known[name] <= most):
+            raise StudyError(f"{name} must be in 0..{most}, but is {_shown(known[name])}")
+    costs = [*COSTS[setup.objective][:1]] if trial.state == TrialState.PRUNED else []
+    if trial.state == TrialState.COMPLETE:
+        costs = [name for cost in setup.costs for name in COSTS[cost] if name != "latency_ms"]
+        if len(trial.values or ()) != 2 or not 0 < trial.values[1] < inf:
+            raise StudyError(f"its values must be an accuracy and a cost, but are {_shown(trial.values)}")
+    if missing := [name for name in ("arch", *costs) if name not in known and costs]:
+        raise StudyError(f"it must tell {missing[0]}, but does not, and so was not made by a search")
+    if trial.state == TrialState.PRUNED and rung_of(trial) not in trial.intermediate_values:
+        raise StudyError(f"it must tell its accuracy at rung {rung_of(trial)}, but does not")
+    accuracy = accuracy_of(trial)
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise StudyError(f"its accuracy must be in 0..1, but is {_shown(accuracy)}")
+    picks = picks_of(trial)
+    if not isinstance(picks, Mapping) or not all(
+        isinstance(value, str | int | float | None) for value in picks.values()
+    ):
+        raise StudyError(f"it must be a point of a space, but is {_shown(picks)}")
+    if trial.state == TrialState.WAITING and "fixed_params" not in trial.system_attrs:
+        raise StudyError("what waits must be a point of the space, but it names none")
+
+
+def fields_of(kind: type, told: object, name: str) -> dict[str, Any]:
+    """What plain data tells of the fields of a dataclass, with texts that a terminal may show; `name` is what it is called.
+
+    Raises:
+        StudyError: a newer mvnas wrote it, or nobody did.
+    """
+    if not isinstance(told, Mapping):
+        raise StudyError(f"{name} must be an object, but is {_shown(told)}")
+    kinds, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
+    if more := [str(key) for key in told if key not in known]:
+        raise StudyError(f"this mvnas does not know {_shown(', '.join(more))} of {name}; a newer one may")
+    for key, one in known.items():
+        if key not in told and one.default is MISSING and one.default_factory is MISSING:
+            raise StudyError(f"{name} must tell {key}, but does not")
+        if key in told and not _is(told[key], kinds[key]):
+            raise StudyError(f"{key} of {name} must be of another kind, but is {_shown(told[key])}")
+    values: dict[str, Any] = _plain(told)
+    return values
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether plain data is of a kind: text, whole number, finite number, or some of these."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is(part, get_args(kind)[0]) for part in value)
+    if get_origin(kind) is not None:
+        return isinstance(value, Mapping) and all(_is(part, get_args(kind)[1]) for part in value.values())
+    if kind in (int, float):
+        wanted = int if kind is int else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool) and -inf < value < inf
+    return kind is Any or isinstance(value, kind)
+
+
+def _plain(value: Any) -> Any:
+    """Plain data whose texts may be shown."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def _shown(value: object) -> str:
+    """What was found in place of something else."""
+    told = plain(value if isinstance(value, str) else repr(value))
+    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."
+
+
+def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> Score:
+    """The score of a finished trial, its costs as they were predicted for the search, or as `model` predicts them.
+
+    Raises:
+        StudyError: its architecture is none.
+    """
+    known = trial.user_attrs
+    arch = _arch(known["arch"])
+    device = model.device if model else setup.device
+    precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
+    sources = {
+        "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}",
+        **dict.fromkeys(setup.costs, f"predicted for {device}{precision}"),
+    }
+    costs = {"latency_ms": trial.values[1]}  # an older study tells it nowhere else
+    costs |= {name: known[name] for cost in setup.costs for name in COSTS[cost] if name in known}
+    if model:
+        costs = predicted(arch, model, setup.costs)
+    return Score(
+        arch=arch,
+        accuracy=trial.values[0],
+        **{name: known[name] if name in known else getattr(arch, name) for name in SIZES},
+        number=trial.number,
+        name=known["name"] if LABEL.fullmatch(known.get("name", "")) else "",  # files are called by it
+        sources=sources,
+        **costs,
+    )
+
+
+def _arch(told: Any) -> Arch:
+    """The architecture in a trial's attributes.
+
+    Raises:
+        StudyError: it is none.
+    """
+    try:
+        blocks = [
+            _block(row["block"], tuple((key, value) for key, value in row.items() if key != "block"))
+            for row in told["blocks"]
+        ]
+        made = Arch(tuple(blocks), told["resolution"], told.get("precision", FLOAT))
+        if (
+            not blocks
+            or not _is(made.resolution, int)
+            or not 0 < made.resolution <= MOST
+            or made.precision not in PRECISIONS
+        ):
+            raise SpaceError(
+                f"resolution {_shown(made.resolution)}, precision {_shown(made.precision)}, {len(blocks)} blocks"
+            )
+    except (SpaceError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
+        raise StudyError(f"its architecture must be one, but is not: {_shown(str(error))}") from None
+    return made
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _block(kind: str, settings: tuple[tuple[str, Any], ...]) -> Block:
+    """A block as a trial tells it, checked."""
+    for key, value in settings:
+        check_field(kind, key, value)
+    if missing := [name for name in required_fields(kind) if name not in dict(settings)]:
+        raise SpaceError(f"{kind} without {missing[0]}")
+    return block(kind, settings)
+
+
+def picks_of(trial: FrozenTrial) -> Picks:
+    """The point of the space that a trial is of: drawn, or queued."""
+    picks: Picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params", trial.params)
+    return picks
+
+
+def key_of(picks: Mapping[str, Any]) -> Key:
+    """Picks in a form that sets can hold."""
+    return tuple(sorted(picks.items()))
+
+
+def rung_of(trial: FrozenTrial) -> int:
+    """The rung that a trial reached, or is to reach; 0 is the shortest."""
+    found: int = trial.user_attrs.get("rung", 0)
+    return found
+
+
+def candidate_of(trial: FrozenTrial) -> int:
+    """The number of a candidate is that of the first of its trials: it has one for each rung."""
+    found: int = trial.user_attrs.get("candidate", trial.number)
+    return found
+
+
+def accuracy_of(trial: FrozenTrial) -> float | None:
+    """The accuracy of a trial at its rung, if it got there."""
+    if trial.state == TrialState.PRUNED:
+        return trial.intermediate_values[rung_of(trial)]
+    return trial.values[0] if trial.state == TrialState.COMPLETE else None
+
+
+def notes_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What the sampler noted of a trial."""
+    return {name: told for name, told in trial.system_attrs.items() if not name.startswith(("constraints", "fixed"))}
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: not in the queue, and neither interrupted nor surplus."""
+    return trial.state not in (TrialState.WAITING, TrialState.FAIL) or "reason" in trial.user_attrs
+
+
+def requeued(trial: FrozenTrial) -> FrozenTrial | None:
+    """The trial that queues the candidate of an interrupted one, with all that its sampler noted; None if it had not been drawn."""
+    if "arch" not in trial.user_attrs and "fixed_params" not in trial.system_attrs:
+        return None
+    place = {key: trial.user_attrs[key] for key in PLACE if key in trial.user_attrs}
+    noted = notes_of(trial) | {"fixed_params": picks_of(trial)}
+    return create_trial(state=TrialState.WAITING, user_attrs=place, system_attrs=noted)

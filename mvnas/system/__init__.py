@@ -1,0 +1,1 @@
+"""Files, signals, processors and code of the machine that mvnas runs on."""

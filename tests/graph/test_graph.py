@@ -1,0 +1,238 @@
+"""Laws of costs: published counts are exact, and every shortcut to a cost equals the long way round."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvnas.errors import SpaceError
+from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Kernel, summary
+from mvnas.nn import build
+from mvnas.ops import Add, Concat, Conv, Input, Layer, LayerNorm, Map, Resize, Value
+from mvnas.spaces.arch import Arch, block_class
+from mvnas.spaces.space import Space
+
+PUBLISHED = {  # parameters of apple/ml-cvnets, multiply-accumulates of timm at 256 x 256 (test_pretrained.py)
+    "mobilevit_xxs": (1_272_024, 407_364_096),
+    "mobilevit_xs": (2_317_848, 1_025_911_808),
+    "mobilevit_s": (5_578_632, 2_000_831_488),
+}
+
+
+def sampled(seed: int) -> Arch:
+    generator = random.Random(seed)
+    return Space.load("mobilevit").sample(lambda _, options: generator.choice(options))
+
+
+NETWORKS = {name: Space.load(name).arch() for name in PUBLISHED}
+ARCHS = NETWORKS | {f"sample {seed}": sampled(seed) for seed in range(50)}
+
+
+@cache
+def forms(arch: Arch) -> tuple[Graph, Graph]:
+    """The graph, and the graph that ships."""
+    return arch.graph(), arch.graph().deployed()
+
+
+each_arch = pytest.mark.parametrize("arch", ARCHS.values(), ids=ARCHS)
+
+
+def test_published_networks_have_their_published_costs() -> None:
+    assert {name: (forms(arch)[0].params, arch.macs) for name, arch in NETWORKS.items()} == PUBLISHED
+
+
+@pytest.mark.parametrize(("name", "size"), [("mobilevit_xxs", (160, 288)), ("mobilevit_xs", 224), ("mobilevit_s", 256)])
+def test_torch_counts_the_same(name: str, size: int | tuple[int, int]) -> None:
+    graph = NETWORKS[name].graph(size)
+    with torch.device("meta"):
+        module, x = build(graph).eval(), torch.empty(1, *graph.inputs[0].shape)
+    with FlopCounterMode(display=False) as counter:
+        assert module(x).shape == (1, 1000)
+    assert counter.get_total_flops() == 2 * graph.macs
+    assert sum(weight.numel() for weight in module.parameters()) == graph.params
+
+
+@each_arch
+def test_summaries_equal_the_flat_graph(arch: Arch) -> None:
+    graph, shipped = forms(arch)
+    kernels: Counter[Kernel] = Counter()
+    for block in arch.summaries:
+        kernels += Counter(dict(block.kernels))
+    assert kernels == Counter(node.key for node in shipped.work)
+    assert (arch.params, arch.macs) == (shipped.params, shipped.macs)
+    assert arch.peak_bytes == shipped.peak_bytes
+    pointers = sum(node.op.pointers(*node.shapes) for node in shipped.work)
+    assert arch.memory_bytes == FLOAT_BYTES * shipped.params + shipped.peak_bytes + POINTER_BYTES * pointers
+    assert arch.summaries[-1].shape == graph.output.shape == shipped.output.shape
+
+
+@each_arch
+def test_deployment_keeps_the_work_and_drops_the_norms(arch: Arch) -> None:
+    graph, shipped = forms(arch)
+    batch_norms = sum(node.op.out for node in graph.nodes if isinstance(node.op, Conv) and node.op.norm)
+    layer_norms = sum(node.params for node in graph.nodes if isinstance(node.op, LayerNorm))
+    assert shipped.macs == graph.macs
+    assert (
+        shipped.params == graph.params - batch_norms - layer_norms
+    )  # a batch norm leaves a bias, a layer norm nothing
+    assert shipped.deployed() == shipped
+
+
+def longest_way_to_peak(graph: Graph) -> int:
+    """Peak by simulation: at each step, inputs, all tensors that were made and are read now or later, and the one being made.
+
+    Then those that are read later, and the one being made with what its op needs within.
+    """
+    users: dict[int, list[int]] = {i: [] for i in range(len(graph.nodes))}
+    for step, node in enumerate(graph.nodes):
+        for i in node.inputs:
+            users[i].append(step)
+    peak = 0
+    for step in range(len(graph.nodes)):
+        node = graph.nodes[step]
+        for until, scratch in ((step, 0), (step + 1, node.op.scratch(*node.shapes))):
+            alive = [
+                i
+                for i in range(step + 1)
+                if i == step or max(users[i], default=0) >= until or not graph.nodes[i].inputs
+            ]
+            peak = max(peak, FLOAT_BYTES * (scratch + sum(prod(graph.nodes[i].shape) for i in alive)))
+    return peak
+
+
+@each_arch
+def test_peak_memory_equals_simulation(arch: Arch) -> None:
+    _, shipped = forms(arch)
+    assert shipped.peak_bytes == longest_way_to_peak(shipped)
+
+
+@dataclass(frozen=True)
+class Tangle:
+    """Block of random structure, with tensors that live long and blocks within it: (C, H, W) -> (C, H, W)."""
+
+    seed: int
+    depth: int = 2
+
+    def __call__(self, x: Value) -> Value:
+        generator, made = random.Random(self.seed), [x]
+        for step in range(generator.randint(2, 6)):
+            one, other = generator.choice(made), generator.choice(made)
+            inner = Tangle(self.seed * 7 + step, self.depth - 1)
+            steps: list[Callable[[], Value]] = [
+                lambda one=one: Conv(x.channels)(Conv(5 * x.channels)(one)),
+                lambda one=one, other=other: Conv(x.channels)(Concat()(one, other)),
+                lambda one=one, other=other: one + other,
+                lambda one=one: Resize(2)(one),
+                lambda one=one, inner=inner: Layer(inner)(one),
+            ]
+            made.append(generator.choice(steps if self.depth else steps[:-1])())
+        return Conv(x.channels)(made[-1])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_summaries_equal_the_flat_graph_of_any_block(seed: int) -> None:
+    block, size = Tangle(seed), Map(3, 4, 4)
+    graph = Graph.of(block(Input(size)()))
+    shipped, found = graph.deployed(), summary(block, (size,))
+    assert (found.params, found.macs, found.shape) == (shipped.params, shipped.macs, graph.output.shape)
+    assert Counter(dict(found.kernels)) == Counter(node.key for node in shipped.work)
+    assert found.peaks[1] == shipped.peak_bytes == longest_way_to_peak(shipped)
+
+
+@each_arch
+def test_costs_of_blocks_add_up(arch: Arch) -> None:
+    for graph in forms(arch):
+        rows = graph.block_costs()
+        assert len(rows) == len(arch.blocks)
+        assert sum(row.params for row in rows) == graph.costs.params
+        assert sum(row.macs for row in rows) == graph.costs.macs
+        assert sum(row.traffic_bytes for row in rows) == graph.costs.traffic_bytes
+        assert max(row.peak_bytes for row in rows) == graph.costs.peak_bytes
+
+
+@each_arch
+def test_values_compare_by_value(arch: Arch) -> None:
+    again = Arch.from_json(json.loads(json.dumps(arch.to_json())))
+    assert again == arch
+    assert hash(again) == hash(arch)
+    graph, _ = forms(arch)
+    assert again.graph() == graph
+    assert hash(again.graph()) == hash(graph)
+    assert arch.with_classes(7).graph() != graph
+
+
+def test_samples_are_all_different() -> None:
+    assert len(set(ARCHS.values())) == len({forms(arch)[0] for arch in ARCHS.values()}) == len(ARCHS)
+
+
+inverted_residual = block_class("inverted_residual")
+
+
+def image() -> Value:
+    return Input(Map(3, 8, 8))()
+
+
+@pytest.mark.parametrize(
+    ("channels", "expand", "hidden"),
+    [(16, 2, 32), (16, 1.5, 24), (10, 2, 24), (10, 1.9, 24), (9, 3, 32), (9, 2.6, 24), (11, 1.1, 16), (3, 1.2, 8)],
+)
+def test_hidden_widths_are_multiples_of_8_and_at_least_nine_tenths(channels: int, expand: float, hidden: int) -> None:
+    value = inverted_residual(8, expand=expand)(Input(Map(channels, 8, 8))())
+    assert Graph.of(value).work[0].shape == Map(hidden, 8, 8)
+
+
+def test_nodes_are_named_by_block_and_place() -> None:
+    x = image()
+    first = Conv(4)(x)
+    second = Add()(Conv(4)(first), first)
+    assert [node.name for node in Graph.of(first, second).nodes] == [
+        "x0",
+        "block0.conv0",
+        "block1.conv0",
+        "block1.add1",
+    ]
+
+
+def test_a_value_that_is_used_twice_is_computed_once() -> None:
+    shared = Conv(4)(image())
+    graph = Graph.of(Concat()(shared, shared))
+    assert [type(node.op) for node in graph.work] == [Conv, Concat]
+    assert graph.output.inputs == (1, 1)
+
+
+def test_a_resize_is_priced_where_it_works_and_gone_where_it_does_nothing() -> None:
+    def kinds(size: int) -> list[str]:
+        graph = Graph.of(Conv(4)(Resize(4)(Input(Map(3, size, size))()))).deployed()
+        return [type(node.op).__name__ for node in graph.work]
+
+    assert kinds(8) == ["Conv"]
+    assert kinds(7) == ["Resize", "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ([], "must be an object with the keys resolution and blocks"),
+        ({"resolution": 256}, "must be an object with the keys resolution and blocks"),
+        ({"resolution": 256, "blocks": [{"block": "stem"}]}, "stage 0 .stem. must have the key 'channels'"),
+        ({"resolution": [64, 96], "blocks": [{"block": "head", "channels": 8}]}, "must have no choice left"),
+    ],
+)
+def test_an_illegal_architecture_is_told(data: object, told: str) -> None:
+    with pytest.raises(SpaceError, match=told):
+        Arch.from_json(data)
+
+
+@pytest.mark.parametrize("side", [256, 192, 250])
+def test_the_same_ops_on_another_image_are_the_graph_of_that_resolution(side: int) -> None:
+    arch = Space.load("mobilevit_xxs").arch()
+    assert arch.graph().on(Map(3, side, side)) == arch.graph(side)

@@ -1,0 +1,35 @@
+"""Laws of a study that Optuna's own tools read: its trials tell their objectives, constraints, network and costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from small import make_space, make_table, make_task, search
+
+from mvnas.spaces.space import Space
+from mvnas.studies.record import describe
+
+
+def test_optuna_reads_a_study(tmp_path: Path) -> None:
+    space = make_space(tmp_path)
+    task = make_task(space, make_table(tmp_path / "roof", space))
+    study = search(task, study=str(tmp_path / "s.db"), trials=2)
+    record = optuna.load_study(study_name="mvnas", storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert record.metric_names == ["accuracy", "latency_ms"]
+    assert [direction.name for direction in record.directions] == ["MAXIMIZE", "MINIMIZE"]
+    scores = {score.number: score for score in study.scores()}
+    for trial in record.trials:
+        score = scores[trial.number]
+        assert tuple(trial.values) == (score.accuracy, score.latency_ms)
+        assert trial.constraints == {"budget": 0}
+        assert trial.user_attrs["latency_ms"] == score.latency_ms
+
+
+def test_a_candidate_is_described_in_a_line_and_by_its_costs() -> None:
+    arch = Space.load("mobilevit_xxs").arch()
+    told = describe(arch, {"latency_ms": 3.5})
+    assert told["architecture"].startswith("256 px: stem 16, inverted_residual 16 expand 2, ")
+    assert "2x inverted_residual 24 expand 2, " in told["architecture"] and told["architecture"].endswith(", head 320")
+    assert (told["params"], told["macs"], told["memory_bytes"]) == (arch.params, arch.macs, arch.memory_bytes)
+    assert (told["precision"], told["latency_ms"]) == ("float32", 3.5)
