@@ -69,7 +69,7 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
     def error(places: list[int]) -> float:
         model = LatencyModel.alike(known, {kernels[i]: timed[kernels[i]] for i in places}, table.name)
         model = model.calibrated({arch: table.networks[arch].min_ms for arch in calibration})
-        found = np.array([model.predict(arch).ms for arch in judged])
+        found = np.array([model.predict(arch).value for arch in judged])
         return float(np.abs(found / truth - 1).mean())
 
     print(f"{known_path} -> {new_path}: {len(judged)} networks, {len(calibration)} others calibrate; {draws} draws\n")
@@ -83,7 +83,7 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
     half = calibration + list(judged)[::2]
     full = LatencyModel.of_kernels(table).calibrated({arch: table.networks[arch].min_ms for arch in half})
     rest = list(judged)[1::2]
-    whole = np.mean([abs(full.predict(arch).ms / judged[arch] - 1) for arch in rest])
+    whole = np.mean([abs(full.predict(arch).value / judged[arch] - 1) for arch in rest])
     print(
         f"\nits own whole table, {len(table.ops)} timings, calibrated on half of the networks, on the other half: {whole:.1%}"
     )

@@ -56,8 +56,8 @@ def split(name: str, table: Table, thin: Table, passes: Passes) -> Quality | str
         rows = [model.predict(arch) for arch in passes]
     except UnmeasuredError as error:
         return f"| {name} | refused: {str(error).split('; ')[0]} |"
-    bounds = np.array([r.low_ms for r in rows]), np.array([r.high_ms for r in rows])
-    return Quality.of(f"{name} ({len(rows)} networks)", fastest(passes), np.array([r.ms for r in rows]), bounds)
+    bounds = np.array([r.low for r in rows]), np.array([r.high for r in rows])
+    return Quality.of(f"{name} ({len(rows)} networks)", fastest(passes), np.array([r.value for r in rows]), bounds)
 
 
 def priced(model: LatencyModel, arch: Arch) -> bool:
@@ -141,7 +141,7 @@ def main() -> None:
     )
     for row in judge(table, passes):
         print(show(replace(row, name=f"**{row.name}**") if row.name == OURS else row))
-    predicted = LatencyModel.fit(table).predict_each(archs).ms
+    predicted = LatencyModel.fit(table).predict_each(archs).value
     kept = [(truth[predicted <= bound] <= bound).mean() for bound in predicted]
     print(
         f"\nof the networks predicted within a bound, {np.mean(kept):.1%} are, on average over the predictions as bounds"

@@ -181,7 +181,7 @@ def main() -> None:
             note("read", lambda: [list(kernels(path)) for path in paths], FILES)
             note("forests", partial(list, map(forests.predict, read)), FILES)
     theirs = [forests.predict(found) for found in read]
-    ours = fitted.predict_each(nets).ms
+    ours = fitted.predict_each(nets).value
     apart = sum(abs(t / o - 1) for t, o in zip(theirs, ours, strict=True)) / FILES
     middle = {what: median(rows) for what, rows in taken.items()}
     print(f"medians over {args.rounds} interleaved rounds; {args.table}, {args.space}, one process")

@@ -109,7 +109,7 @@ def row_of(arch: Arch, data: str, epochs: float) -> dict[str, object]:
         "network": write_network(arch),
         "params": arch.params,
         "macs": arch.macs,
-        "latency_ms": round(model.predict(arch).ms, 5),
+        "latency_ms": round(model.predict(arch).value, 5),
         **{f"accuracy_{i}": accuracy for i, accuracy in enumerate(accuracies, 1)},
         "seconds": round(time.monotonic() - begun, 2),
     }

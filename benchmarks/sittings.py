@@ -70,7 +70,7 @@ def pairs(commits: list[str], folder: Path) -> list[Pair]:
         for (other, timed), passes in networks.items():
             if other == device:
                 hours = (timed - made).total_seconds() / 3600
-                errors = np.log(fastest(passes) / model.predict_each(list(passes)).ms)
+                errors = np.log(fastest(passes) / model.predict_each(list(passes)).value)
                 found.append(Pair(device, f"{made:%H:%M}", hours, errors, alone, model.spread))
     return found
 

@@ -141,8 +141,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for name in [*dict.fromkeys(sorted(of)), "all"]:
         some = (of == name) | (name == "all")
-        quality = Quality.of(name, truth[some], told.ms[some], (told.low_ms[some], told.high_ms[some]))
-        print(show(quality, int(some.sum()), float(np.exp(np.log(truth / told.ms)[some].mean()) - 1)))
+        quality = Quality.of(name, truth[some], told.value[some], (told.low[some], told.high[some]))
+        print(show(quality, int(some.sum()), float(np.exp(np.log(truth / told.value)[some].mean()) - 1)))
 
 
 if __name__ == "__main__":

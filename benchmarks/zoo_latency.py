@@ -51,13 +51,13 @@ def main() -> None:
     if args.markdown:
         print("|---|" + "---:|" * 5)
     for name, arch, told in rows:
-        show(name, f"{arch.params / 1e6:.2f} M", f"{told.ms:.2f}", f"{told.low_ms:.2f} .. {told.high_ms:.2f}",
-             f"{truth[arch]:.2f}", f"{told.ms / truth[arch] - 1:+.1%}")  # fmt: skip
+        show(name, f"{arch.params / 1e6:.2f} M", f"{told.value:.2f}", f"{told.low:.2f} .. {told.high:.2f}",
+             f"{truth[arch]:.2f}", f"{told.value / truth[arch] - 1:+.1%}")  # fmt: skip
     measured = np.array([truth[arch] for _, arch, _ in rows])
-    low, high = (np.array([getattr(told, end) for _, _, told in rows]) for end in ("low_ms", "high_ms"))
+    low, high = (np.array([getattr(told, end) for _, _, told in rows]) for end in ("low", "high"))
     print()
     for quality in (
-        Quality.of("mvnas", measured, np.array([told.ms for _, _, told in rows]), (low, high)),
+        Quality.of("mvnas", measured, np.array([told.value for _, _, told in rows]), (low, high)),
         Quality.of("a line through MACs", measured, np.array(macs)),
     ):
         inside = (

@@ -633,9 +633,9 @@ def _export(args: argparse.Namespace) -> None:
         "predicted": {
             "device": table.name,
             **{key: device[key] for key in ("backend", "precision", "threads")},
-            "ms": estimate.ms,
-            "low_ms": estimate.low_ms,
-            "high_ms": estimate.high_ms,
+            "ms": estimate.value,
+            "low_ms": estimate.low,
+            "high_ms": estimate.high,
         },
     }
     source = args.data or (network.study.setup.data if network.study else None)

@@ -124,8 +124,8 @@ class Price(Mapping[str, float]):
     FOUND: ClassVar[Mapping[str, Callable[[Arch, Latency], float]]] = {
         "params": lambda arch, model: arch.params,
         "macs": lambda arch, model: arch.macs,
-        "latency": lambda arch, model: model.predict(arch).ms,
-        "energy": lambda arch, model: model.energy.predict(arch).ms,
+        "latency": lambda arch, model: model.predict(arch).value,
+        "energy": lambda arch, model: model.energy.predict(arch).value,
         "size": lambda arch, model: file_bytes(arch),
         "memory": lambda arch, model: arch.memory_bytes,
     }

@@ -3,7 +3,7 @@
 A kernel that was timed costs its timing. Any other is priced by the regression of its kind (`mvnas.latency.regression`). A
 network is the sum of its kernels, calibrated on whole networks.
 
-Energy is modelled by the same, from the energy column of a table: in such a model all that is said of ms is in mJ.
+Energy is modelled by the same, from the energy column of a table: in such a model all that is said of milliseconds is in millijoules.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mvnas.errors import TableError, UnmeasuredError, cut
 from mvnas.graph import Kernel, Summary
+from mvnas.latency.estimate import Prediction, Predictions
 from mvnas.latency.regression import Regression, Workload, fit, left_out, nonnegative
 from mvnas.latency.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
 from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
@@ -138,28 +139,6 @@ class Rate(NamedTuple):
         return self.regression.predict([workload(kernel) for kernel in kernels]).tolist()  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A network's latency in milliseconds: the estimate and its 90 % interval.
-
-    `measured_share` is the share of the estimate that stems from kernels that were timed themselves.
-    """
-
-    ms: float
-    low_ms: float
-    high_ms: float
-    measured_share: float
-
-
-class Estimates(NamedTuple):
-    """`Estimate` of many networks: (n,) each."""
-
-    ms: Array
-    low_ms: Array
-    high_ms: Array
-    measured_share: Array
-
-
 @dataclass(frozen=True, eq=False)
 class LatencyModel:
     """Latency of any network made of what a table has measured.
@@ -236,6 +215,11 @@ class LatencyModel:
         return cls(device, timed, known.rates, like=Transfer.fit(known, timed))
 
     @property
+    def unit(self) -> str:
+        """What predictions are in."""
+        return "mJ" if self.of == "energy" else "ms"
+
+    @property
     def tables(self) -> list[Table]:
         """The table that the model was fitted to, that which it is like, and so on."""
         behind = self.like.known.tables if self.like else []
@@ -299,7 +283,7 @@ class LatencyModel:
         for fold in range(min(len(archs), FOLDS)):
             judged = archs[fold::FOLDS]
             others = {arch: ms for arch, ms in networks.items() if arch not in judged}
-            found[fold::FOLDS] = self._corrected(others).predict_each(judged).ms
+            found[fold::FOLDS] = self._corrected(others).predict_each(judged).value
         return found
 
     def _corrected(self, networks: Mapping[Arch, float]) -> LatencyModel:
@@ -310,7 +294,7 @@ class LatencyModel:
         known, like = self.like.known, Transfer.fit(self.like.known, self.timed, networks)
         made = replace(self, like=like, factor=1.0, power=known.power, reading=like.reading, kept=known.kept,
                        unsteady=known.unsteady * exp(like.correction.shift), _kernels={}, _blocks={})  # fmt: skip
-        excess = np.log(list(networks.values())) - np.log(made.predict_each(list(networks)).ms)
+        excess = np.log(list(networks.values())) - np.log(made.predict_each(list(networks)).value)
         return replace(made, factor=exp(np.median(excess)))
 
     def kernel_ms(self, kernel: Kernel) -> float:
@@ -447,21 +431,23 @@ class LatencyModel:
         """
         return sum([ms for ms, _, _ in self._costs(arch.summaries)])
 
-    def predict_each(self, archs: Sequence[Arch]) -> Estimates:
+    def predict_each(self, archs: Sequence[Arch]) -> Predictions:
         """Latency of one network or more at their deployed resolutions and batch 1: many at once are priced fastest.
 
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed; the message names the first.
         """
-        return Estimates(*self._calibrate(*self._sums(archs)))
+        return Predictions(*self._calibrate(*self._sums(archs)), self.unit)
 
-    def predict(self, arch: Arch) -> Estimate:
+    def predict(self, arch: Arch) -> Prediction:
         """Latency of a network at its deployed resolution and batch 1.
 
         Raises:
             UnmeasuredError: a kernel lies outside of what was timed.
         """
-        return Estimate(*map(float, self._calibrate(*map(sum, zip(*self._costs(arch.summaries), strict=True)))))
+        sums = map(sum, zip(*self._costs(arch.summaries), strict=True))
+        value, low, high, measured = map(float, self._calibrate(*sums))
+        return Prediction(value, low, high, self.unit, measured)
 
     def _calibrate(self, sums: Number, timed: Number, millions: Number) -> tuple[Number, Number, Number, Number]:
         """The fields of an estimate, from the milliseconds of kernels, how many of them were measured, and millions of parameters."""
@@ -559,7 +545,7 @@ class Latencies:
         """
         return Latencies({precision: model.energy for precision, model in self.models.items()})
 
-    def predict(self, arch: Arch) -> Estimate:
+    def predict(self, arch: Arch) -> Prediction:
         """Latency of a network at its precision, as `LatencyModel.predict` tells it."""
         return self.at(arch.precision).predict(arch)
 

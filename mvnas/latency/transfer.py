@@ -172,7 +172,7 @@ class Transfer(NamedTuple):
         """
         taking = {kernel: ms for kernel, ms in timed.items() if ms and known.kernel_ms(kernel)}
         rows, shares = _spent(known, list(networks), taking)
-        excess = [log(ms / known.predict(arch).ms) for arch, ms in networks.items()]
+        excess = [log(ms / known.predict(arch).value) for arch, ms in networks.items()]
         return cls(known, Correction.fit(list(rows.values()), list(taking.values()), shares, excess))
 
     @property

@@ -291,9 +291,9 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
         "macs": arch.macs,
         "memory_bytes": arch.memory_bytes,
         "peak_bytes": arch.peak_bytes,
-        "latency_ms": estimate.ms,
-        "latency_low_ms": estimate.low_ms,
-        "latency_high_ms": estimate.high_ms,
+        "latency_ms": estimate.value,
+        "latency_low_ms": estimate.low,
+        "latency_high_ms": estimate.high,
         "measured_share": estimate.measured_share,
         **_energy_json(arch, model),
         "device": model.device,
@@ -320,7 +320,7 @@ def _energy_json(arch: Arch, model: Latency) -> dict[str, float]:
     if not model.knows_energy:
         return {}
     energy = model.energy.predict(arch)
-    return {"energy_mj": energy.ms, "energy_low_mj": energy.low_ms, "energy_high_mj": energy.high_ms}
+    return {"energy_mj": energy.value, "energy_low_mj": energy.low, "energy_high_mj": energy.high}
 
 
 def network_table(told: dict[str, Any]) -> str:

@@ -139,7 +139,7 @@ def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, flo
     found: dict[str, float] = {}
     for cost in costs:
         estimate = (model.energy if cost == "energy" else model).predict(arch)
-        found |= dict(zip(COSTS[cost], (estimate.ms, estimate.low_ms, estimate.high_ms), strict=True))
+        found |= dict(zip(COSTS[cost], (estimate.value, estimate.low, estimate.high), strict=True))
     return found
 
 

@@ -270,4 +270,4 @@ def test_a_table_of_a_phone_that_was_unplugged_is_continued_and_serves_the_model
         (path,) = backend("tflite").export_each([Graph.single(*kernel)], tmp_path)
         assert timing.min_ms == pytest.approx(milliseconds(path), rel=1e-5)
     estimate = LatencyModel.fit(table).predict(space.at(space.ends[0]))
-    assert 0 < estimate.low_ms <= estimate.ms <= estimate.high_ms
+    assert 0 < estimate.low <= estimate.value <= estimate.high

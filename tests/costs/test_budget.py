@@ -146,7 +146,7 @@ def test_prices_are_those_of_the_architecture() -> None:
     arch = MOBILEVIT.sample(lambda name, options: options[0])
     costs = price(arch, MODEL)
     assert costs == {
-        "params": arch.params, "macs": arch.macs, "latency": MODEL.predict(arch).ms,
+        "params": arch.params, "macs": arch.macs, "latency": MODEL.predict(arch).value,
         "size": file_bytes(arch), "memory": arch.memory_bytes,
     }  # fmt: skip
 

@@ -208,9 +208,9 @@ def test_a_table_like_another_is_measured_judged_and_used(
         path = folder / "n.json"
         slower.export(arch.graph().deployed(), path, {})
         estimate = model.predict(arch)
-        assert estimate.ms == pytest.approx(slower.stopwatch(path)(), rel=0.25)
-        assert estimate.low_ms < estimate.ms < estimate.high_ms
-        assert sum(ms for ms, _ in model.predict_blocks(arch)) == pytest.approx(estimate.ms)
+        assert estimate.value == pytest.approx(slower.stopwatch(path)(), rel=0.25)
+        assert estimate.low < estimate.value < estimate.high
+        assert sum(ms for ms, _ in model.predict_blocks(arch)) == pytest.approx(estimate.value)
     ms = known.kernel_ms
     scaled = {kernel: replace(timing, min_ms=3 * ms(kernel)) for kernel, timing in made.ops.items()}
     assert left_out(replace(made, ops=scaled))[0].mape < 1e-3 < left_out(made)[0].mape
@@ -237,17 +237,17 @@ def test_a_table_like_one_that_is_gone_says_so(folder: Path, space: Path, tmp_pa
 
 
 def test_without_timings_of_kernels_networks_alone_scale_the_known_device(known: LatencyModel, space: Path) -> None:
-    networks = {arch: 3 * known.predict(arch).ms for arch in _sample([Space.load(space)], 4, seed=3)}
+    networks = {arch: 3 * known.predict(arch).value for arch in _sample([Space.load(space)], 4, seed=3)}
     model = LatencyModel.alike(known, {}, "new").calibrated(networks)
     for arch, ms in networks.items():
-        assert model.predict(arch).ms == pytest.approx(ms)
+        assert model.predict(arch).value == pytest.approx(ms)
     assert model.like and not len(model.like.errors)
 
 
 def test_one_odd_network_of_three_hardly_moves_the_others(known: LatencyModel, archs: list[Arch]) -> None:
-    networks = {arch: 3 * known.predict(arch).ms for arch in archs[:3]}
-    model = LatencyModel.alike(known, {}, "new").calibrated(networks | {archs[1]: 4 * known.predict(archs[1]).ms})
-    assert model.predict(archs[5]).ms == pytest.approx(3 * known.predict(archs[5]).ms, rel=0.1 * (4 / 3 - 1))
+    networks = {arch: 3 * known.predict(arch).value for arch in archs[:3]}
+    model = LatencyModel.alike(known, {}, "new").calibrated(networks | {archs[1]: 4 * known.predict(archs[1]).value})
+    assert model.predict(archs[5]).value == pytest.approx(3 * known.predict(archs[5]).value, rel=0.1 * (4 / 3 - 1))
     assert model.spread > LatencyModel.alike(known, {}, "new").calibrated(networks).spread
 
 
@@ -268,12 +268,12 @@ def test_whole_networks_tell_of_kernels_that_were_not_timed(known: LatencyModel,
 def test_what_is_said_of_a_network_that_is_left_out_is_said_without_it(
     known: LatencyModel, archs: list[Arch], count: int
 ) -> None:
-    networks = {arch: (3 + i % 2) * known.predict(arch).ms for i, arch in enumerate(archs[:count])}
+    networks = {arch: (3 + i % 2) * known.predict(arch).value for i, arch in enumerate(archs[:count])}
     model = LatencyModel.alike(known, {}, "new")
     found = model.left_out(networks)
     for place, arch in enumerate(networks):  # with its neighbours of a fold, of which there are five at most
         others = {other: ms for i, (other, ms) in enumerate(networks.items()) if i % 5 != place % 5}
-        assert found[place] == pytest.approx(model.calibrated(others).predict(arch).ms)
+        assert found[place] == pytest.approx(model.calibrated(others).predict(arch).value)
     errors = np.log(found / list(networks.values()))
     assert 1.7 < model.calibrated(networks).spread / np.sqrt((errors**2).mean()) < 3  # quantiles of t with 6 and 2
 

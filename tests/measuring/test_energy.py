@@ -259,15 +259,17 @@ def test_the_model_predicts_energy_of_unseen_networks_within_its_interval(space:
     assert model.knows_energy
     for arch in archs:
         estimate = model.energy.predict(arch)
-        assert estimate.ms == pytest.approx(true_mj_of(arch), rel=0.02)
-        assert estimate.low_ms <= estimate.ms <= estimate.high_ms
+        assert estimate.value == pytest.approx(true_mj_of(arch), rel=0.02)
+        assert estimate.low <= estimate.value <= estimate.high and estimate.unit == "mJ"
     assert held_out(table, "energy")[0].mape < 0.01 < held_out(table, "energy")[2].mape
 
 
 def test_energy_leaves_latency_as_it_is(table: Table) -> None:
     plain = replace(table, ops={kernel: replace(timing, energy_mj=None) for kernel, timing in table.ops.items()})
     archs = list(table.networks)
-    assert (LatencyModel.fit(plain).predict_each(archs).ms == LatencyModel.fit(table).predict_each(archs).ms).all()
+    assert (
+        LatencyModel.fit(plain).predict_each(archs).value == LatencyModel.fit(table).predict_each(archs).value
+    ).all()
     assert "energy" in price(archs[0], LatencyModel.fit(table))
     assert "energy" not in list(price(archs[0], LatencyModel.fit(plain)))
 
@@ -297,7 +299,7 @@ def test_energy_of_a_like_device_follows_from_a_few(
     model = LatencyModel.fit(few)
     assert model.knows_energy
     for arch in table.networks:
-        assert model.energy.predict(arch).ms == pytest.approx(true_mj_of(arch), rel=0.05)
+        assert model.energy.predict(arch).value == pytest.approx(true_mj_of(arch), rel=0.05)
     both = latency([few, replace(table, device={**table.device, "precision": "int8"})])
     assert both.energy.predict(arch) == model.energy.predict(arch)
 
@@ -355,9 +357,9 @@ def test_a_search_minimises_energy(
     for score, trial in zip(scores, study.trials(), strict=True):
         energy = model.energy.predict(score.arch)
         found = (score.energy_low_mj, score.energy_mj, score.energy_high_mj)
-        assert found == pytest.approx((energy.low_ms, energy.ms, energy.high_ms))
+        assert found == pytest.approx((energy.low, energy.value, energy.high))
         assert trial.values == [score.accuracy, score.energy_mj]
-        assert score.latency_ms == pytest.approx(model.predict(score.arch).ms)
+        assert score.latency_ms == pytest.approx(model.predict(score.arch).value)
     assert study.frontier() == Frontier.of(scores, objectives("energy"))
     assert study.on(model).frontier().scores[0].energy_mj == pytest.approx(study.frontier().scores[0].energy_mj)
 

@@ -98,15 +98,15 @@ def test_every_network_of_the_space_is_predicted_well_on_arithmetic(space: Space
         graph = arch.graph().deployed()
         runtime.export(graph, path, {})
         truth = runtime.stopwatch(path)()
-        assert model.predict(arch).ms == pytest.approx(truth, rel=0.1)
+        assert model.predict(arch).value == pytest.approx(truth, rel=0.1)
 
 
 def test_prediction_is_the_sum_over_blocks_within_its_interval(space: Space, table: Table) -> None:
     model = LatencyModel.fit(table)
     for arch in sample(space, 20):
         estimate = model.predict(arch)
-        assert sum(ms for ms, _ in model.predict_blocks(arch)) == pytest.approx(estimate.ms)
-        assert estimate.low_ms <= estimate.ms <= estimate.high_ms
+        assert sum(ms for ms, _ in model.predict_blocks(arch)) == pytest.approx(estimate.value)
+        assert estimate.low <= estimate.value <= estimate.high
         assert 0 <= estimate.measured_share <= 1
 
 
@@ -142,7 +142,7 @@ def test_calibration_recovers_a_factor_and_its_spread(table: Table) -> None:
     sums = np.array([model.sum_ms(arch) for arch in networks])
     assert calibrated.factor * sums**calibrated.power == pytest.approx(1.3 * sums, rel=0.03)
     assert 0.02 < calibrated.spread < 0.06
-    inside = [calibrated.predict(a).low_ms <= ms <= calibrated.predict(a).high_ms for a, ms in networks.items()]
+    inside = [calibrated.predict(a).low <= ms <= calibrated.predict(a).high for a, ms in networks.items()]
     assert np.mean(inside) >= 0.85
 
 
@@ -322,7 +322,7 @@ def test_shipped_table_covers_the_space_and_beats_the_baselines(name: str, space
         *(Space.load(n).arch() for n in ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")),
     ]:
         for classes in (2, 10, 1000):
-            assert model.predict(arch.with_classes(classes)).ms > 0
+            assert model.predict(arch.with_classes(classes)).value > 0
     assert len(table.networks) >= 40
     assert all(Space.load(n).arch() in table.networks for n in ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s"))
     rows = {row.name: row for row in held_out(table)}
@@ -339,7 +339,7 @@ def test_the_first_shipped_table_prices_every_space_and_every_published_network(
     model = LatencyModel.fit(Table.load(shipped()[0]))
     spaces = [Space.load(name) for name in names()]
     assert coverage(spaces, model) == 1
-    assert all(model.predict(space.arch()).ms > 0 for space in spaces if not space.choices)
+    assert all(model.predict(space.arch()).value > 0 for space in spaces if not space.choices)
 
 
 def test_several_spaces_are_spanned_and_priced_by_one_table(tmp_path: Path) -> None:

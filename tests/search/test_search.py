@@ -45,7 +45,7 @@ def test_finished_candidates_are_within_budget_and_new(task: Task, study: Study)
 def test_score_is_what_the_architecture_costs(task: Task, study: Study) -> None:
     for score in study.scores():
         estimate = task.model.predict(score.arch)
-        assert (score.latency_ms, score.latency_low_ms) == pytest.approx((estimate.ms, estimate.low_ms))
+        assert (score.latency_ms, score.latency_low_ms) == pytest.approx((estimate.value, estimate.low))
         arch = score.arch
         assert (score.params, score.macs, score.memory_bytes) == (arch.params, arch.macs, arch.memory_bytes)
         assert 0 <= score.accuracy <= 1

@@ -203,7 +203,7 @@ def test_architectures(home: Path, made: Path) -> None:
     model = LatencyModel.fit(Table.load(made))
 
     def read(file: Path) -> None:
-        assert model.predict(Arch.load(file)).ms > 0
+        assert model.predict(Arch.load(file)).value > 0
 
     def files() -> Iterator[tuple[Path, bytes]]:
         generator = random.Random(2)
