@@ -920,7 +920,3 @@ def _duration(text: str) -> float:
         return _positive(text[:-1]) * units[text[-1:]]
     except (KeyError, ValueError):
         raise argparse.ArgumentTypeError(f"must be a time such as 90s, 30m or 2h, but got {text!r}") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())
