@@ -61,7 +61,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in execution order; the last is the output.
+    """Nodes in execution order, and which of them are outputs: the last, or where `outputs` names indices, these.
 
     >>> from mvnas.ops import Conv, Input, Map
     >>> x = Input(Map(3, 32, 32))()
@@ -71,14 +71,19 @@ class Graph:
     """
 
     nodes: tuple[Node, ...]
+    outputs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.outputs:
+            object.__setattr__(self, "outputs", (len(self.nodes) - 1,))
 
     @classmethod
-    def of(cls, *values: Value) -> Graph:
-        """Graph that computes the last of `values`; each value closes one numbered block."""
-        return cls._indexed(values)[0]
+    def of(cls, *values: Value, outputs: Sequence[Value] = ()) -> Graph:
+        """Graph that computes the last of `values`, or `outputs`; each value closes one numbered block."""
+        return cls._indexed(values, outputs or values[-1:])[0]
 
     @classmethod
-    def _indexed(cls, values: Sequence[Value]) -> tuple[Graph, dict[Value, int]]:
+    def _indexed(cls, values: Sequence[Value], outputs: Sequence[Value]) -> tuple[Graph, dict[Value, int]]:
         """The graph of `values`, and the index of the node that each value became."""
         index: dict[Value, int] = {}
         nodes: list[Node] = []
@@ -98,10 +103,10 @@ class Graph:
             name = f"x{place}" if fed else f"block{block}.{type(value.op).__name__.lower()}{place - start}"
             nodes.append(Node(name, value.op, inputs, value.shapes, value.shape, -1 if fed else block))
 
-        for block, value in enumerate(values):
+        for block, value in enumerate([*values, *outputs]):
             if value not in index:
                 visit(value, block, len(nodes) or 1)
-        return cls(tuple(nodes)), index
+        return cls(tuple(nodes), tuple([index[value] for value in outputs])), index
 
     @classmethod
     def single(cls, op: Op, shapes: Sequence[Shape]) -> Graph:
@@ -121,7 +126,7 @@ class Graph:
             values.append(node.op(*[values[i] for i in node.inputs]) if node.inputs else Input(next(sizes))())
             if node.inputs:
                 ends[node.block] = values[-1]
-        return self._indexed([ends[block] for block in sorted(ends)])[0]
+        return Graph.of(*[ends[block] for block in sorted(ends)], outputs=[values[i] for i in self.outputs])
 
     def deployment(self) -> tuple[Graph, dict[str, str]]:
         """The deployed graph, and for each of its nodes with weights the node of this graph that they fold from."""
@@ -131,7 +136,8 @@ class Graph:
             values.append(node.op.deploy(*[values[i] for i in node.inputs]) if node.inputs else Value(node.op))
             if node.inputs:
                 ends[node.block] = values[-1]
-        graph, index = self._indexed([ends[block] for block in sorted(ends)])
+        outputs = [values[i] for i in self.outputs]
+        graph, index = self._indexed([ends[block] for block in sorted(ends)], outputs)
         places = {value: i for i, value in reversed(list(enumerate(values)))}  # of the node that made each value
         made = [(graph.nodes[index[value]], self.nodes[i]) for value, i in places.items() if self.nodes[i].params]
         return graph, {new.name: old.name for new, old in made if new.params}
@@ -152,7 +158,8 @@ class Graph:
 
     @property
     def output(self) -> Node:
-        return self.nodes[-1]
+        """The last output, which is the only one of most networks."""
+        return self.nodes[self.outputs[-1]]
 
     @cached_property
     def params(self) -> int:
@@ -172,7 +179,8 @@ class Graph:
 
         First its inputs and its output; then, its inputs freed if nobody needs them any more, its output and its scratch.
         """
-        last = {i: place for place, node in enumerate(self.nodes) for i in node.inputs if self.nodes[i].inputs}
+        held = {*self.outputs, *[i for i, node in enumerate(self.nodes) if not node.inputs]}
+        last = {i: place for place, node in enumerate(self.nodes) for i in node.inputs if i not in held}
         sizes = [FLOAT_BYTES * prod(node.shape) for node in self.nodes]
         alive, peaks = 0, []
         for place, node in enumerate(self.nodes):
@@ -186,7 +194,7 @@ class Graph:
         """Most bytes of activations alive at once when nodes run in order and each frees its inputs as early as it can.
 
         What an op makes and drops within itself counts, such as the scores of an attention (`Op.scratch`). The graph's
-        inputs belong to the caller and are never freed.
+        inputs belong to the caller and are never freed, nor are its outputs.
         """
         return max(self.alive_bytes)
 

@@ -53,7 +53,10 @@ ACTIVATIONS: dict[str, Callable[[], Module]] = {
 
 
 def build(graph: Graph) -> fx.GraphModule:
-    """Fresh module that computes `graph`; it works at any batch size and, where shapes are not fixed, any input size."""
+    """Fresh module that computes `graph`; it works at any batch size and, where shapes are not fixed, any input size.
+
+    It yields the tensor of the graph's output, or where there are several a tuple of these.
+    """
     modules: dict[str, Module] = {}
     wires: list[fx.Node] = []
     program = fx.Graph()
@@ -63,7 +66,8 @@ def build(graph: Graph) -> fx.GraphModule:
             wires.append(program.call_module(node.name, tuple(wires[i] for i in node.inputs)))
         else:
             wires.append(program.placeholder(node.name))
-    program.output(wires[-1])
+    outputs = tuple([wires[i] for i in graph.outputs])
+    program.output(outputs if len(outputs) > 1 else outputs[0])
     return fx.GraphModule(modules, program)
 
 
@@ -98,8 +102,10 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
             folded |= {f"{names[node.name]}.{k}": v.float() for k, v in weights.items()}
         elif lacks:
             node.op.absorb({}, *lacks[0])
-    if len(graph.nodes) - 1 in pending:
-        raise ExportError("a network must not end in a norm, or its scale and shift cannot be folded, but does")
+    if any(i in pending for i in graph.outputs):
+        raise ExportError(
+            "an output of a network must not be a norm's, or its scale and shift cannot be folded, but is"
+        )
     return shipped, folded
 
 

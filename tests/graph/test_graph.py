@@ -103,7 +103,7 @@ def longest_way_to_peak(graph: Graph) -> int:
             alive = [
                 i
                 for i in range(step + 1)
-                if i == step or max(users[i], default=0) >= until or not graph.nodes[i].inputs
+                if i == step or max(users[i], default=0) >= until or not graph.nodes[i].inputs or i in graph.outputs
             ]
             peak = max(peak, FLOAT_BYTES * (scratch + sum(prod(graph.nodes[i].shape) for i in alive)))
     return peak
@@ -146,6 +146,28 @@ def test_summaries_equal_the_flat_graph_of_any_block(seed: int) -> None:
     assert (found.params, found.macs, found.shape) == (shipped.params, shipped.macs, graph.output.shape)
     assert Counter(dict(found.kernels)) == Counter(node.key for node in shipped.work)
     assert found.peaks[1] == shipped.peak_bytes == longest_way_to_peak(shipped)
+
+
+def stages(seed: int) -> list[Value]:
+    """What four random blocks yield, one after the other."""
+    values = [Input(Map(3, 4, 4))()]
+    for step in range(4):
+        values.append(Tangle(10 * seed + step)(values[-1]))
+    return values[1:]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_outputs_stay_alive_and_are_the_same_when_deployed(seed: int) -> None:
+    values = stages(seed)
+    graph = Graph.of(*values, outputs=[values[0], values[2], values[3]])
+    shipped = graph.deployed()
+    assert (
+        [graph.nodes[i].block for i in graph.outputs] == [shipped.nodes[i].block for i in shipped.outputs] == [0, 2, 3]
+    )
+    assert shipped.peak_bytes == longest_way_to_peak(shipped)
+    assert shipped.peak_bytes >= Graph.of(*values).deployed().peak_bytes
+    assert graph.on(Map(3, 4, 4)) == graph != Graph.of(*values)
+    assert graph.output == graph.nodes[-1]
 
 
 @each_arch

@@ -63,6 +63,28 @@ def test_a_norm_stays_with_what_is_moved_and_not_with_what_only_gives_its_size()
     torch.testing.assert_close(folded(image), module(image), rtol=0, atol=1e-4)
 
 
+@torch.no_grad()
+def test_a_network_of_several_outputs_yields_each_and_folds() -> None:
+    values = [Conv(8, 3)(Input(Map(3, 8, 8))())]
+    values += [Conv(4)(values[0])]
+    graph = Graph.of(*values, outputs=values)
+    module = randomise(build(graph))
+    shipped, weights = deploy(graph, module.state_dict())
+    folded = build(shipped).eval()
+    folded.load_state_dict(weights)
+    (image,) = example(graph, seed=1, batch=2)
+    assert (
+        [tuple(y.shape[1:]) for y in module(image)]
+        == [tuple(graph.nodes[i].shape) for i in graph.outputs]
+        == [(8, 8, 8), (4, 8, 8)]
+    )
+    torch.testing.assert_close(folded(image), module(image), rtol=0, atol=1e-4)
+    normed = LayerNorm()(values[0])
+    ends = Graph.of(values[0], normed, Conv(4, bias=True, norm=False)(normed), outputs=[normed])
+    with pytest.raises(ExportError, match="an output of a network must not be a norm's"):
+        deploy(ends, build(ends).state_dict())
+
+
 def test_no_tensor_of_an_exported_program_has_more_than_four_axes() -> None:
     graph, weights = deploy(WIDE.graph(), build(WIDE.graph()).state_dict())
     assert {type(node.op) for node in graph.work} >= {Unfold, Fold, Resize, Attention, Concat}
