@@ -36,7 +36,8 @@ from mvnas.costs.budget import repair
 from mvnas.engines import Done
 from mvnas.reports.plot import plot
 from mvnas.reports.report import frontier_table, summary_json
-from mvnas.search import Task, search
+from mvnas.search import Problem, search
+from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks
 from mvnas.strategies.strategy import Surrogate, Told
@@ -109,11 +110,11 @@ def accuracy(arch: Arch) -> float:
     return min(1.0, max(0.0, 0.9 - 0.5 * (1e6 / arch.params) ** 0.5 + luck))
 
 
-def fill(study: Study, task: Task, count: int) -> None:
+def fill(study: Study, problem: Problem, count: int) -> None:
     """Write `count` finished trials, different ones within the budget, into an empty study's database."""
     generator = random.Random(0)
     seen: set[Any] = set()
-    choices = {name: CategoricalDistribution(values) for name, values in task.space.choices.items()}
+    choices = {name: CategoricalDistribution(values) for name, values in problem.space.choices.items()}
     told = {name: distribution_to_json(choice) for name, choice in choices.items()}
     rows: dict[Any, list[dict[str, Any]]] = {}
 
@@ -122,13 +123,13 @@ def fill(study: Study, task: Task, count: int) -> None:
 
     while len(seen) < count:
         drawn: Picks = {name: generator.choice(choice.choices) for name, choice in choices.items()}
-        picks, excess, over = repair(drawn, task.space, task.excess, generator)
+        picks, excess, over = repair(drawn, problem.space, problem.excess, generator)
         if excess > 0 or key_of(picks) in seen:
             continue
         number = len(seen)
         seen.add(key_of(picks))
-        arch = task.space.at(picks)
-        costs = predicted(arch, task.model, task.setup.costs)
+        arch = problem.space.at(picks)
+        costs = predicted(arch, problem.model, problem.setup.costs)
         identity = number + 1
         row(models.TrialModel, trial_id=identity, number=number, study_id=study.record._study_id,
             state=TrialState.COMPLETE)  # fmt: skip
@@ -178,7 +179,7 @@ def main() -> None:
         lengths = [float(line["seconds"]) for line in csv.DictReader(args.csv.open())]
     else:
         lengths = [generator.expovariate(1 / args.seconds) for _ in range(10_000)]
-    task = Task.prepare(BUDGET)
+    problem = from_names(BUDGET)
     print(f"trainings of {fmean(lengths):.0f} s on average; {'processor' if args.cpu else 'wall'} ms of the driver")
     print(f"{'trials':>8} {'workers':>8} {'busy':>8}   {'ask':>8} {'95 %':>8}   {'tell':>8} {'95 %':>8}")
 
@@ -186,7 +187,7 @@ def main() -> None:
         times = (generator.choice(lengths) for _ in itertools.count())
         engine = Simulated(workers, times, timer)
         total = before + workers + args.asks
-        search(task, study=place, trials=total, strategy=args.strategy, trainer=engine, show=engine.told)
+        search(problem, study=place, trials=total, strategy=args.strategy, trainer=engine, show=engine.told)
         print(
             f"{before:8} {workers:8} {engine.busy:8.1%}   {told(engine.asks[1:])}   {told(engine.tells[1:])}",
             flush=True,
@@ -199,7 +200,7 @@ def main() -> None:
         if not args.trials:
             return
         place = str(folder / "long.db")
-        fill(Study.begin(place, task.scored_by(Simulated(1, iter(()), timer))), task, args.trials)
+        fill(Study.begin(place, problem.scored_by(Simulated(1, iter(()), timer))), problem, args.trials)
         run(folder, place, max(args.workers, default=1), args.trials)
         begun = timer()
         study = Study.load(place)
@@ -212,14 +213,14 @@ def main() -> None:
         for part, work in parts.items():
             print(f"{part:>16} {took(timer, work):6.2f} s")
         print(f"{'in all':>16} {timer() - begun:6.2f} s, {len(study.scores())} candidates")
-        surrogate, history = Surrogate(task.space, task.cost, task.excess, task.validation), study.told
+        surrogate, history = Surrogate(problem.space, problem.cost, problem.excess, problem.validation), study.told
         proposing = []
         for number in range(len(history), len(history) + args.asks):
             begun = timer()
             proposal = surrogate.next(history, (), 0)
             proposing.append(timer() - begun)
             assert proposal
-            history.append(Told(number, proposal.picks, 0, accuracy(task.space.at(proposal.picks))))
+            history.append(Told(number, proposal.picks, 0, accuracy(problem.space.at(proposal.picks))))
         first, *others = proposing
         print(f"{'Surrogate.next':>16} {first:6.2f} s at first, when all are costed, then ms {told(others)}, "
               f"on average {1e3 * fmean(others):.1f}, at most {1e3 * max(others):.1f}")  # fmt: skip

@@ -29,7 +29,7 @@ import optuna
 from matplotlib.figure import Figure
 
 from mvnas.latency.table import append, read_network
-from mvnas.search import Affordable, ExhaustedError, make_sampler, mark
+from mvnas.search.loop import Affordable, ExhaustedError, make_sampler, mark
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.strategies.strategy import Strategy, Surrogate, Told

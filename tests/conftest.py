@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import torch
 from phone import Phone
-from small import make_space, make_table, make_task, wait_until
+from small import make_problem, make_space, make_table, wait_until
 
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.studies.study import Study
 
 
@@ -64,9 +64,9 @@ def table(space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def task(space: Path, table: Path) -> Task:
+def problem(space: Path, table: Path) -> Problem:
     """A short search of that space for that table."""
-    return make_task(space, table)
+    return make_problem(space, table)
 
 
 @pytest.fixture

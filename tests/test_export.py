@@ -19,7 +19,7 @@ from mvnas.errors import ExportError
 from mvnas.export import AGREEMENT, FORMATS, RANGES, Judged, Pictures, card_of, export
 from mvnas.nn import build
 from mvnas.ops import State
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.training import initialise
@@ -179,9 +179,9 @@ def test_a_card_is_of_one_network_and_of_the_files_that_are_there(arch: Arch, st
 
 
 def test_a_study_tells_nothing_of_weights_that_it_did_not_judge(
-    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    problem: Problem, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = search(task, study=str(tmp_path / "s.db"), trials=2)
+    study = search(problem, study=str(tmp_path / "s.db"), trials=2)
     knee = study.pick("knee")
     own = study.files.weights(knee.number)
     module = build(knee.arch.graph())

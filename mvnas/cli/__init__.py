@@ -375,12 +375,13 @@ def _search(args: argparse.Namespace) -> None:
         worst_cost,
         write_csv,
     )
-    from mvnas.search import PATIENCE, Task, search
+    from mvnas.search.loop import PATIENCE, search
+    from mvnas.search.problem import from_names
     from mvnas.studies.place import masked
     from mvnas.verification.rank import LONGER
 
     with _Bar(args.json) as bar:
-        task = Task.prepare(
+        task = from_names(
             args.budget,
             space=args.space,
             data=args.data,

@@ -19,7 +19,7 @@ from small import PATIENCE, search, wait_until
 
 from mvnas.cli import main
 from mvnas.nn import build
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.spaces.space import Space
 from mvnas.system.stop import Interrupt, Stop
 from mvnas.training import initialise
@@ -142,10 +142,10 @@ def has_worked(process: subprocess.Popen[str], seconds: float) -> bool:
 
 
 @pytest.fixture(scope="module")
-def home(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of two candidates, and weights of a network."""
     folder = tmp_path_factory.mktemp("home")
-    search(task, study=str(folder / "s.db"), trials=2)
+    search(problem, study=str(folder / "s.db"), trials=2)
     module = build(Space.load("mobilevit_xxs").arch().graph())
     initialise(module, 0)
     save_file(module.state_dict(), folder / "w.safetensors")

@@ -29,7 +29,7 @@ from mvnas.export import FORMATS, accuracy_at
 from mvnas.graph import Graph
 from mvnas.latency import table as tables
 from mvnas.ops import Conv, Map
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.studies.study import Study
 
 COLUMNS = tables.OPS_COLUMNS
@@ -38,10 +38,10 @@ ROW = {"op": "x" * 30, "shapes": "y", "min_ms": 1, "median_ms": 1, "runs": 1, "r
 
 
 @pytest.fixture(scope="module")
-def home(task: Task, table: Path, space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(problem: Problem, table: Path, space: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study, its space and its table, weights of a network, a file and networks to import."""
     folder = tmp_path_factory.mktemp("home")
-    search(task, study=str(folder / "s.db"), trials=2)
+    search(problem, study=str(folder / "s.db"), trials=2)
     copytree(table, folder / "roof")
     (folder / "small.yaml").write_text(space.read_text())
     (folder / "file").touch()

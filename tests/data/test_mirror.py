@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pictures import write_folder
 from safetensors.numpy import load_file
-from small import make_task, search
+from small import make_problem, search
 
 from mvnas.cli import main
 from mvnas.data import load
@@ -44,12 +44,12 @@ def test_a_study_trains_and_trains_longer_as_it_was_told_to(
 ) -> None:
     kept = {}
     for flip in (True, False):
-        task = make_task(space, table, data=data, flip=flip)
-        study = search(task, study=str(tmp_path / f"{flip}.db"), trials=1)
+        problem = make_problem(space, table, data=data, flip=flip)
+        study = search(problem, study=str(tmp_path / f"{flip}.db"), trials=1)
         kept[flip] = load_file(study.files.weights(0))
         assert images(Study.load(study.place)).flip is flip
         with pytest.raises(StudyError, match="flip was (yes and is no|no and is yes)"):
-            search(make_task(space, table, data=data, flip=not flip), study=study.place, trials=2)
+            search(make_problem(space, table, data=data, flip=not flip), study=study.place, trials=2)
     assert any(not np.array_equal(value, kept[False][name]) for name, value in kept[True].items())
 
 

@@ -11,13 +11,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from small import SHORT, make_task, search
+from small import SHORT, make_problem, search
 
 from mvnas.cli import main
 from mvnas.data import data_marks, load
 from mvnas.engines import engine
 from mvnas.errors import StudyError
-from mvnas.search import Task, default_epochs
+from mvnas.search import Problem
+from mvnas.search.problem import default_epochs
 from mvnas.studies.record import BUILT_IN
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
@@ -121,9 +122,9 @@ def test_a_table_is_all_that_its_predictions_follow_from(
     happens: Callable[[Path, Path], None], told: str | None, space: Path, table: Path, tmp_path: Path
 ) -> None:
     base, new = like(table, tmp_path)
-    before = make_task(space, new).setup
+    before = make_problem(space, new).setup
     happens(base, new)
-    after = make_task(space, new).setup
+    after = make_problem(space, new).setup
     if told is None:
         assert before.check(after, "s.db") is None
         return
@@ -132,69 +133,71 @@ def test_a_table_is_all_that_its_predictions_follow_from(
 
 
 def test_predictions_that_shift_are_told_whatever_shifts_them(
-    task: Task, space: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, space: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = str(tmp_path / "s.db")
-    study = search(task, study=place, trials=2)
+    study = search(problem, study=place, trials=2)
     old = study.record.user_attrs["setup"]
     older = {key: told for key, told in old.items() if key != "engine"}
     older["marks"] = {key: told for key, told in old["marks"].items() if "." not in key}
     study.record.set_user_attr("setup", older)  # as studies were before they knew of engines and models
-    assert len(search(task, study=place, trials=3).scores()) == 3
+    assert len(search(problem, study=place, trials=3).scores()) == 3
     monkeypatch.setattr("mvnas.latency.model.SITTING", 0.05)  # another version of the model, whose intervals are wider
     with pytest.raises(StudyError, match="what is predicted for .* has changed since: latency_low_ms of trial 0 was"):
-        search(make_task(space, table), study=place, trials=4)
+        search(make_problem(space, table), study=place, trials=4)
     assert len(Study.load(place).scores()) == 3
 
 
 def test_a_study_whose_candidates_have_come_to_exceed_its_budget_goes_on(
-    task: Task, package: Path, tmp_path: Path
+    problem: Problem, package: Path, tmp_path: Path
 ) -> None:
-    place, theirs = str(tmp_path / "s.db"), engine("theirs.engine", task.images)
-    scores = search(task, study=place, trials=5, trainer=theirs).scores()
+    place, theirs = str(tmp_path / "s.db"), engine("theirs.engine", problem.images)
+    scores = search(problem, study=place, trials=5, trainer=theirs).scores()
     largest = max(score.params for score in scores)
-    bound = replace(task.budget.bounds[0], high=largest - 1.0)
-    tighter = replace(task, budget=replace(task.budget, bounds=(bound,)))  # as if predictions had shifted a little
+    bound = replace(problem.budget.bounds[0], high=largest - 1.0)
+    tighter = replace(
+        problem, budget=replace(problem.budget, bounds=(bound,))
+    )  # as if predictions had shifted a little
     after = search(tighter, study=place, trials=7, trainer=theirs).scores()
     assert after[:5] == scores and all(score.params < largest for score in after[5:])
 
 
 def test_a_study_goes_on_with_its_engine_alone(space: Path, table: Path, package: Path, tmp_path: Path) -> None:
     place = str(tmp_path / "s.db")
-    task = make_task(space, table, engine="theirs.engine")
-    theirs = engine("theirs.engine", task.images)
-    study = search(task, study=place, trials=2, trainer=theirs)
+    problem = make_problem(space, table, engine="theirs.engine")
+    theirs = engine("theirs.engine", problem.images)
+    study = search(problem, study=place, trials=2, trainer=theirs)
     assert study.setup.engine == "theirs.engine"
     with pytest.raises(
         StudyError, match=r"engine was theirs\.engine and is processes; give --engine theirs\.engine or"
     ):
-        search(make_task(space, table), study=place, trials=3)
+        search(make_problem(space, table), study=place, trials=3)
     change(package / "unused.py")
-    assert len(search(task, study=place, trials=3, trainer=theirs).scores()) == 3
+    assert len(search(problem, study=place, trials=3, trainer=theirs).scores()) == 3
     change(package / "truth.py")
     with pytest.raises(StudyError, match=r"the content of engine theirs\.engine has changed since"):
-        search(task, study=place, trials=4, trainer=theirs)
+        search(problem, study=place, trials=4, trainer=theirs)
 
 
-def test_engines_of_ours_may_take_each_others_place(task: Task, package: Path, tmp_path: Path) -> None:
-    with closing(engine("processes", task.images)) as processes:
-        ours = [task.scored_by(one) for one in (None, processes, engine("inline", task.images))]
-        assert all(setup == task.setup and setup.engine == BUILT_IN for setup in ours)
+def test_engines_of_ours_may_take_each_others_place(problem: Problem, package: Path, tmp_path: Path) -> None:
+    with closing(engine("processes", problem.images)) as processes:
+        ours = [problem.scored_by(one) for one in (None, processes, engine("inline", problem.images))]
+        assert all(setup == problem.setup and setup.engine == BUILT_IN for setup in ours)
     place = str(tmp_path / "s.db")
-    search(task, study=place, trials=1)
-    theirs = engine("theirs.engine", task.images)
+    search(problem, study=place, trials=1)
+    theirs = engine("theirs.engine", problem.images)
     with pytest.raises(StudyError, match=r"engine was processes and is theirs\.engine; give --engine processes or"):
-        search(task, study=place, trials=2, trainer=theirs)
+        search(problem, study=place, trials=2, trainer=theirs)
     (package / "alias.py").write_text("from mvnas.engines.inline import Engine\n")
-    assert task.scored_by(engine("theirs.alias", task.images)) == task.setup
+    assert problem.scored_by(engine("theirs.alias", problem.images)) == problem.setup
 
 
 def test_a_study_is_ranked_by_the_engine_that_scored_it(
     space: Path, table: Path, package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = str(tmp_path / "s.db")
-    task = make_task(space, table, engine="theirs.engine")
-    study = search(task, study=place, trials=2, trainer=engine("theirs.engine", task.images))
+    problem = make_problem(space, table, engine="theirs.engine")
+    study = search(problem, study=place, trials=2, trainer=engine("theirs.engine", problem.images))
     for arguments, told in (
         ([], "by the engine theirs.engine, but got processes; give --engine theirs.engine"),
         (["--engine", "inline"], "by the engine theirs.engine, but got processes; give --engine theirs.engine"),
@@ -218,8 +221,8 @@ def test_a_study_is_ranked_by_the_engine_that_scored_it(
         rank(Study.load(place), images(study), longer=4, engine="theirs.engine")
 
 
-def test_a_study_of_ours_is_not_ranked_by_another_engine(task: Task, package: Path, tmp_path: Path) -> None:
-    study = search(task, study=str(tmp_path / "s.db"), trials=1)
+def test_a_study_of_ours_is_not_ranked_by_another_engine(problem: Problem, package: Path, tmp_path: Path) -> None:
+    study = search(problem, study=str(tmp_path / "s.db"), trials=1)
     with pytest.raises(StudyError, match=r"by the engine processes, but got theirs\.engine; give --engine processes"):
         rank(study, images(study), longer=2, engine="theirs.engine")
     assert not retrained(study)
@@ -227,12 +230,12 @@ def test_a_study_of_ours_is_not_ranked_by_another_engine(task: Task, package: Pa
 
 def test_images_are_also_what_is_made_of_them(space: Path, table: Path, package: Path, tmp_path: Path) -> None:
     place = str(tmp_path / "s.db")
-    study = search(make_task(space, table, data="theirs.images"), study=place, trials=1)
+    study = search(make_problem(space, table, data="theirs.images"), study=place, trials=1)
     data = images(study)
     assert data_marks(data) != data_marks(load("digits"))
     change(package / "images.py")
     with pytest.raises(StudyError, match=r"the content of data theirs\.images has changed since"):
-        search(make_task(space, table, data="theirs.images"), study=place, trials=2)
+        search(make_problem(space, table, data="theirs.images"), study=place, trials=2)
     with pytest.raises(StudyError, match="holds others"):
         images(study)
 
@@ -241,10 +244,10 @@ def test_blocks_of_ones_own_are_part_of_a_space(space: Path, table: Path, packag
     (package / "stem.py").write_text("from mvnas.blocks.stem import Block as Stem\n\n\nclass Block(Stem):\n    pass\n")
     own, place = tmp_path / "own.yaml", str(tmp_path / "s.db")
     own.write_text(space.read_text().replace("block: stem", "block: theirs.stem"))
-    search(make_task(own, table), study=place, trials=1)
+    search(make_problem(own, table), study=place, trials=1)
     change(package / "stem.py")
     with pytest.raises(StudyError, match="the content of space .* has changed since"):
-        search(make_task(own, table), study=place, trials=2)
+        search(make_problem(own, table), study=place, trials=2)
 
 
 def test_code_is_a_module_and_what_it_imports_of_its_package(package: Path) -> None:

@@ -16,45 +16,46 @@ from typing import Any, cast
 import pytest
 import torch
 from optuna.trial import TrialState
-from small import PATIENCE, SHORT, make_task, search, wait_until
+from small import PATIENCE, SHORT, make_problem, search, wait_until
 
 import mvnas
 from mvnas.engines import Done, Failed, engine
 from mvnas.errors import StudyError
-from mvnas.search import Affordable, Task, make_sampler
+from mvnas.search import Problem
+from mvnas.search.loop import Affordable, make_sampler
 from mvnas.studies.study import Study, _driver
 from mvnas.training import Schedule
 from mvnas.training.job import Job
 
 
-def drawn(study: Study, task: Task) -> tuple[Any, Any]:
-    return study.draw(Affordable(task, study, make_sampler("RandomSampler", 0, 4), 0, task.excess))[:2]
+def drawn(study: Study, problem: Problem) -> tuple[Any, Any]:
+    return study.draw(Affordable(problem, study, make_sampler("RandomSampler", 0, 4), 0, problem.excess))[:2]
 
 
-def asked(study: Study, task: Task, draw: tuple[Any, Any]) -> int:
+def asked(study: Study, problem: Problem, draw: tuple[Any, Any]) -> int:
     picks, notes = draw
-    return study.ask(picks, task.space.choices, notes, {"arch": task.space.at(picks).to_json()}, 0.0)
+    return study.ask(picks, problem.space.choices, notes, {"arch": problem.space.at(picks).to_json()}, 0.0)
 
 
 @pytest.mark.usefixtures("shared")
-def test_of_two_drivers_that_draw_the_same_one_trains_it(task: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(str(tmp_path / "s.db"), task.setup) for _ in range(2))
-    draws = [drawn(study, task) for study in (one, two)]
+def test_of_two_drivers_that_draw_the_same_one_trains_it(problem: Problem, tmp_path: Path) -> None:
+    one, two = (Study.begin(str(tmp_path / "s.db"), problem.setup) for _ in range(2))
+    draws = [drawn(study, problem) for study in (one, two)]
     assert draws[0] == draws[1]
-    numbers = [asked(study, task, draw) for study, draw in zip((one, two), draws, strict=True)]
+    numbers = [asked(study, problem, draw) for study, draw in zip((one, two), draws, strict=True)]
     assert [study.surplus(number, None) for study, number in zip((one, two), numbers, strict=True)] == [False, True]
     two.drop(numbers[1])
-    assert drawn(two, task)[0] != draws[0][0]
-    third = asked(one, task, drawn(one, task))
+    assert drawn(two, problem)[0] != draws[0][0]
+    third = asked(one, problem, drawn(one, problem))
     assert [one.surplus(third, total) for total in (1, 2)] == [True, False]
     assert one.begun == (2, 2.0)
 
 
 @pytest.mark.usefixtures("shared")
-def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: Path) -> None:
-    one, two = (Study.begin(str(tmp_path / "s.db"), task.setup) for _ in range(2))
-    picks, _ = draw = drawn(one, task)
-    number = asked(one, task, draw)
+def test_two_drivers_put_a_dead_ones_candidate_back_once(problem: Problem, tmp_path: Path) -> None:
+    one, two = (Study.begin(str(tmp_path / "s.db"), problem.setup) for _ in range(2))
+    picks, _ = draw = drawn(one, problem)
+    number = asked(one, problem, draw)
     (seen,) = two.trials(TrialState.RUNNING)
     one.recover()
     two.retry(seen)
@@ -62,9 +63,9 @@ def test_two_drivers_put_a_dead_ones_candidate_back_once(task: Task, tmp_path: P
     assert waiting.system_attrs["fixed_params"] == picks
     one.tell(number, [0.5, 1.0])  # it was not dead
     assert not one.scores() and one.trials()[number].state == TrialState.FAIL
-    study = search(task, study=one.place, trials=1)
+    study = search(problem, study=one.place, trials=1)
     (score,) = study.scores()
-    assert score.arch == task.space.at(picks)
+    assert score.arch == problem.space.at(picks)
     assert not study.trials(TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -88,12 +89,12 @@ DEAD = 2**22 + 1  # beyond any process's number
     ],
 )
 def test_a_driver_is_known_by_its_id_and_its_process_only_where_it_ran(
-    told: dict[str, Any], taken: bool, task: Task, tmp_path: Path
+    told: dict[str, Any], taken: bool, problem: Problem, tmp_path: Path
 ) -> None:
-    study = Study.begin(str(tmp_path / "s.db"), task.setup)
-    picks, notes = drawn(study, task)
-    attrs = {"arch": task.space.at(picks).to_json(), **told}
-    number = study.ask(picks, task.space.choices, notes, attrs, 0.0)
+    study = Study.begin(str(tmp_path / "s.db"), problem.setup)
+    picks, notes = drawn(study, problem)
+    attrs = {"arch": problem.space.at(picks).to_json(), **told}
+    number = study.ask(picks, problem.space.choices, notes, attrs, 0.0)
     other = Study.load(study.place)
     other.recover()
     assert (other.trials()[number].state == TrialState.FAIL) == taken
@@ -101,10 +102,12 @@ def test_a_driver_is_known_by_its_id_and_its_process_only_where_it_ran(
 
 
 @pytest.mark.usefixtures("shared")
-def test_a_driver_in_another_container_is_given_up_by_its_heartbeat(task: Task, tmp_path: Path) -> None:
-    study = Study.begin(str(tmp_path / "s.db"), task.setup)
-    picks, notes = drawn(study, task)
-    number = study.ask(picks, task.space.choices, notes, {"arch": task.space.at(picks).to_json(), **ELSEWHERE}, 0.0)
+def test_a_driver_in_another_container_is_given_up_by_its_heartbeat(problem: Problem, tmp_path: Path) -> None:
+    study = Study.begin(str(tmp_path / "s.db"), problem.setup)
+    picks, notes = drawn(study, problem)
+    number = study.ask(
+        picks, problem.space.choices, notes, {"arch": problem.space.at(picks).to_json(), **ELSEWHERE}, 0.0
+    )
     study.recover()
     with closing(sqlite3.connect(study.place)) as database, database:
         database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-121 seconds')")
@@ -115,11 +118,11 @@ def test_a_driver_in_another_container_is_given_up_by_its_heartbeat(task: Task, 
 
 @pytest.mark.usefixtures("shared")
 def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = Study.begin(str(tmp_path / "s.db"), task.setup)
-    number = asked(study, task, drawn(study, task))
+    study = Study.begin(str(tmp_path / "s.db"), problem.setup)
+    number = asked(study, problem, drawn(study, problem))
     study.files.save_weights(number, {"w": torch.zeros(1)})
     Study.load(study.place).keep_weights()
     assert study.files.weights(number).exists()
@@ -128,11 +131,11 @@ def test_weights_of_what_another_driver_is_about_to_tell_are_kept(
     assert not study.files.weights(number).exists()
 
 
-def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
+def test_first_to_begin_a_study_says_what_it_is(space: Path, table: Path, problem: Problem, tmp_path: Path) -> None:
     place = str(tmp_path / "s.db")
-    Study.begin(place, task.setup)
+    Study.begin(place, problem.setup)
     with pytest.raises(StudyError, match="seed was 0 and is 1"):
-        Study.begin(place, make_task(space, table, seed=1).setup)
+        Study.begin(place, make_problem(space, table, seed=1).setup)
 
 
 @pytest.mark.parametrize("rungs", ["1", "1/2,1"])
@@ -195,8 +198,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_cluster_that_loses_a_node_trains_what_was_asked(
     cluster: Any, space: Path, table: Path, tmp_path: Path, rungs: str
 ) -> None:
-    task = make_task(space, table, rungs=rungs)
-    trainer = engine("ray", task.images, address=cluster.address)
+    problem = make_problem(space, table, rungs=rungs)
+    trainer = engine("ray", problem.images, address=cluster.address)
     assert trainer.slots == 2
     begun: list[int] = []
     went_on: list[int] = []
@@ -216,7 +219,7 @@ def test_a_cluster_that_loses_a_node_trains_what_was_asked(
                 cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     try:
-        study = search(task, study=str(tmp_path / "s.db"), trials=8, trainer=Losing())
+        study = search(problem, study=str(tmp_path / "s.db"), trials=8, trainer=Losing())
         wait_until("the cluster tells that a node is gone", lambda: trainer.wait(0) == [] and trainer.slots == 1)
     finally:
         trainer.close()
@@ -237,13 +240,13 @@ class Unreadable:
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_in_a_cluster_ends_by_its_limit_or_is_tried_again(
-    cluster: Any, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("random", "types", "statistics", "fractions"):  # which workers must not take for Python's
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the user')\n")
-    trainer = engine("ray", task.images, address=cluster.address, limit=0.01)
-    job = Job(task.space.sample(lambda name, options: options[0]), SHORT, task.setup.factor, 0)
+    trainer = engine("ray", problem.images, address=cluster.address, limit=0.01)
+    job = Job(problem.space.sample(lambda name, options: options[0]), SHORT, problem.setup.factor, 0)
     try:
         trainer.start(7, job)
         events = [event for _ in range(100) for event in trainer.wait(0.1)][:1]
@@ -262,6 +265,6 @@ def test_a_training_in_a_cluster_ends_by_its_limit_or_is_tried_again(
         trainer.close()
 
 
-def test_an_engine_refuses_what_it_does_not_take(task: Task) -> None:
+def test_an_engine_refuses_what_it_does_not_take(problem: Problem) -> None:
     with pytest.raises(StudyError, match="setting of the engine processes 'adress'"):
-        engine("processes", task.images, adress="here")
+        engine("processes", problem.images, adress="here")

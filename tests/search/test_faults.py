@@ -21,11 +21,11 @@ from typing import cast
 import pytest
 from flawed import LOST, Flawed, Moody
 from optuna.trial import TrialState
-from small import PATIENCE, SHORT, make_task, search, wait_until, write_images
+from small import PATIENCE, SHORT, make_problem, search, wait_until, write_images
 
 from mvnas.engines import Done, Event, Failed, Step, engine, failure
 from mvnas.errors import DataError, FileError, StudyError, TrainingError
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.search import search as search_with
 from mvnas.studies.record import key_of, picks_of
 from mvnas.studies.study import SLACK, Study
@@ -52,7 +52,7 @@ def finished(place: Path) -> dict[int, tuple[object, ...]]:
 
 def workers(pid: int) -> list[int]:
     """Processes that another one has started."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(word) for word in Path(f"/proc/{pid}/problem/{pid}/children").read_text().split()]
 
 
 def started(process: subprocess.Popen[bytes]) -> bool:
@@ -63,7 +63,7 @@ def gone(pids: Sequence[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/problem").is_dir(), reason="finding worker processes needs Linux's /proc")
 @pytest.mark.parametrize(("moments", "rungs"), [(12, "1"), (6, "1/4,1/2,1")])
 def test_killed_at_random_moments_a_study_loses_nothing(
     moments: int, rungs: str, space: Path, table: Path, tmp_path: Path
@@ -142,33 +142,33 @@ def test_interrupted_or_not_a_study_is_the_same(
     assert rows[1] == rows[0]
 
 
-def test_asked_once_to_stop_a_search_finishes_what_runs(task: Task, tmp_path: Path) -> None:
+def test_asked_once_to_stop_a_search_finishes_what_runs(problem: Problem, tmp_path: Path) -> None:
     stop = Stop()
 
     def show(status: object) -> None:
         stop.asked = max(stop.asked, 1) if status.doing else stop.asked
 
-    study = search(task, study=str(tmp_path / "s.db"), trials=5, show=show, stop=stop)
+    study = search(problem, study=str(tmp_path / "s.db"), trials=5, show=show, stop=stop)
     assert len(study.scores()) == 1
     assert not study.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
-def test_what_a_training_does_beside_its_steps_is_shown(task: Task, tmp_path: Path) -> None:
+def test_what_a_training_does_beside_its_steps_is_shown(problem: Problem, tmp_path: Path) -> None:
     seen: list[str] = []
-    search(task, study=str(tmp_path / "s.db"), trials=1, show=lambda status: seen.append(status.doing))
+    search(problem, study=str(tmp_path / "s.db"), trials=1, show=lambda status: seen.append(status.doing))
     assert "trial 0 judging images 602/602" in seen
     assert any(told.startswith("trial 0 calibrating norms 512/512") for told in seen)
 
 
-def test_asked_twice_to_stop_a_search_puts_back_what_runs(task: Task, tmp_path: Path) -> None:
+def test_asked_twice_to_stop_a_search_puts_back_what_runs(problem: Problem, tmp_path: Path) -> None:
     stop, place = Stop(), str(tmp_path / "s.db")
 
     def show(status: object) -> None:
         stop.asked = 2 if status.doing else stop.asked
 
-    with closing(engine("processes", task.images, workers=2)) as trainer, pytest.raises(KeyboardInterrupt):
+    with closing(engine("processes", problem.images, workers=2)) as trainer, pytest.raises(KeyboardInterrupt):
         search_with(
-            replace(task, setup=replace(task.setup, schedule=replace_epochs(task, 50))),
+            replace(problem, setup=replace(problem.setup, schedule=replace_epochs(problem, 50))),
             study=place,
             trials=5,
             trainer=trainer,
@@ -180,11 +180,11 @@ def test_asked_twice_to_stop_a_search_puts_back_what_runs(task: Task, tmp_path: 
     assert len(study.trials(TrialState.WAITING)) == 2
 
 
-def replace_epochs(task: Task, epochs: float) -> dict:
-    return {**task.setup.schedule, "epochs": epochs}
+def replace_epochs(problem: Problem, epochs: float) -> dict:
+    return {**problem.setup.schedule, "epochs": epochs}
 
 
-def test_a_file_has_one_search_at_a_time(space: Path, table: Path, task: Task, tmp_path: Path) -> None:
+def test_a_file_has_one_search_at_a_time(space: Path, table: Path, problem: Problem, tmp_path: Path) -> None:
     place = tmp_path / "s.db"
     with subprocess.Popen(
         command(space, table, place, trials=50), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -193,7 +193,7 @@ def test_a_file_has_one_search_at_a_time(space: Path, table: Path, task: Task, t
             if line.startswith("trials 1/"):
                 break
         with pytest.raises(StudyError, match="another process searches"):
-            search(task, study=str(place), trials=3)
+            search(problem, study=str(place), trials=3)
         process.kill()
 
 
@@ -214,17 +214,17 @@ def test_whose_fault_an_error_is(error: Exception, broken: bool, doubtful: bool)
     assert failure(error)[2:] == (broken, doubtful)
 
 
-def test_a_candidate_that_takes_too_long_is_a_failure(task: Task, tmp_path: Path) -> None:
-    endless = replace(task, setup=replace(task.setup, schedule=replace_epochs(task, 1000)))
-    with closing(engine("processes", task.images, limit=4.0)) as trainer:
+def test_a_candidate_that_takes_too_long_is_a_failure(problem: Problem, tmp_path: Path) -> None:
+    endless = replace(problem, setup=replace(problem.setup, schedule=replace_epochs(problem, 1000)))
+    with closing(engine("processes", problem.images, limit=4.0)) as trainer:
         study = search_with(endless, study=str(tmp_path / "s.db"), trials=1, trainer=trainer)
     assert "within 4 s" in study.failures()[0]
 
 
-def test_a_candidate_whose_process_dies_in_training_is_a_failure_and_the_next_one_trains(task: Task) -> None:
-    arch = task.space.at(task.space.ends[0])
-    job = Job(arch, Schedule(epochs=200), task.setup.factor, 0)
-    with closing(engine("processes", task.images)) as trainer:
+def test_a_candidate_whose_process_dies_in_training_is_a_failure_and_the_next_one_trains(problem: Problem) -> None:
+    arch = problem.space.at(problem.space.ends[0])
+    job = Job(arch, Schedule(epochs=200), problem.setup.factor, 0)
+    with closing(engine("processes", problem.images)) as trainer:
         trainer.start(7, job)
         wait_until("it trains", lambda: any(isinstance(event, Step) for event in trainer.wait(0.2)))
         (worker,) = trainer._workers
@@ -237,9 +237,9 @@ def test_a_candidate_whose_process_dies_in_training_is_a_failure_and_the_next_on
         assert isinstance(event, Done) and event.key == 8
 
 
-def test_a_process_that_dies_before_its_first_step_is_replaced_and_its_candidate_trained(task: Task) -> None:
-    with closing(engine("processes", task.images)) as trainer:
-        trainer.start(7, Job(task.space.at(task.space.ends[0]), SHORT, task.setup.factor, 0))
+def test_a_process_that_dies_before_its_first_step_is_replaced_and_its_candidate_trained(problem: Problem) -> None:
+    with closing(engine("processes", problem.images)) as trainer:
+        trainer.start(7, Job(problem.space.at(problem.space.ends[0]), SHORT, problem.setup.factor, 0))
         (worker,) = trainer._workers
         first = worker.process.pid
         os.kill(first, signal.SIGKILL)
@@ -250,12 +250,12 @@ def test_a_process_that_dies_before_its_first_step_is_replaced_and_its_candidate
 
 @pytest.mark.parametrize(("times", "workers"), [(1, 1), (2, 2)])
 def test_what_raises_an_error_that_is_not_ours_is_tried_again_in_another_process(
-    times: int, workers: int, task: Task, tmp_path: Path
+    times: int, workers: int, problem: Problem, tmp_path: Path
 ) -> None:
-    arch = task.space.at(task.space.ends[0])
+    arch = problem.space.at(problem.space.ends[0])
     notes = tmp_path / "notes"
-    with closing(engine("processes", task.images, workers=workers)) as trainer:
-        trainer.start(7, Job(arch, cast(Schedule, Flawed(notes, times, SHORT)), task.setup.factor, 0))
+    with closing(engine("processes", problem.images, workers=workers)) as trainer:
+        trainer.start(7, Job(arch, cast(Schedule, Flawed(notes, times, SHORT)), problem.setup.factor, 0))
         (event,) = ended(trainer)
         assert len(set(notes.read_text().split())) == 2
         if times == 1:
@@ -263,14 +263,14 @@ def test_what_raises_an_error_that_is_not_ours_is_tried_again_in_another_process
             return
         assert event == Failed(7, f"RuntimeError: {LOST}", doubtful=True)
         assert [worker.process for worker in trainer._workers] == [None, None]
-        trainer.start(8, Job(arch, SHORT, task.setup.factor, 0))
+        trainer.start(8, Job(arch, SHORT, problem.setup.factor, 0))
         (event,) = ended(trainer)
         assert isinstance(event, Done) and event.key == 8
 
 
-def test_whose_fault_a_failure_is_the_next_candidate_shows(task: Task, tmp_path: Path) -> None:
-    trainer = Moody(task.images, [LOST, None])
-    study = search_with(task, study=str(tmp_path / "s.db"), trials=3, trainer=trainer)
+def test_whose_fault_a_failure_is_the_next_candidate_shows(problem: Problem, tmp_path: Path) -> None:
+    trainer = Moody(problem.images, [LOST, None])
+    study = search_with(problem, study=str(tmp_path / "s.db"), trials=3, trainer=trainer)
     assert list(study.failures().values()) == [LOST]
     assert len(study.scores()) == 2 and not study.trials(TrialState.RUNNING, TrialState.WAITING)
 
@@ -285,20 +285,20 @@ def test_whose_fault_a_failure_is_the_next_candidate_shows(task: Task, tmp_path:
     ],
 )
 def test_a_fault_of_the_machine_stops_the_search_and_is_charged_to_nobody(
-    moods: list[str | None], scored: int, task: Task, tmp_path: Path
+    moods: list[str | None], scored: int, problem: Problem, tmp_path: Path
 ) -> None:
     place = str(tmp_path / "s.db")
     with pytest.raises(StudyError, match=f"{LOST}; mend the cause, then the same command continues it") as told:
-        search_with(task, study=place, trials=3, trainer=Moody(task.images, moods))
+        search_with(problem, study=place, trials=3, trainer=Moody(problem.images, moods))
     assert len(str(told.value)) <= 300
     study = Study.load(place)
     assert len(study.scores()) == study.finished == scored and not study.failures()
     assert not study.trials(TrialState.RUNNING)
     waiting = [key_of(picks_of(trial)) for trial in study.trials(TrialState.WAITING)]
     assert len(set(waiting)) == len([mood for mood in moods if mood])
-    after = search_with(task, study=place, trials=3, trainer=Moody(task.images, []))
+    after = search_with(problem, study=place, trials=3, trainer=Moody(problem.images, []))
     assert len(after.scores()) == 3 and not after.failures()
-    assert {key_of(task.space.locate(score.arch)) for score in after.scores()} >= set(waiting[: 3 - scored])
+    assert {key_of(problem.space.locate(score.arch)) for score in after.scores()} >= set(waiting[: 3 - scored])
 
 
 def test_files_of_the_user_do_not_take_the_place_of_the_library_in_workers(
@@ -320,7 +320,7 @@ def test_files_of_the_user_do_not_take_the_place_of_the_library_in_workers(
     assert len(Study.load(str(tmp_path / "s.db")).scores()) == 2
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/problem").is_dir(), reason="finding worker processes needs Linux's /proc")
 def test_sigterm_to_driver_and_workers_together_is_an_interruption(space: Path, table: Path, tmp_path: Path) -> None:
     place = tmp_path / "s.db"
     words = command(space, table, place, trials=500, epochs=2, extra=["--workers", "2"])
@@ -340,10 +340,10 @@ def test_sigterm_to_driver_and_workers_together_is_an_interruption(space: Path, 
         assert study.trials(TrialState.WAITING)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
-def test_workers_leave_it_to_their_driver_when_to_stop(task: Task) -> None:
-    with closing(engine("processes", task.images)) as trainer:
-        trainer.start(7, Job(task.space.at(task.space.ends[0]), SHORT, task.setup.factor, 0))
+@pytest.mark.skipif(not Path("/proc/self/problem").is_dir(), reason="finding worker processes needs Linux's /proc")
+def test_workers_leave_it_to_their_driver_when_to_stop(problem: Problem) -> None:
+    with closing(engine("processes", problem.images)) as trainer:
+        trainer.start(7, Job(problem.space.at(problem.space.ends[0]), SHORT, problem.setup.factor, 0))
         (worker,) = trainer._workers
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(worker.process.pid, number)
@@ -367,13 +367,13 @@ def test_images_that_vanish_stop_the_search_and_lose_no_candidate(
     images, cache, place = tmp_path / "images", tmp_path / "cache", str(tmp_path / "s.db")
     write_images(images)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    task = make_task(space, table, data=str(images))
-    search(task, study=place, trials=1)
+    problem = make_problem(space, table, data=str(images))
+    search(problem, study=place, trials=1)
     rmtree(images)
     with pytest.raises(StudyError, match="the same command continues it"):
-        search(task, study=place, trials=3)
+        search(problem, study=place, trials=3)
     write_images(images)
-    study = search(make_task(space, table, data=str(images)), study=place, trials=3)
+    study = search(make_problem(space, table, data=str(images)), study=place, trials=3)
     assert len(study.scores()) == 3 and not study.failures()
 
 

@@ -10,13 +10,14 @@ from shutil import rmtree
 import pytest
 import torch
 from optuna.trial import TrialState
-from small import SHORT, make_task, search
+from small import SHORT, make_problem, search
 
 from mvnas.data import load
 from mvnas.engines import Done, Event
 from mvnas.errors import StudyError
 from mvnas.reports.report import rest_line, summary_json
-from mvnas.search import Task
+from mvnas.search import Problem
+from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch
 from mvnas.strategies.rungs import resting
 from mvnas.studies.record import candidate_of, rung_of
@@ -28,9 +29,9 @@ SHARES = (1 / 4, 1 / 2, 1.0)
 
 
 @pytest.fixture(scope="module")
-def climb(space: Path, table: Path) -> Task:
+def climb(space: Path, table: Path) -> Problem:
     """The small search, by three rungs, of which the short ones may be trusted since accuracies are `truth`."""
-    return make_task(space, table, rungs="1/4,1/2,1")
+    return make_problem(space, table, rungs="1/4,1/2,1")
 
 
 def truth(arch: Arch, share: float) -> float:
@@ -69,7 +70,7 @@ def rows(study: Study) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_trainings_go_on_where_they_rested_and_come_to_what_was_asked(
-    climb: Task, tmp_path: Path, workers: int
+    climb: Problem, tmp_path: Path, workers: int
 ) -> None:
     engine = Told(workers)
     study = search(climb, study=str(tmp_path / "s.db"), trials=20, trainer=engine)
@@ -101,7 +102,7 @@ def test_trainings_go_on_where_they_rested_and_come_to_what_was_asked(
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_checkpoint_is_kept_while_its_candidate_is_among_the_next_or_trains(
-    climb: Task, tmp_path: Path, workers: int
+    climb: Problem, tmp_path: Path, workers: int
 ) -> None:
     place = str(tmp_path / "s.db")
     seen: set[tuple[int, int]] = set()
@@ -124,7 +125,7 @@ def test_a_checkpoint_is_kept_while_its_candidate_is_among_the_next_or_trains(
     assert len(seen) > len(kept) > RESTS
 
 
-def test_interrupted_anywhere_a_search_with_rungs_is_the_same(climb: Task, tmp_path: Path) -> None:
+def test_interrupted_anywhere_a_search_with_rungs_is_the_same(climb: Problem, tmp_path: Path) -> None:
     whole = search(climb, study=str(tmp_path / "whole.db"), trials=16, trainer=Told())
     place, count = str(tmp_path / "parts.db"), 0
 
@@ -148,7 +149,7 @@ def test_interrupted_anywhere_a_search_with_rungs_is_the_same(climb: Task, tmp_p
     assert not parts.trials(TrialState.RUNNING, TrialState.WAITING)
 
 
-def test_who_has_no_checkpoint_begins_anew(climb: Task, tmp_path: Path) -> None:
+def test_who_has_no_checkpoint_begins_anew(climb: Problem, tmp_path: Path) -> None:
     place = str(tmp_path / "s.db")
     whole = rows(search(climb, study=str(tmp_path / "whole.db"), trials=6, trainer=Told()))
     engine = Told()
@@ -161,8 +162,8 @@ def test_who_has_no_checkpoint_begins_anew(climb: Task, tmp_path: Path) -> None:
 
 
 def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, tmp_path: Path) -> None:
-    task = make_task(space, table, rungs="1/2,1")
-    study = search(task, study=str(tmp_path / "s.db"), trials=2)
+    problem = make_problem(space, table, rungs="1/2,1")
+    study = search(problem, study=str(tmp_path / "s.db"), trials=2)
     data = load("digits")
     assert len(study.scores()) == 2
     for score in study.scores():
@@ -170,12 +171,12 @@ def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, t
         rested = study.trials()[candidate_of(trial)]
         assert (rung_of(rested), rung_of(trial), rested.params) == (0, 1, trial.params)
         assert rested.state == TrialState.PRUNED and set(rested.intermediate_values) == {0}
-        job = Job(score.arch, SHORT, task.setup.factor, seed_of(score.arch, task.setup.seed))
+        job = Job(score.arch, SHORT, problem.setup.factor, seed_of(score.arch, problem.setup.seed))
         assert score.accuracy == train(job, data).accuracy
 
 
 @pytest.mark.usefixtures("shared")
-def test_two_drivers_do_not_both_go_on_with_a_candidate(climb: Task, tmp_path: Path) -> None:
+def test_two_drivers_do_not_both_go_on_with_a_candidate(climb: Problem, tmp_path: Path) -> None:
     one, two = (Study.begin(str(tmp_path / "s.db"), climb.setup) for _ in range(2))
     picks = climb.space.ends[0]
     arch = {"arch": climb.space.at(picks).to_json(), "latency_ms": 1.0}
@@ -190,10 +191,10 @@ def test_two_drivers_do_not_both_go_on_with_a_candidate(climb: Task, tmp_path: P
 @pytest.mark.parametrize("rungs", ["", "1/3", "1,1/3", "0,1", "1/3,1/3,1", "-1,1", "a,1", "1/0,1", "2"])
 def test_rungs_rise_to_the_full_length(rungs: str) -> None:
     with pytest.raises(StudyError, match="rungs must be shares of the epochs that rise to 1"):
-        Task.prepare("6M-params", rungs=rungs)
+        from_names("6M-params", rungs=rungs)
 
 
-def test_rungs_are_how_a_study_began_and_for_one_strategy(climb: Task, tmp_path: Path) -> None:
+def test_rungs_are_how_a_study_began_and_for_one_strategy(climb: Problem, tmp_path: Path) -> None:
     place = str(tmp_path / "s.db")
     search(climb, study=place, trials=1, trainer=Told())
     with pytest.raises(StudyError, match="rungs was 1/4,1/2,1 and is 1;"):

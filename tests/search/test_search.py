@@ -17,11 +17,13 @@ from shutil import copytree
 import pytest
 from optuna.trial import TrialState
 from safetensors.torch import load_file
-from small import SHORT, make_table, make_task, search, write_images
+from small import SHORT, make_problem, make_table, search, write_images
 
 from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableError
 from mvnas.nn import build
-from mvnas.search import Task, make_sampler
+from mvnas.search import Problem
+from mvnas.search.loop import make_sampler
+from mvnas.search.problem import from_names
 from mvnas.spaces.space import published
 from mvnas.studies.study import Study
 from mvnas.training import Schedule
@@ -30,21 +32,21 @@ from mvnas.training.sampler import pixels
 
 
 @pytest.fixture(scope="module")
-def study(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return search(task, study=str(tmp_path_factory.mktemp("study") / "s.db"), trials=6)
+def study(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return search(problem, study=str(tmp_path_factory.mktemp("study") / "s.db"), trials=6)
 
 
-def test_finished_candidates_are_within_budget_and_new(task: Task, study: Study) -> None:
+def test_finished_candidates_are_within_budget_and_new(problem: Problem, study: Study) -> None:
     scores = study.scores()
     assert len(scores) == 6
     assert len({score.arch for score in scores}) == 6
-    assert all(task.excess(score.arch) == 0 and score.params <= 20_000 for score in scores)
+    assert all(problem.excess(score.arch) == 0 and score.params <= 20_000 for score in scores)
     assert study.infeasible() > 0
 
 
-def test_score_is_what_the_architecture_costs(task: Task, study: Study) -> None:
+def test_score_is_what_the_architecture_costs(problem: Problem, study: Study) -> None:
     for score in study.scores():
-        estimate = task.model.predict(score.arch)
+        estimate = problem.model.predict(score.arch)
         assert (score.latency_ms, score.latency_low_ms) == pytest.approx((estimate.value, estimate.low))
         arch = score.arch
         assert (score.params, score.macs, score.memory_bytes) == (arch.params, arch.macs, arch.memory_bytes)
@@ -58,28 +60,28 @@ def test_weights_are_kept_for_the_frontier_alone_and_fit(study: Study) -> None:
     build(score.arch.graph()).load_state_dict(load_file(study.files.weights(score.number)))
 
 
-def test_same_seed_same_search(task: Task, study: Study, tmp_path: Path) -> None:
-    again = search(task, study=str(tmp_path / "again.db"), trials=6)
+def test_same_seed_same_search(problem: Problem, study: Study, tmp_path: Path) -> None:
+    again = search(problem, study=str(tmp_path / "again.db"), trials=6)
     assert [(s.arch, s.accuracy) for s in again.scores()] == [(s.arch, s.accuracy) for s in study.scores()]
 
 
-def test_continues_to_the_total_and_keeps_what_there_is(task: Task, tmp_path: Path) -> None:
+def test_continues_to_the_total_and_keeps_what_there_is(problem: Problem, tmp_path: Path) -> None:
     place = str(tmp_path / "s.db")
-    first = search(task, study=place, trials=2).scores()
-    after = search(task, study=place, trials=4).scores()
+    first = search(problem, study=place, trials=2).scores()
+    after = search(problem, study=place, trials=4).scores()
     assert after[:2] == first
     assert len(after) == 4
-    assert search(task, study=place, trials=3).scores() == after
+    assert search(problem, study=place, trials=3).scores() == after
 
 
-def test_a_study_that_is_older_than_objectives_goes_on(task: Task, study: Study, tmp_path: Path) -> None:
+def test_a_study_that_is_older_than_objectives_goes_on(problem: Problem, study: Study, tmp_path: Path) -> None:
     place = copytree(Path(study.place).parent, tmp_path / "old") / "s.db"
     with closing(sqlite3.connect(place)) as database, database:
         database.execute("DELETE FROM trial_user_attributes WHERE key = 'latency_ms'")
     record = Study.load(str(place)).record
     record.set_user_attr("setup", {key: told for key, told in record.user_attrs["setup"].items() if key != "objective"})
     assert Study.load(str(place)).setup.objective == "latency"
-    assert search(task, study=str(place), trials=6).scores() == study.scores()
+    assert search(problem, study=str(place), trials=6).scores() == study.scores()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_contradicting_command_is_refused_by_name(
     if change.get("data"):
         settings["data"] = str(write_images(tmp_path / "images"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    other = Task.prepare(**{key: value if key == "schedule" else _text(value) for key, value in settings.items()})
+    other = from_names(**{key: value if key == "schedule" else _text(value) for key, value in settings.items()})
     with pytest.raises(StudyError, match=named):
         search(other, study=study.place, trials=7)
 
@@ -126,14 +128,14 @@ def _text(value: object) -> object:
 def test_another_form_of_the_latency_model_is_another_device(
     space: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = make_task(space, table).setup.marks
-    monkeypatch.setattr("mvnas.search.MODEL", 0)
-    after = make_task(space, table).setup.marks
+    before = make_problem(space, table).setup.marks
+    monkeypatch.setattr("mvnas.search.problem.MODEL", 0)
+    after = make_problem(space, table).setup.marks
     assert {name for name in before if before[name] != after[name]} == {"device.model"}
 
 
 def test_failing_candidates_are_recorded_and_the_search_goes_on(space: Path, table: Path, tmp_path: Path) -> None:
-    wild = make_task(space, table, schedule=replace(SHORT, epochs=0.5, lr=1e30))
+    wild = make_problem(space, table, schedule=replace(SHORT, epochs=0.5, lr=1e30))
     study = search(wild, study=str(tmp_path / "s.db"), trials=3)
     assert len(study.failures()) == 3
     assert all("finite" in reason for reason in study.failures().values())
@@ -162,7 +164,7 @@ def test_killed_search_loses_no_finished_trial(space: Path, table: Path, tmp_pat
     assert all(params in [trial.params for trial in after.trials(TrialState.COMPLETE)] for params in running)
 
 
-def test_interrupt_puts_the_candidate_back(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_puts_the_candidate_back(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path / "s.db")
 
     def stop(status: object) -> None:
@@ -170,17 +172,17 @@ def test_interrupt_puts_the_candidate_back(task: Task, tmp_path: Path, monkeypat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(task, study=place, trials=1, show=stop)
+        search(problem, study=place, trials=1, show=stop)
     (waiting,) = Study.load(place).trials(TrialState.WAITING)
-    study = search(task, study=place, trials=1)
+    study = search(problem, study=place, trials=1)
     (score,) = study.scores()
-    assert task.space.at(waiting.system_attrs["fixed_params"]) == score.arch
+    assert problem.space.at(waiting.system_attrs["fixed_params"]) == score.arch
     assert study.failures() == {}
 
 
 @pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "NSGAIIISampler"])
-def test_any_sampler_of_optuna_searches(sampler: str, task: Task, tmp_path: Path) -> None:
-    assert len(search(task, study=str(tmp_path / "s.db"), trials=3, strategy=sampler).scores()) == 3
+def test_any_sampler_of_optuna_searches(sampler: str, problem: Problem, tmp_path: Path) -> None:
+    assert len(search(problem, study=str(tmp_path / "s.db"), trials=3, strategy=sampler).scores()) == 3
 
 
 def test_unknown_sampler_has_a_near_miss() -> None:
@@ -192,17 +194,17 @@ def test_small_space_is_exhausted_and_the_search_ends(space: Path, table: Path, 
     few = tmp_path / "few.yaml"
     few.write_text(space.read_text().replace("[64, 96]", "64").replace("[8, 16]", "8").replace("[16, 32]", "16")
                    .replace("[1, 2]", "1").replace("[2, 4]", "2"))  # fmt: skip
-    study = search(make_task(few, table), study=str(tmp_path / "s.db"), trials=9)
+    study = search(make_problem(few, table), study=str(tmp_path / "s.db"), trials=9)
     assert len(study.scores()) == 2
     assert study.trials(TrialState.RUNNING) == []
 
 
-def test_time_ends_a_search(task: Task, tmp_path: Path) -> None:
-    assert len(search(task, study=str(tmp_path / "s.db"), seconds=0.01).scores()) <= 1
+def test_time_ends_a_search(problem: Problem, tmp_path: Path) -> None:
+    assert len(search(problem, study=str(tmp_path / "s.db"), seconds=0.01).scores()) <= 1
 
 
 def test_published_networks_that_fit_are_tried_first() -> None:
-    names = list(Task.prepare("4M-params", schedule=SHORT).baselines)
+    names = list(from_names("4M-params", schedule=SHORT).baselines)
     assert names == ["mobilevit_xxs", "mobilevit_xs"]
     assert set(names) < set(published())
 
@@ -219,16 +221,16 @@ def test_published_networks_that_fit_are_tried_first() -> None:
 )
 def test_mistakes_are_errors_before_any_training(settings: dict, error: type[Exception]) -> None:
     with pytest.raises(error):
-        Task.prepare(**{"budget": "6M-params", **settings})
+        from_names(**{"budget": "6M-params", **settings})
 
 
-def test_study_file_of_something_else_is_an_error(task: Task, tmp_path: Path) -> None:
+def test_study_file_of_something_else_is_an_error(problem: Problem, tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_text("not a database at all, but some text that is long enough to be read as a header of one")
     with pytest.raises(StudyError, match="SQLite"):
         Study.load(str(path))
     with pytest.raises(StudyError, match="folder"):
-        search(task, study=str(tmp_path / "none" / "s.db"))
+        search(problem, study=str(tmp_path / "none" / "s.db"))
 
 
 def test_precision_is_searched_where_there_is_a_table_of_each(space: Path, table: Path, tmp_path: Path) -> None:
@@ -236,9 +238,9 @@ def test_precision_is_searched_where_there_is_a_table_of_each(space: Path, table
     copytree(table, coarse)
     device = json.loads((coarse / "device.json").read_text()) | {"precision": "int8"}
     (coarse / "device.json").write_text(json.dumps(device))
-    task = Task.prepare("20K-params", space=str(space), device=f"{table},{coarse}", schedule=SHORT)
-    assert task.space.choices["precision"] == ("float32", "int8")
-    study = search(task, study=str(tmp_path / "s.db"), trials=8)
+    problem = from_names("20K-params", space=str(space), device=f"{table},{coarse}", schedule=SHORT)
+    assert problem.space.choices["precision"] == ("float32", "int8")
+    study = search(problem, study=str(tmp_path / "s.db"), trials=8)
     scores = {
         precision: [s for s in study.scores() if s.arch.precision == precision] for precision in ("float32", "int8")
     }
@@ -255,7 +257,7 @@ def test_accuracy_is_that_of_the_precision_that_is_searched(space: Path, table: 
     copytree(table, coarse)
     device = json.loads((coarse / "device.json").read_text()) | {"precision": "int8"}
     (coarse / "device.json").write_text(json.dumps(device))
-    fixed = Task.prepare("20K-params", space=str(space), device=str(coarse), schedule=Schedule(epochs=2))
+    fixed = from_names("20K-params", space=str(space), device=str(coarse), schedule=Schedule(epochs=2))
     study = search(fixed, study=str(tmp_path / "s.db"), trials=1)
     (score,) = study.scores()
     assert score.arch.precision == "int8"
@@ -272,5 +274,5 @@ def test_a_table_that_does_not_tell_its_precision_is_searched_at_float32(
     copytree(table, untold)
     device = json.loads((untold / "device.json").read_text()) | {"precision": "unknown"}
     (untold / "device.json").write_text(json.dumps(device))
-    task = Task.prepare("20K-params", space=str(space), device=str(untold), schedule=SHORT)
-    assert task.space.precision == "float32"
+    problem = from_names("20K-params", space=str(space), device=str(untold), schedule=SHORT)
+    assert problem.space.precision == "float32"

@@ -17,14 +17,14 @@ import optuna
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import make_task
+from small import make_problem
 from small import search as search_with
 
 from mvnas.cli import main
 from mvnas.engines import Done, Event
 from mvnas.errors import MvnasError
 from mvnas.reports.report import frontier_table
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.studies import storage
 from mvnas.studies.files import intact
 from mvnas.studies.network import resolve
@@ -58,19 +58,19 @@ class Told:
         pass
 
 
-def search(task: Task, place: Path | str, trials: int = 5) -> tuple[Study, Told]:
+def search(problem: Problem, place: Path | str, trials: int = 5) -> tuple[Study, Told]:
     engine = Told()
-    return search_with(task, study=str(place), trials=trials, trainer=engine), engine
+    return search_with(problem, study=str(place), trials=trials, trainer=engine), engine
 
 
 @pytest.fixture(scope="module")
-def climb(space: Path, table: Path) -> Task:
+def climb(space: Path, table: Path) -> Problem:
     """The small search by two rungs."""
-    return make_task(space, table, rungs="1/2,1")
+    return make_problem(space, table, rungs="1/2,1")
 
 
 @pytest.fixture(scope="module")
-def made(climb: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(climb: Problem, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with its files."""
     place = tmp_path_factory.mktemp("made") / "s.db"
     search(climb, place)
@@ -95,7 +95,7 @@ def told(verb: Callable[[], object]) -> str:
 
 
 def test_flipped_bytes_and_cut_files_are_one_sentence_and_nothing_changes(
-    climb: Task, made: Path, tmp_path: Path
+    climb: Problem, made: Path, tmp_path: Path
 ) -> None:
     generator, whole = random.Random(0), made.read_bytes()
     places = [place for place, byte in enumerate(whole) if byte]
@@ -159,7 +159,7 @@ SETUP = "UPDATE study_user_attributes SET value_json = json_set(value_json, ?, j
     ],
 )  # fmt: skip
 def test_what_no_search_wrote_is_told_by_study_and_trial(
-    sql: str, values: tuple[object, ...], named: str, climb: Task, made: Path, tmp_path: Path
+    sql: str, values: tuple[object, ...], named: str, climb: Problem, made: Path, tmp_path: Path
 ) -> None:
     place = copied(made, tmp_path / "copy")
     change(place, sql, *values)
@@ -190,13 +190,13 @@ def test_a_longer_training_that_none_was_is_told(row: str, made: Path, tmp_path:
     assert re.search(r"s\.db.*retrained 1 x4", told(lambda: retrained(Study.load(str(place)))))
 
 
-def test_points_of_another_space_are_told(climb: Task, made: Path, tmp_path: Path) -> None:
+def test_points_of_another_space_are_told(climb: Problem, made: Path, tmp_path: Path) -> None:
     place = copied(made, tmp_path / "copy")
     change(place, "UPDATE trial_params SET param_name = 'depth' WHERE trial_id = 2 AND param_name = 'resolution'")
     assert "trial 1 has none of the options of resolution" in told(lambda: search(climb, place, 9))
 
 
-def test_attributes_of_other_tools_are_theirs(climb: Task, made: Path, tmp_path: Path) -> None:
+def test_attributes_of_other_tools_are_theirs(climb: Problem, made: Path, tmp_path: Path) -> None:
     place = copied(made, tmp_path / "copy")
     record = optuna.load_study(study_name="mvnas", storage=f"sqlite:///{place}")
     record.set_user_attr("dashboard:note", "mine")
@@ -206,7 +206,7 @@ def test_attributes_of_other_tools_are_theirs(climb: Task, made: Path, tmp_path:
 
 
 def test_texts_of_a_study_neither_name_files_nor_move_a_cursor(
-    climb: Task, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    climb: Problem, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = copied(made, tmp_path / "copy")
     study = Study.load(str(place))
@@ -227,7 +227,7 @@ def test_texts_of_a_study_neither_name_files_nor_move_a_cursor(
 
 
 @pytest.mark.parametrize("trials", [0, 1])
-def test_another_programs_study_of_our_name_is_left_alone(climb: Task, tmp_path: Path, trials: int) -> None:
+def test_another_programs_study_of_our_name_is_left_alone(climb: Problem, tmp_path: Path, trials: int) -> None:
     place = tmp_path / "s.db"
     directions = ["maximize", "minimize"] if trials else ["minimize"]
     theirs = optuna.create_study(study_name="mvnas", storage=f"sqlite:///{place}", directions=directions)
@@ -238,7 +238,7 @@ def test_another_programs_study_of_our_name_is_left_alone(climb: Task, tmp_path:
     assert files(tmp_path) == before
 
 
-def test_other_files_are_told_apart_and_left_as_they_are(climb: Task, tmp_path: Path) -> None:
+def test_other_files_are_told_apart_and_left_as_they_are(climb: Problem, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "text.db").write_text("no database")
     (tmp_path / "folder").mkdir()
@@ -273,7 +273,7 @@ def test_a_file_that_another_program_holds_is_told_as_such(
 
 
 @pytest.mark.parametrize("hurt", ["cut", "empty", "flip", "another's", "gone"])
-def test_a_checkpoint_that_is_not_whole_begins_anew(climb: Task, hurt: str, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_whole_begins_anew(climb: Problem, hurt: str, tmp_path: Path) -> None:
     place = tmp_path / "s.db"
     study, _ = search(climb, place, 1)
     number = study.ask(climb.space.ends[0], climb.space.choices, {}, {"arch": climb.space.at(climb.space.ends[0]).to_json()}, 0.0)  # fmt: skip
@@ -296,7 +296,7 @@ def test_a_checkpoint_that_is_not_whole_begins_anew(climb: Task, hurt: str, tmp_
 
 
 def test_files_are_on_the_disk_before_they_are_recorded(
-    climb: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    climb: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
     sync, told = os.fsync, Study._told
@@ -321,7 +321,7 @@ def test_weights_that_are_not_as_they_were_written_are_told(made: Path, tmp_path
     assert intact(path)
 
 
-def test_files_of_others_in_folders_of_a_study_stay(climb: Task, tmp_path: Path) -> None:
+def test_files_of_others_in_folders_of_a_study_stay(climb: Problem, tmp_path: Path) -> None:
     mine = [
         tmp_path / "s.weights" / "mine.safetensors",
         tmp_path / "s.resting" / "notes.txt",

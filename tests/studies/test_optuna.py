@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
-from small import make_space, make_table, make_task, search
+from small import make_problem, make_space, make_table, search
 
 from mvnas.spaces.space import Space
 from mvnas.studies.record import describe
@@ -13,8 +13,8 @@ from mvnas.studies.record import describe
 
 def test_optuna_reads_a_study(tmp_path: Path) -> None:
     space = make_space(tmp_path)
-    task = make_task(space, make_table(tmp_path / "roof", space))
-    study = search(task, study=str(tmp_path / "s.db"), trials=2)
+    problem = make_problem(space, make_table(tmp_path / "roof", space))
+    study = search(problem, study=str(tmp_path / "s.db"), trials=2)
     record = optuna.load_study(study_name="mvnas", storage=f"sqlite:///{tmp_path / 's.db'}")
     assert record.metric_names == ["accuracy", "latency_ms"]
     assert [direction.name for direction in record.directions] == ["MAXIMIZE", "MINIMIZE"]

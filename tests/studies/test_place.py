@@ -16,7 +16,7 @@ from sqlalchemy import NullPool, create_engine, text
 
 from mvnas.cli import main
 from mvnas.errors import MvnasError, StudyError
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.studies.files import StudyFiles
 from mvnas.studies.network import NUMBERED, resolve
 from mvnas.studies.place import file_of, masked, scrubbed, sqlalchemy_url
@@ -28,7 +28,7 @@ NAMES = ["my%20data.db", "a?b.db", "s.db?mode=memory", "a#b.db", "{x}.db", "$HOM
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="needs Linux's locks of open files")
 def test_a_study_opens_where_locks_of_all_kinds_are_one(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on macOS and NFS, where flock on a file collides with SQLite's locks on it."""
 
@@ -39,7 +39,7 @@ def test_a_study_opens_where_locks_of_all_kinds_are_one(
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr("mvnas.studies.storage.TIMEOUT", 0.5)
     place = str(tmp_path / "s.db")
-    assert len(search(task, study=place, trials=1).scores()) == 1
+    assert len(search(problem, study=place, trials=1).scores()) == 1
     with owned(place), pytest.raises(StudyError, match="another process searches"), owned(place):
         pass
 
@@ -65,23 +65,28 @@ def test_no_file_that_the_user_named_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse some of these names")
-def test_a_name_is_a_name_whatever_letters_it_has(name: str, task: Task, tmp_path: Path) -> None:
+def test_a_name_is_a_name_whatever_letters_it_has(name: str, problem: Problem, tmp_path: Path) -> None:
     folder = tmp_path / name.replace(".db", "")
     folder.mkdir()
     place = str(folder / name)
-    study = Study.begin(place, task.setup)
+    study = Study.begin(place, problem.setup)
     assert os.listdir(folder) == [name] and os.listdir(tmp_path) == [folder.name]
-    picks = task.space.ends[0]
-    attrs = {"arch": task.space.at(picks).to_json(), "latency_ms": 1.0, "latency_low_ms": 1.0, "latency_high_ms": 1.0}
-    study.tell(study.ask(picks, task.space.choices, {}, attrs, 0.0), [0.5, 1.0])
-    assert resolve(f"{place}:0").arch == task.space.at(picks) == Study.load(place).pick("0").arch
+    picks = problem.space.ends[0]
+    attrs = {
+        "arch": problem.space.at(picks).to_json(),
+        "latency_ms": 1.0,
+        "latency_low_ms": 1.0,
+        "latency_high_ms": 1.0,
+    }
+    study.tell(study.ask(picks, problem.space.choices, {}, attrs, 0.0), [0.5, 1.0])
+    assert resolve(f"{place}:0").arch == problem.space.at(picks) == Study.load(place).pick("0").arch
     assert not study.shared and not Study.load(f"sqlite:///{place.replace('%', '%25').replace('?', '%3F')}").shared
 
 
-def test_what_has_a_scheme_within_is_a_file(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_a_scheme_within_is_a_file(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("odd:").mkdir()
-    assert not Study.begin("./odd://s.db", task.setup).shared and Path("odd:/s.db").is_file()
+    assert not Study.begin("./odd://s.db", problem.setup).shared and Path("odd:/s.db").is_file()
     assert file_of("postgresql://host/base") is None
 
 
@@ -124,10 +129,10 @@ def test_what_others_say_has_no_password(place: str) -> None:
     ],
 )
 def test_a_database_out_of_reach_is_one_sentence_without_its_password(
-    place: str, says: str, task: Task, capsys: pytest.CaptureFixture[str]
+    place: str, says: str, problem: Problem, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'mvnas[postgres]'")
-    for verb in (lambda: Study.load(place), lambda: search(task, study=place)):
+    for verb in (lambda: Study.load(place), lambda: search(problem, study=place)):
         with pytest.raises(MvnasError) as raised:
             verb()
         assert says in str(raised.value) and "SECRET" not in str(raised.value) and len(str(raised.value)) < 300
@@ -147,7 +152,7 @@ def test_a_study_in_a_database_tells_its_password_nowhere(
     server: str,
     space: Path,
     table: Path,
-    task: Task,
+    problem: Problem,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -156,7 +161,7 @@ def test_a_study_in_a_database_tells_its_password_nowhere(
     place = server.replace("postgresql://mvnas@", "postgres://mvnas:SEC%40RET@")
     with pytest.raises(StudyError, match="holds none"):
         Study.load(place)
-    study = search(task, study=place, trials=1)
+    study = search(problem, study=place, trials=1)
     assert (study.place, repr(study)) == (masked(place), f"Study({masked(place)!r})")
     command = ["search", "--budget", "20K-params", "--space", str(space), "--device", str(table), "--epochs", "0.1"]
     for words in (

@@ -12,8 +12,9 @@ from PIL import Image
 from mvnas.backends import backend
 from mvnas.engines import engine
 from mvnas.measuring.measure import Protocol, measure
-from mvnas.search import Task
+from mvnas.search import Problem
 from mvnas.search import search as search_with
+from mvnas.search.problem import from_names
 from mvnas.spaces.space import Space
 from mvnas.studies.study import Study
 from mvnas.training import Schedule
@@ -46,13 +47,13 @@ def make_table(folder: Path, space: Path) -> Path:
     return folder
 
 
-def make_task(space: Path, table: Path, budget: str = "20K-params", **settings: object) -> Task:
-    return Task.prepare(budget, space=str(space), device=str(table), **{"schedule": SHORT, **settings})
+def make_problem(space: Path, table: Path, budget: str = "20K-params", **settings: object) -> Problem:
+    return from_names(budget, space=str(space), device=str(table), **{"schedule": SHORT, **settings})
 
 
-def search(task: Task, **settings: object) -> Study:
+def search(problem: Problem, **settings: object) -> Study:
     """A search that trains in this process, since a worker takes seconds to start."""
-    return search_with(task, **{"trainer": engine("inline", task.images), **settings})
+    return search_with(problem, **{"trainer": engine("inline", problem.images), **settings})
 
 
 def wait_until(what: str, true: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
-from small import SHORT, make_space, make_table, make_task, search, write_images
+from small import SHORT, make_problem, make_space, make_table, search, write_images
 
 from mvnas.cli import main
 from mvnas.errors import StudyError
@@ -26,8 +26,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     space, data = make_space(folder), write_images(folder / "images", each=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        task = make_task(space, make_table(folder / "roof", space), "40K-params", data=str(data))
-        yield search(task, study=str(folder / "s.db"), trials=CANDIDATES + 4)
+        problem = make_problem(space, make_table(folder / "roof", space), "40K-params", data=str(data))
+        yield search(problem, study=str(folder / "s.db"), trials=CANDIDATES + 4)
 
 
 @pytest.fixture

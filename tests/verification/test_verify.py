@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import ONCE, make_space, make_table, make_task, search, write_images
+from small import ONCE, make_problem, make_space, make_table, search, write_images
 
 from mvnas.backends import backend, chosen_settings, of_table
 from mvnas.cli import main
@@ -38,8 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         for table in ("roof", "here"):
-            task = make_task(space, folder / table, "20K-params,9ms", data=str(data))
-            search(task, study=str(folder / f"{table}.db"), trials=5)
+            problem = make_problem(space, folder / table, "20K-params,9ms", data=str(data))
+            search(problem, study=str(folder / f"{table}.db"), trials=5)
         yield folder
 
 

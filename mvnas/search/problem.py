@@ -1,0 +1,189 @@
+"""The question of a search: what is searched, for what budget, on what images, and how candidates are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from mvnas.costs.budget import Budget, check_feasible, price
+from mvnas.data import Data, Tell, data_marks, load
+from mvnas.engines import Engine, Images, is_built_in, module_of
+from mvnas.errors import StudyError, unknown
+from mvnas.latency.model import MODEL, Latency, latency
+from mvnas.latency.table import DEVICE, load_each
+from mvnas.spaces.arch import FLOAT, Arch
+from mvnas.spaces.space import Picks, Space, options, published
+from mvnas.strategies.rungs import shares
+from mvnas.strategies.surrogate import Validation
+from mvnas.studies.record import BUILT_IN, Setup, predicted
+from mvnas.studies.score import COSTS
+from mvnas.studies.study import Study
+from mvnas.system.marks import code_mark, mark
+from mvnas.training import Schedule, factor_for
+
+EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the default length has at least
+LOOKS, SAME = 20, 1e-3  # trials whose predictions are compared with the study's, and how near they must be
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a search needs, resolved: what to search, for what, on what, and how candidates are scored."""
+
+    space: Space
+    budget: Budget
+    data: Data
+    model: Latency
+    setup: Setup
+    skip_broken: bool = False
+
+    def excess(self, arch: Arch) -> float:
+        """How far a network is over the budget; 0 if it fits."""
+        return self.budget.excess(price(arch, self.model))
+
+    def scored_by(self, trainer: Engine | None) -> Setup:
+        """The setup of this problem with its candidates trained by `trainer`: one of ours, or the user's with a mark of its code."""
+        if trainer is None or is_built_in(trainer):
+            return replace(self.setup, engine=BUILT_IN)
+        name = self.setup.engine if "." in self.setup.engine else module_of(trainer)
+        return replace(self.setup, engine=name, marks={**self.setup.marks, "engine": code_mark(name)})
+
+    @property
+    def length(self) -> str:
+        """How long candidates are trained, in words."""
+        epochs, images = self.setup.schedule["epochs"], len(self.data.train.labels)
+        each = epochs * images / len(self.data.classes)
+        return f"{epochs:g} epochs of each candidate, {each:.0f} images of a class; --epochs sets another length"
+
+    @property
+    def validation(self) -> Validation:
+        """What accuracies are shares of."""
+        return Validation(len(self.data.val.labels), len(self.data.classes))
+
+    @property
+    def images(self) -> Images:
+        """What workers load."""
+        return Images(self.setup.data, self.skip_broken, self.setup.flip)
+
+    def cost(self, arch: Arch) -> float:
+        """What is minimised beside accuracy, of a network: ms, or mJ."""
+        return price(arch, self.model)[self.setup.objective]
+
+    @cached_property
+    def baselines(self) -> dict[str, Picks]:
+        """Published networks that are points of the space and fit the budget, from small to large."""
+        found = {}
+        for name in published():
+            arch = Space.load(name).arch().with_classes(len(self.data.classes))
+            arch = replace(arch, precision=options(self.space.precision)[0])
+            picks = self.space.locate(arch)
+            if picks is not None and self.excess(arch) == 0:
+                found[name] = (arch.params, picks)
+        return {name: found[name][1] for name in sorted(found, key=lambda name: found[name][0])}
+
+
+def from_names(
+    budget: str,
+    *,
+    space: str = "mobilevit",
+    data: str = "digits",
+    device: str = DEVICE,
+    schedule: Schedule | None = None,
+    epochs: float | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    clip: float | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
+    objective: str = "latency",
+    rungs: str = "1",
+    engine: str = BUILT_IN,
+    flip: bool | None = None,
+    tell: Tell | None = None,
+) -> Problem:
+    """The problem that names and paths describe; `schedule` is the default one with the fields that are given where none is.
+
+    `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length;
+    `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in training; None:
+    unless their source says no. `tell` is called while images are read: with what, how many of them, and of how many.
+
+    Raises:
+        MvnasError: something is not there, not legal, or no network can meet the budget.
+    """
+    if objective not in COSTS:
+        raise StudyError(unknown("objective", objective, COSTS))
+    shares(rungs)
+    given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
+    fields = {name: value for name, value in given.items() if value is not None}
+    Schedule(**fields)
+    tables = load_each(device)
+    model = latency(tables)
+    if objective == "energy":
+        _ = model.energy  # a table without it should not wait for the data
+    choices = Space.load(space)
+    if choices.precision == FLOAT:
+        choices = choices.with_precisions([table.precision for table in tables])
+    Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
+    images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
+    choices = choices.with_classes(len(images.classes))
+    bounds = Budget.parse(budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model))
+    check_feasible(bounds, choices, model, seed=seed)
+    if epochs is None:
+        fields["epochs"] = default_epochs(len(images.train.labels), len(images.classes))
+    setup = Setup(
+        budget=budget,
+        space=space,
+        data=data,
+        device=device,
+        schedule=(schedule or Schedule(**fields)).to_json(),
+        seed=seed,
+        factor=factor_for(images.side),
+        classes=images.classes,
+        note=images.note,
+        objective=objective,
+        rungs=rungs,
+        flip=images.flip,
+        marks={
+            "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
+            **_code_marks("space", choices.kinds),
+            "device": mark(*(table.rows for table in tables)),
+            "device.model": mark(f"model {MODEL}", *(table.contents for table in model.tables)),
+        }
+        | data_marks(images),
+        engine=engine,
+    )
+    return Problem(choices, bounds, images, model, setup, skip_broken)
+
+
+def default_epochs(images: int, classes: int) -> float:
+    """Length of a candidate's training where the user says nothing: what shows EACH images of every class, 2 epochs at most.
+
+    Few classes count as FEWEST. A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other
+    length. Were it so many images in all, a thousand classes would be seen eight times each, and candidates differ by luck.
+    """
+    return min(2.0, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))
+
+
+def _code_marks(name: str, modules: Iterable[str]) -> dict[str, str]:
+    """A mark of the code of those of some names that are modules of the user's, if there are any."""
+    own = sorted({module for module in modules if "." in module})
+    return {f"{name}.code": mark(*map(code_mark, own))} if own else {}
+
+
+def check_predictions(study: Study, problem: Problem) -> None:
+    """Return if the problem predicts of candidates of the study what was predicted of them, whatever has changed since.
+
+    Raises:
+        StudyError: it predicts something else.
+    """
+    trials = [trial for trial in study.trials() if "arch" in trial.user_attrs]
+    for trial in trials[:: len(trials) // LOOKS + 1]:
+        now = predicted(problem.space.at(trial.params), problem.model, problem.setup.costs)
+        for name, value in now.items():
+            before = trial.user_attrs.get(name, value)
+            if abs(value / before - 1) > SAME:
+                raise StudyError(
+                    f"the study {study.place} must be continued as it began, but what is predicted for {problem.setup.device} has changed since: "
+                    f"{name} of trial {trial.number} was {before:.4g} and is {value:.4g}; name another --study"
+                )
