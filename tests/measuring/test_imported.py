@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xcode import write_report
 
 from mvnas.cli import main
 from mvnas.errors import TableError
@@ -16,20 +17,6 @@ from mvnas.measuring.imported import import_networks
 from mvnas.spaces.space import Space
 
 XS, S = (Space.load(f"mobilevit_{size}").arch() for size in ("xs", "s"))
-
-
-def write_report(path: Path, samples: object = (0.003, 0.002, 0.004), **changes: Any) -> Path:
-    """An Xcode performance report as far as it is read; made up, not Xcode's."""
-    path.mkdir()
-    device = {"modelName": "iPhone 16", "osNameAndVersionWithoutBuildNumber": "iOS 26.3.1"}
-    report = {
-        "modelMetadata": {"fileName": "mobilevit_xs"},
-        "deviceInfo": device,
-        "computeUnit": 3,
-        "deviceResults": {"predict": {"samples": samples, "numOperations": 200}},
-    }
-    (path / "report.json").write_text(json.dumps(report | changes))
-    return path
 
 
 def test_each_row_of_a_csv_is_a_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

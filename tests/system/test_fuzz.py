@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from small import SPACE, make_space, make_table
-from test_imported import write_report
+from xcode import write_report
 
 from mvnas.errors import LONGEST, MvnasError
 from mvnas.latency.model import LatencyModel
