@@ -597,7 +597,7 @@ def test_a_name_wins_over_a_path_and_a_path_over_a_format(tmp_path: Path, monkey
 def test_torch_is_not_needed() -> None:
     imports = [
         line.split()[1].split(".")[0]
-        for file in (ROOT / "mvnas" / "datasets").glob("*.py")
+        for file in (ROOT / "mvnas" / "data").glob("*.py")
         for line in file.read_text().splitlines()
         if line.lstrip().startswith(("import ", "from "))
     ]
