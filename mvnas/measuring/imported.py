@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from math import nan
 from pathlib import Path
@@ -31,7 +31,6 @@ from mvnas.latency.table import (
 )
 from mvnas.measuring.clock import now
 from mvnas.spaces.arch import Arch
-from mvnas.studies.network import resolve
 from mvnas.system.disk import write_text
 from mvnas.system.reading import LARGE, read_json, read_rows
 
@@ -40,6 +39,7 @@ UNITS = ("cpu", "cpu-gpu", "all", "cpu-ane")  # Core ML's MLComputeUnits, by num
 UNKNOWN = {"backend": "imported", "threads": "unknown", "precision": "unknown", "versions": {}}
 
 Conditions = Mapping[str, Any]
+Resolve = Callable[[str], Arch]  # the architecture that a name is of; SpaceError or StudyError where there is none
 
 
 class Imported(NamedTuple):
@@ -50,16 +50,15 @@ class Imported(NamedTuple):
     conditions: Conditions
 
 
-def import_networks(file: Path, folder: Path, *, like: str | None = None) -> Table:
+def import_networks(file: Path, folder: Path, resolve: Resolve, *, like: str | None = None) -> Table:
     """Append the networks of `file` to the table at `folder`, each as one more pass.
 
-    `file` is a report, or a CSV with the columns `network` (a published name, an Arch's .json, STUDY:ID) and `ms` (milliseconds,
-    or a report). A new table has no ops and must be `like` another, by name or folder, that prices them.
+    `file` is a report, or a CSV with the columns `network` (a name that `resolve` knows) and `ms` (milliseconds, or a report). A new table has no ops and must be `like` another, by name or folder, that prices them.
 
     Raises:
         TableError: a row cannot be read, the rows or the table are of different conditions, or a new table is like no other.
     """
-    rows = [_report(file)] if file.suffix == REPORT else list(_rows(file))
+    rows = [_report(file, resolve)] if file.suffix == REPORT else list(_rows(file, resolve))
     if not rows:
         raise TableError(f"{file} must hold networks, but has none")
     like = str(Path(like).resolve()) if like and Path(like).is_dir() else like  # the table must find it from any folder
@@ -100,7 +99,7 @@ def _device(folder: Path, conditions: list[Conditions], like: str | None) -> dic
     return device
 
 
-def _rows(file: Path) -> Iterator[Imported]:
+def _rows(file: Path, resolve: Resolve) -> Iterator[Imported]:
     """The networks of a CSV."""
     try:
         (_, first), *rows = read_rows(file) or [(1, [])]
@@ -111,9 +110,9 @@ def _rows(file: Path) -> Iterator[Imported]:
     for number, row in rows:
         where = f"{file}, row {number}, column"
         cells = dict(zip(first, row, strict=False))
-        arch, text = _arch(cells.get("network", ""), f"{where} network"), cells.get("ms", "")
+        arch, text = _arch(cells.get("network", ""), resolve, f"{where} network"), cells.get("ms", "")
         if text.endswith(REPORT):
-            yield _report(file.parent / text, arch)
+            yield _report(file.parent / text, resolve, arch)
             continue
         try:
             ms = float(text)
@@ -124,7 +123,7 @@ def _rows(file: Path) -> Iterator[Imported]:
         yield Imported(arch, Timing(ms, ms, 1, nan, now()), {})
 
 
-def _report(path: Path, arch: Arch | None = None) -> Imported:
+def _report(path: Path, resolve: Resolve, arch: Arch | None = None) -> Imported:
     """The network of an Xcode performance report: `arch`, or the one that its model's file is named after."""
     try:
         report = read_json(path / "report.json", LARGE)
@@ -147,17 +146,17 @@ def _report(path: Path, arch: Arch | None = None) -> Imported:
         raise TableError(
             f"{path} must be an Xcode performance report with a report.json, but got {type(error).__name__}: {error}"
         ) from None
-    known = arch or _arch(Path(name).stem, f"{path}, fileName")
+    known = arch or _arch(Path(name).stem, resolve, f"{path}, fileName")
     return Imported(known, Timing(min(ms), median(ms), len(ms), nan, now()), conditions)
 
 
-def _arch(text: str, where: str) -> Arch:
+def _arch(text: str, resolve: Resolve, where: str) -> Arch:
     """The network that a file names, which may be in another file, but in no database: a file opens no connections."""
     if "://" in text:
         raise TableError(
             f"{where}: a network must be a published name, an Arch's .json or STUDY:ID of a file, but got a URL"
         )
     try:
-        return resolve(text).arch
+        return resolve(text)
     except (SpaceError, StudyError) as error:
         raise TableError(f"{where}: {error}") from None

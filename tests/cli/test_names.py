@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from small import make_space, make_table
 
-from mvnas import cli
-from mvnas.cli import main, print, quoted, shown
+from mvnas.cli import main
+from mvnas.cli.output import many, print, quoted, shown
 from mvnas.errors import LONGEST, MvnasError, SpaceError, unknown
 from mvnas.reports.plot import draw
 from mvnas.spaces.space import Space
@@ -123,7 +123,7 @@ def test_a_picture_shows_names_as_they_are(name: str, tmp_path: Path) -> None:
 
 
 def test_a_number_of_networks_has_no_bound() -> None:
-    assert [cli._many(count) for count in (7, 35_429_400_000_000_000, 10**1500)] == ["7", "3.54e+16", "10^1500"]
+    assert [many(count) for count in (7, 35_429_400_000_000_000, 10**1500)] == ["7", "3.54e+16", "10^1500"]
 
 
 COMMAND = re.compile(r"`mvnas ([^`]+)`|bin/mvnas ([^\n&]+)")

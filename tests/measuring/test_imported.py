@@ -11,6 +11,7 @@ import pytest
 from xcode import write_report
 
 from mvnas.cli import main
+from mvnas.cli.network import named_arch
 from mvnas.errors import TableError
 from mvnas.latency.table import DEVICE, Table
 from mvnas.measuring.imported import import_networks
@@ -37,7 +38,7 @@ def test_each_row_of_a_csv_is_a_pass(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_report_of_xcode_tells_the_network_its_runs_and_the_device(tmp_path: Path) -> None:
-    table = import_networks(write_report(tmp_path / "a.mlperf"), tmp_path / "t", like=DEVICE)
+    table = import_networks(write_report(tmp_path / "a.mlperf"), tmp_path / "t", named_arch, like=DEVICE)
     (timing,) = table.passes[XS]
     assert (timing.min_ms, timing.median_ms, timing.runs) == (2, 3, 3)
     told = {key: table.device[key] for key in ("backend", "cpu", "system", "units")}
@@ -47,7 +48,7 @@ def test_a_report_of_xcode_tells_the_network_its_runs_and_the_device(tmp_path: P
 def test_a_csv_may_name_the_networks_of_reports(tmp_path: Path) -> None:
     write_report(tmp_path / "a.mlperf", modelMetadata={"fileName": "trial7"})
     (tmp_path / "reports.csv").write_text("network,ms\nmobilevit_s,a.mlperf\n")
-    assert import_networks(tmp_path / "reports.csv", tmp_path / "t", like=DEVICE).networks[S].min_ms == 2
+    assert import_networks(tmp_path / "reports.csv", tmp_path / "t", named_arch, like=DEVICE).networks[S].min_ms == 2
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_csv_may_name_the_networks_of_reports(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named_and_nothing_is_written(text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "timed.csv").write_text(text)
     with pytest.raises(TableError, match=told):
-        import_networks(tmp_path / "timed.csv", tmp_path / "t", like=DEVICE)
+        import_networks(tmp_path / "timed.csv", tmp_path / "t", named_arch, like=DEVICE)
     assert not (tmp_path / "t").exists()
 
 
@@ -76,13 +77,13 @@ def test_what_cannot_be_read_is_named_and_nothing_is_written(text: str, told: st
 )
 def test_a_report_of_another_form_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(TableError, match="must be an Xcode performance report"):
-        import_networks(write_report(tmp_path / "a.mlperf", **change), tmp_path / "t", like=DEVICE)
+        import_networks(write_report(tmp_path / "a.mlperf", **change), tmp_path / "t", named_arch, like=DEVICE)
 
 
 def test_networks_of_another_device_are_not_mixed(tmp_path: Path) -> None:
-    import_networks(write_report(tmp_path / "a.mlperf"), tmp_path / "t", like=DEVICE)
+    import_networks(write_report(tmp_path / "a.mlperf"), tmp_path / "t", named_arch, like=DEVICE)
     other = write_report(tmp_path / "b.mlperf", computeUnit=0)
     with pytest.raises(TableError, match="units was cpu-ane and is cpu"):
-        import_networks(other, tmp_path / "t")
+        import_networks(other, tmp_path / "t", named_arch)
     with pytest.raises(TableError, match="must be like another"):
-        import_networks(other, tmp_path / "new")
+        import_networks(other, tmp_path / "new", named_arch)

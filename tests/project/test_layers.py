@@ -177,7 +177,7 @@ def test_data_knows_nothing_of_architectures(name: str) -> None:
     [
         "mvnas",
         "mvnas.spaces.space, mvnas.costs.budget, mvnas.studies.score, mvnas.latency.table",
-        "mvnas.studies.network, mvnas.reports.report",
+        "mvnas.cli.network, mvnas.reports.report",
         "mvnas.search",
         "mvnas.cli",
     ],

@@ -21,13 +21,13 @@ from small import make_problem
 from small import search as search_with
 
 from mvnas.cli import main
+from mvnas.cli.network import resolve
 from mvnas.engines import Done, Event
 from mvnas.errors import MvnasError
 from mvnas.reports.report import frontier_table
 from mvnas.search import Problem
 from mvnas.studies import storage
 from mvnas.studies.files import intact
-from mvnas.studies.network import resolve
 from mvnas.studies.study import Study
 from mvnas.training import Checkpoint, Trained
 from mvnas.training.job import Job

@@ -15,10 +15,10 @@ from small import search
 from sqlalchemy import NullPool, create_engine, text
 
 from mvnas.cli import main
+from mvnas.cli.network import NUMBERED, resolve
 from mvnas.errors import MvnasError, StudyError
 from mvnas.search import Problem
 from mvnas.studies.files import StudyFiles
-from mvnas.studies.network import NUMBERED, resolve
 from mvnas.studies.place import file_of, masked, scrubbed, sqlalchemy_url
 from mvnas.studies.storage import owned
 from mvnas.studies.study import Study

@@ -20,6 +20,7 @@ import yaml
 from small import SPACE, make_space, make_table
 from xcode import write_report
 
+from mvnas.cli.network import named_arch
 from mvnas.errors import LONGEST, MvnasError
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table
@@ -248,7 +249,7 @@ def test_imported_timings(home: Path, made: Path, tmp_path: Path) -> None:
     def read(file: Path) -> None:
         target = next(targets)
         try:
-            table = import_networks(file.parent if file.suffix == ".json" else file, target, like=str(made))
+            table = import_networks(file.parent if file.suffix == ".json" else file, target, named_arch, like=str(made))
             assert table.passes
         finally:
             for part in (*target.glob("*"), target):  # the one folder that is named

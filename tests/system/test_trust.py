@@ -13,6 +13,7 @@ import pytest
 
 from mvnas.backends import of_table
 from mvnas.cli import main
+from mvnas.cli.network import named_arch
 from mvnas.engines import Images, engine
 from mvnas.errors import DataError, ExportError, MvnasError, StudyError, TrustError
 from mvnas.latency.table import NETWORKS_COLUMNS, Table, _network, append, read_device
@@ -86,7 +87,7 @@ def in_a_table(folder: Path) -> None:
 def in_an_imported_report(folder: Path) -> None:
     (folder / "arch.json").write_text(json.dumps(network()))
     (folder / "timed.csv").write_text("network,ms\narch.json,3\n")
-    import_networks(folder / "timed.csv", folder / "table", like="genoa-1t")
+    import_networks(folder / "timed.csv", folder / "table", named_arch, like="genoa-1t")
 
 
 def in_a_trial(folder: Path) -> None:

@@ -77,6 +77,11 @@ def resolve(text: str, *, pick: str | None = None) -> Network:
     return Network(score.name or f"trial{score.number}", score.arch, score, study)
 
 
+def named_arch(text: str) -> Arch:
+    """The architecture of the network that `text` names, as `resolve` finds it."""
+    return resolve(text).arch
+
+
 def _is_study(text: str) -> bool:
     """Whether a text names a database or a file that is there."""
     path = file_of(text)
