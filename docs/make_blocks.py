@@ -26,7 +26,20 @@ from mvnas.graph import Graph, Summary
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table, write_shapes
 from mvnas.nn import arbitrary
-from mvnas.ops import Add, Attention, Fold, Input, Layer, Mul, Resize, Shape, Sub, Value
+from mvnas.ops import (
+    Add,
+    Attention,
+    Fold,
+    Input,
+    Layer,
+    LinearAttention,
+    Mul,
+    Resize,
+    SeparableAttention,
+    Shape,
+    Sub,
+    Value,
+)
 from mvnas.spaces.arch import block_class, kind_of, rules
 from mvnas.spaces.space import Space, names, published
 
@@ -266,7 +279,7 @@ def after_inputs(value: Value, seen: set[Value]) -> Iterator[Value]:
 
 def apart(value: Value) -> tuple[Value, ...]:
     """The inputs that are told on lines of their own: not what an op goes on from, nor what attention is given."""
-    if isinstance(value.op, Attention):
+    if isinstance(value.op, Attention | LinearAttention | SeparableAttention):
         return ()
     return value.inputs[goes_on(value) :]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mvnas.blocks._parts import feed_forward
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, LayerNorm, Linear, Value
+from mvnas.ops import LINEAR_FORMS, Attention, LayerNorm, Linear, LinearAttention, Value
 
 
 def heads_of(x: Value, width: int) -> int:
@@ -18,7 +18,12 @@ def heads_of(x: Value, width: int) -> int:
     return x.channels // width
 
 
-def mix(x: Value, attention: Attention, *, channels: int = 0, bias: bool = True) -> Value:
+def multi_head(heads: int, form: str) -> Attention | LinearAttention:
+    """Attention of a form of either."""
+    return (LinearAttention if form in LINEAR_FORMS else Attention)(heads, form)
+
+
+def mix(x: Value, attention: Attention | LinearAttention, *, channels: int = 0, bias: bool = True) -> Value:
     """What each head makes of the patches of `x`, beside one another: (P, N, C) -> (P, N, channels), of which 0 are C.
 
     `bias` is that of the linear layers before the attention.
@@ -31,7 +36,7 @@ def mix(x: Value, attention: Attention, *, channels: int = 0, bias: bool = True)
     return attention(query, Linear(c, bias=bias)(x), Linear(c, bias=bias)(x))
 
 
-def attend(x: Value, attention: Attention, *, bias: bool = True) -> Value:
+def attend(x: Value, attention: Attention | LinearAttention, *, bias: bool = True) -> Value:
     """Self-attention among the patches of `x`: `mix`, and a linear layer that joins the heads."""
     return Linear(x.channels, bias=bias)(mix(x, attention, bias=bias))
 
@@ -40,7 +45,7 @@ def attend(x: Value, attention: Attention, *, bias: bool = True) -> Value:
 class Transformer:
     """Pre-norm transformer layer: (P, N, C) -> (P, N, C); self-attention, then a feed-forward layer."""
 
-    attention: Attention
+    attention: Attention | LinearAttention
     expand: float
     act: str = "gelu"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.ops import Attention, LayerNorm, Linear, Map, Unfold, Value
+from mvnas.ops import Attention, GridBias, LayerNorm, Linear, Map, Unfold, Value
 
 START = 1e-5  # of layer scales
 
@@ -25,6 +25,8 @@ class Block:
         c, width = x.channels, self.heads * self.key
         y = LayerNorm()(x)
         query = Linear(width, gain=self.key**-0.5)(y)
-        mixed = Attention(self.heads, grid=(self.side, self.side))(query, Linear(width)(y), Linear(4 * width)(y))
+        mixed = Attention(self.heads, bias=GridBias((self.side, self.side)))(
+            query, Linear(width)(y), Linear(4 * width)(y)
+        )
         x = x + Linear(c, scale=START)(mixed)
         return x + Linear(c, scale=START)(Linear(int(self.expand * c), act="gelu")(LayerNorm()(x)))

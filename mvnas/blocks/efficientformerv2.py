@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.ops import Act, Attention, Conv, Fold, Layer, Resize, Unfold, Value, check_unused
+from mvnas.ops import Act, Attention, Conv, Fold, GridBias, Layer, Resize, Unfold, Value, check_unused
 
 START = 1e-5  # of layer scales
 
@@ -50,7 +50,7 @@ class Mixer:
         value = Conv(4 * width, act="", bias=True)(y)
         query = Conv(width, act="", bias=True, gain=self.key**-0.5)(y)
         local = Conv(4 * width, 3, groups=4 * width, act="", bias=True)(value)
-        attention = Attention(self.heads, grid=(self.side, self.side), talking=True)
+        attention = Attention(self.heads, bias=GridBias((self.side, self.side)), talking=True)
         mixed = attention(*(Unfold(1)(z) for z in (query, Conv(width, act="", bias=True)(y), value)))
         y = Act("gelu")(Resize()(Fold(1)(mixed, y) + local, x))
         return x + Conv(c, act="", bias=True, scale=START)(y)

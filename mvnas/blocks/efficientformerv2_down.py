@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.ops import Act, Attention, Conv, Fold, Pool, Unfold, Value, check_unused
+from mvnas.ops import Act, Attention, Conv, Fold, GridBias, Pool, Unfold, Value, check_unused
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,6 @@ class Block:
         query = Conv(width, act="", bias=True, gain=self.key**-0.5)(near)
         value = Conv(4 * width, act="", bias=True)(x)
         local = Conv(4 * width, 3, 2, groups=4 * width, act="", bias=True)(value)
-        attention = Attention(self.heads, grid=(self.side, self.side), stride=2)
+        attention = Attention(self.heads, bias=GridBias((self.side, self.side), stride=2))
         mixed = attention(*(Unfold(1)(z) for z in (query, Conv(width, act="", bias=True)(x), value)))
         return down + Conv(self.channels, act="", bias=True)(Act("gelu")(Fold(1)(mixed, local) + local))

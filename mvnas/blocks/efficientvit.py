@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._attention import heads_of
-from mvnas.ops import Attention, Concat, Conv, Fold, Unfold, Value
+from mvnas.ops import Concat, Conv, Fold, LinearAttention, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Block:
         """Linear attention at two scales (eq. 2, fig. 3): a ReLU takes the place of the softmax."""
         heads = heads_of(x, self.width)
         queries, keys, values = (Unfold(1)(self.scales(x, heads)) for _ in range(3))
-        mixed = Attention(2 * heads, form="relu_linear")(queries, keys, values)
+        mixed = LinearAttention(2 * heads, form="relu_linear")(queries, keys, values)
         return Conv(x.channels, act="", eps=self.eps)(Fold(1)(mixed, x))
 
     def scales(self, x: Value, heads: int) -> Value:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mvnas.blocks._parts import SqueezeExcite, check_divides, divisible, joined, kept
 from mvnas.errors import SpaceError
-from mvnas.ops import Act, Attention, Branched, Conv, Fold, Layer, Resize, Slice, Unfold, Value
+from mvnas.ops import Act, Attention, Branched, Conv, Fold, GridBias, Layer, Resize, Slice, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Block:
             y = made[-1] + y if made else y
             query, key, value = (Conv(width, act="")(y) for width in (self.width, self.width, share))
             query = Conv(self.width, int(kernel), groups=self.width, act="", gain=self.width**-0.5)(query)
-            made.append(Attention(1, grid=(side, side))(query, key, value))
+            made.append(Attention(1, bias=GridBias((side, side)))(query, key, value))
         return Resize()(Fold(side, windows=True)(Conv(c, act="")(Act("relu")(joined(made))), grid), x)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mvnas.blocks._attention import heads_of
 from mvnas.blocks._parts import feed_forward
-from mvnas.ops import Act, Attention, Conv, Fold, LayerNorm, Linear, Unfold, Value
+from mvnas.ops import Act, Attention, Conv, Fold, GridBias, LayerNorm, Linear, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,6 @@ class Block:
         wide = Fold(1)(Linear(self.values * c, bias=False)(y), x)
         value = Unfold(1)(Conv(self.values * c, 3, groups=self.values * c, norm=False, act="")(wide))
         query, key = Linear(c, gain=self.head_width**-0.5, bias=False)(y), Linear(c, bias=False)(y)
-        mixed = Attention(heads_of(x, self.head_width), grid=(h, w), signed=True)(query, key, value)
+        mixed = Attention(heads_of(x, self.head_width), bias=GridBias((h, w), signed=True))(query, key, value)
         tokens = tokens + Linear(c)(Act("hardswish")(mixed))
         return Fold(1)(feed_forward(tokens, self.mlp, act="hardswish"), x)

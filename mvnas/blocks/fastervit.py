@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mvnas.blocks._attention import Transformer, heads_of
 from mvnas.blocks._parts import check_divides
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Concat, Conv, Fold, Layer, Pool, Position, Resize, Slice, Unfold, Value
+from mvnas.ops import Attention, Concat, Conv, Fold, GridBias, Layer, Pool, Position, Resize, Slice, Unfold, Value
 
 HIDDEN = 512  # units of the networks that make positions and biases
 
@@ -55,5 +55,5 @@ class Block:
 
     def layer(self, x: Value, side: int, extra: int = 0) -> Layer:
         """A transformer layer on `extra` tokens and the tokens of a map of `side` x `side`."""
-        near = Attention(heads_of(x, self.head_width), grid=(side, side), signed=True, hidden=HIDDEN, extra=extra)
-        return Layer(Transformer(near, self.mlp))
+        near = GridBias((side, side), signed=True, hidden=HIDDEN, extra=extra)
+        return Layer(Transformer(Attention(heads_of(x, self.head_width), bias=near), self.mlp))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._parts import check_fits, feed_forward
-from mvnas.ops import Attention, Conv, Fold, Layer, LayerNorm, Linear, Resize, Unfold, Value
+from mvnas.ops import Conv, Fold, Layer, LayerNorm, Linear, Resize, SeparableAttention, Unfold, Value
 
 NORM = LayerNorm(whole=True)  # over all patches, pixels and channels of an image together
 
@@ -44,5 +44,5 @@ class Transformer:
     def __call__(self, x: Value) -> Value:
         dim = x.channels
         y = NORM(x)
-        mixed = Attention(1, form="separable")(Linear(1)(y), Linear(dim)(y), Linear(dim, act="relu")(y))
+        mixed = SeparableAttention()(Linear(1)(y), Linear(dim)(y), Linear(dim, act="relu")(y))
         return feed_forward(x + Linear(dim)(mixed), self.mlp, act="silu", norm=NORM)

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._attention import mix
+from mvnas.blocks._attention import mix, multi_head
 from mvnas.blocks._parts import feed_forward, joined, kept
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Position, Unfold, Value, check_unused
+from mvnas.ops import Conv, Fold, LayerNorm, Linear, Position, SeparableAttention, Unfold, Value, check_unused
 
 
 @dataclass(frozen=True)
 class Block:
     """Attention of `form` among all pixels, but of `scaled` heads only scaled; then a feed-forward layer.
 
-    The forms are softmax, relu_softmax, scaled, relu_linear and separable, which has no heads (`Attention`). `act` may be nothing, as in MPCViT+. A
-    hidden width is `mlp` times the channels. Of another stride than 1, patches of `stride` x `stride` pixels are embedded first
+    The forms are softmax and relu_softmax (`Attention`), scaled and relu_linear (`LinearAttention`), and separable, which has no heads.
+    `act` may be nothing, as in MPCViT+. A hidden width is `mlp` times the channels. Of another stride than 1, patches of `stride` x `stride` pixels are embedded first
     and told where they are, as in ViT-Lite (arXiv:2104.05704).
 
     Raises:
@@ -48,9 +48,8 @@ class Block:
         if self.form == "separable":
             check_unused(self, ("heads",), "with the form separable")
             score, key = Linear(1, bias=False)(y), Linear(dim, bias=False)(y)
-            return Attention(1, form="separable")(score, key, Linear(dim, bias=False, act="relu")(y))
+            return SeparableAttention()(score, key, Linear(dim, bias=False, act="relu")(y))
         width = dim // self.heads
         groups = ((self.heads - self.scaled, self.form), (self.scaled, "scaled"))
-        return joined(
-            [mix(y, Attention(heads, form), channels=heads * width, bias=False) for heads, form in groups if heads]
-        )
+        made = [mix(y, multi_head(*group), channels=group[0] * width, bias=False) for group in groups if group[0]]
+        return joined(made)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mvnas.blocks._attention import attend, heads_of
 from mvnas.blocks._parts import check_divides, feed_forward
-from mvnas.ops import Attention, Conv, Fold, LayerNorm, Resize, Unfold, Value
+from mvnas.ops import Attention, Conv, Fold, GridBias, LayerNorm, Resize, Unfold, Value
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Block:
         check_divides(self.window, x)
         x = Resize(self.window)(x)
         y = LayerNorm()(Unfold(self.window, windows=True)(x))
-        y = attend(y, Attention(heads_of(x, self.head_width), grid=(self.window, self.window)))
+        y = attend(y, Attention(heads_of(x, self.head_width), bias=GridBias((self.window, self.window))))
         x = x + Fold(self.window, windows=True)(y, x)
         x = Conv(x.channels, 3, groups=x.channels, act="")(x)
         return feed_forward(x, self.mlp)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from mvnas.graph import FLOAT_BYTES, Kernel, Summary
 from mvnas.ops import (
-    LINEAR_FORMS,
     SOFTMAX_FORMS,
     Act,
     Add,
@@ -21,9 +20,11 @@ from mvnas.ops import (
     Fold,
     LayerNorm,
     Linear,
+    LinearAttention,
     Mul,
     Pool,
     Resize,
+    SeparableAttention,
     Spread,
     Tokens,
     Unfold,
@@ -121,8 +122,10 @@ def _held(kernel: Kernel) -> Held:
     if isinstance(op, Conv | Linear):
         return _multiplied(op, x)
     params = op.params(*shapes)
-    if isinstance(op, Attention):
+    if isinstance(op, Attention | LinearAttention):
         return _attention(op, *shapes)
+    if isinstance(op, SeparableAttention):
+        return Held(ops=8)
     if isinstance(op, LayerNorm):
         return Held(ops=7, constants=1)
     if isinstance(op, Affine):
@@ -162,14 +165,13 @@ def _multiplied(op: Conv | Linear, x: Any) -> Held:
     return Held(weights, op.out, **rest)
 
 
-def _attention(op: Attention, q: Any, k: Any, v: Any) -> Held:
+def _attention(op: Attention | LinearAttention, q: Any, k: Any, v: Any) -> Held:
     """Products, with what brings heads first and back, and learned numbers in float32."""
-    if op.form == "separable":
-        return Held(ops=8)
     moved = 8  # three to heads and one back, each a reshape and a transpose
-    if op.form in LINEAR_FORMS:
+    if isinstance(op, LinearAttention):
         return Held(ops=moved + (3 if op.form == "scaled" else 8), constants=1)
     talk = q.p * op.heads**2 * 2 + 2 * op.heads if op.talking else 0
-    bias = op.heads * q.n * k.n if op.biased else 0
-    ops = moved + (3 if op.form == SOFTMAX_FORMS[0] else 6) + op.biased + 8 * op.talking
-    return Held(floats=talk + bias, ops=ops, constants=op.biased + 4 * op.talking)
+    bias = op.bias.params(op.heads, q, k) if op.bias else 0
+    biased = bool(op.bias)
+    ops = moved + (3 if op.form == SOFTMAX_FORMS[0] else 6) + biased + 8 * op.talking
+    return Held(floats=talk + bias, ops=ops, constants=biased + 4 * op.talking)

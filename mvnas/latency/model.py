@@ -26,7 +26,20 @@ from mvnas.graph import Kernel, Summary
 from mvnas.latency.estimate import Prediction, Predictions
 from mvnas.latency.regression import Regression, Workload, fit, left_out, nonnegative
 from mvnas.latency.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
-from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Map, Mul, Pool, Tokens, Vector
+from mvnas.ops import (
+    Attention,
+    Concat,
+    Conv,
+    Fold,
+    LayerNorm,
+    LinearAttention,
+    Map,
+    Mul,
+    Pool,
+    SeparableAttention,
+    Tokens,
+    Vector,
+)
 from mvnas.spaces.arch import Arch, data_folder
 
 if TYPE_CHECKING:
@@ -49,8 +62,10 @@ KEPT = tuple(0.5 * step for step in range(17))  # millions of parameters whose w
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
 FOLDS = 5  # parts of networks, of which each is judged by a fit to the others
 USUAL = {Concat: Map, Fold: Tokens, LayerNorm: Tokens, Pool: Map}  # what ops are given where their kind does not tell
-FLAGS = ("same", "biased", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
+FLAGS = ("same", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
 COLUMNS = {"latency": "min_ms", "energy": ENERGY}  # what is modelled -> column of a table
+
+ATTENTIONS = Attention | LinearAttention | SeparableAttention
 
 Key = TypeVar("Key")
 
@@ -67,9 +82,10 @@ def kind(kernel: Kernel) -> str:
     elif len(op.takes) > 1 and type(shapes[0]) is not USUAL.get(type(op), Vector):
         name += f".{type(shapes[0]).__name__.lower()}"
     words = [f"stride{op.stride}"] if getattr(op, "stride", 1) > 1 else []  # type: ignore[attr-defined]
+    words += ["biased"] if isinstance(op, Attention) and op.bias else []
     words += [word for word in FLAGS if getattr(op, word, False)]
     words += [word for word in (getattr(op, "form", ""), getattr(op, "act", "")) if word not in ("", "softmax")]
-    if isinstance(op, Attention | Mul) and len(set(shapes)) > 1:
+    if isinstance(op, ATTENTIONS | Mul) and len(set(shapes)) > 1:
         words.append("unlike")  # a gate and a map, or queries, keys and values of several shapes
     return ".".join([name, *words])
 
@@ -92,9 +108,9 @@ def dimensions(kernel: Kernel) -> dict[str, int]:
         sizes[f"{label} positions"] = prod(shape) // shape.c
         if isinstance(shape, Tokens):
             sizes[f"{label} patches"] = shape.n
-    if isinstance(op, Attention):
-        sizes["heads"] = op.heads
-        sizes["head width"] = output.c // op.heads
+    if isinstance(op, ATTENTIONS):
+        sizes["heads"] = heads = getattr(op, "heads", 1)
+        sizes["head width"] = output.c // heads
         if len(set(shapes)) > 1:
             keys = cast(Tokens, shapes[1])
             sizes["keys"], sizes["key channels"] = keys.n, keys.c

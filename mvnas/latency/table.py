@@ -11,14 +11,13 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mvnas import ops
 from mvnas.errors import SpaceError, TableError, told, unknown
@@ -45,8 +44,6 @@ ENERGY = "energy_mj"  # the column that either may have beside these
 
 CONDITIONS = {"backend": str, "precision": str, "versions": dict, "like": str, "ops": str, "imported": list, "cpu": str}
 
-CALL = re.compile(r"(\w+)\((.*)\)")
-COMMA = re.compile(r",(?![^(]*\))")  # between arguments, not inside of a tuple
 BYTES, ROWS = 4 << 20, 20_000  # of a table's files [0.8 MB, 5,199], so that they are read and fitted in seconds
 LETTERS = 1000  # of an op [87 in the shipped tables], so that what reads it takes no time
 LARGEST = 2**31 - 1  # number in an op or a shape
@@ -59,12 +56,18 @@ def write_op(op: Op) -> str:
     >>> write_op(ops.Conv(64, kernel=3))
     'Conv(out=64, kernel=3)'
     """
-    settings = []
-    for field in fields(op):  # type: ignore[arg-type]
-        value = getattr(op, field.name)
-        if field.default is MISSING or value != field.default:
-            settings.append(f"{field.name}={value!r}")
-    return f"{type(op).__name__}({', '.join(settings)})"
+    return _written(op)
+
+
+def _written(value: Any) -> str:
+    """An op, or what a field of it holds, as text."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, value))}{',' * (len(value) == 1)})"
+    if not is_dataclass(value):
+        return repr(value)
+    given = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
+    told = [f"{name}={_written(part)}" for name, part, default in given if default is MISSING or part != default]
+    return f"{type(value).__name__}({', '.join(told)})"
 
 
 def write_shapes(shapes: Sequence[Shape]) -> str:
@@ -84,44 +87,61 @@ def read_kernel(op: str, shapes: str) -> Kernel:
     """
     made = _call(op)
     places = tuple(_call(f"{part})") for part in shapes.split(")") if part.strip())
-    if not isinstance(made, Op) or any(isinstance(shape, Op) for shape in places):
+    if not isinstance(made, Op) or not all(isinstance(shape, Shape) for shape in places):
         raise ValueError(f"{told(op)} on {told(shapes)} is no op on shapes")
     return made, places
 
 
 @lru_cache(maxsize=1 << 14)
 def _call(text: str) -> Any:
-    """Value of a call such as `Conv(out=64)` of an op or shape, with constants as arguments."""
+    """Value of a call such as `Conv(out=64)` of an op or shape."""
     try:
-        call = CALL.fullmatch(text.strip()) if len(text) <= LETTERS else None
-        if not call:
-            raise ValueError("not a call")
-        kind = vars(ops).get(call[1])
-        if not isinstance(kind, type) or not issubclass(kind, (Op, tuple)) or kind in (Op, ops.Layer):
-            raise ValueError(f"there is no {told(call[1])}")
-        words = [word.rpartition("=") for word in COMMA.split(call[2])] if call[2] else []
-        positional = [_constant(value) for _, equals, value in words if not equals]
-        named = {key.strip(): _constant(value) for key, equals, value in words if equals}
-        if len(positional) + len(named) < len(words):
-            raise ValueError("an argument is there twice")
-        for value in () if issubclass(kind, Op) else (*positional, *named.values()):
-            if type(value) is not int:
-                raise ValueError(f"{value!r} is no whole number")
-        return kind(*positional, **named)
+        if len(text) > LETTERS:
+            raise ValueError(f"it has more than {LETTERS} letters")
+        return _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, SpaceError) as error:
         raise ValueError(f"{told(text)} is no op or shape: {error}") from None
 
 
-@lru_cache(maxsize=1 << 14)
-def _constant(text: str) -> Any:
-    """Value of an argument: a number that is positive, a truth value, a word, or several in a tuple."""
-    value = ast.literal_eval(text)
-    for part in value if isinstance(value, tuple) else (value,):
-        if type(part) not in (int, float, bool, str):
-            raise ValueError(f"{told(part)} is no number or word")
-        if type(part) in (int, float) and not 0 < part <= LARGEST:
-            raise ValueError(f"{told(part)} is not positive, or too large")
+def _value(node: ast.expr) -> Any:
+    """Value of an argument: a number that is positive, a truth value, a word, several in a tuple, or what a call makes."""
+    if isinstance(node, ast.Call):
+        return _made(node)
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_value, node.elts))
+    value = ast.literal_eval(node)
+    if type(value) not in (int, float, bool, str):
+        raise ValueError(f"{told(value)} is no number or word")
+    if type(value) in (int, float) and not 0 < value <= LARGEST:
+        raise ValueError(f"{told(value)} is not positive, or too large")
     return value
+
+
+def _made(call: ast.Call) -> Any:
+    """The op, shape or value of an op's field that a call makes."""
+    name, given = ast.unparse(call.func), [_value(node) for node in call.args]
+    named = {str(word.arg): _value(word.value) for word in call.keywords}
+    if len(named) < len(call.keywords):
+        raise ValueError("an argument is there twice")
+    kind = vars(ops).get(name)
+    if kind in (Op, ops.Layer, None) or not (is_dataclass(kind) or kind in get_args(Shape)):
+        raise ValueError(f"there is no {told(name)}")
+    if kind in get_args(Shape):
+        for value in (*given, *named.values()):
+            if type(value) is not int:
+                raise ValueError(f"{told(value)} is no whole number")
+    if kind is ops.Attention:
+        return _attention(*given, **named)
+    return kind(*given, **named)
+
+
+def _attention(heads: int, form: str = "softmax", *, biased: bool = False, **rest: Any) -> Op:
+    """Attention as it is written now, or as it was when one op had all of its forms and a bias was a field `biased`."""
+    if form == "separable" and heads == 1 and not rest and not biased:
+        return ops.SeparableAttention()
+    if form in ops.LINEAR_FORMS and not rest and not biased:
+        return ops.LinearAttention(heads, form)
+    return ops.Attention(heads, form, **rest | ({"bias": ops.PairBias()} if biased else {}))
 
 
 @dataclass(frozen=True)
@@ -196,7 +216,7 @@ class Table:
             try:
                 kernel = read_kernel(row["op"], row["shapes"])
                 kernel[0](*(ops.Input(shape)() for shape in kernel[1]))
-            except (ValueError, SpaceError, TypeError) as error:
+            except (ValueError, SpaceError, TypeError, AttributeError) as error:
                 raise TableError(f"{where}, column op: {error}") from None
             rows.setdefault(kernel, []).append(_timing(where, row, fused=inside))
         if not rows and "like" not in device:

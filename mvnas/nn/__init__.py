@@ -32,7 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mvnas.errors import ExportError, SpaceError, unknown
 from mvnas.graph import Graph
-from mvnas.ops import EPS, Map, Op, Shape, State, Tokens
+from mvnas.ops import EPS, GridBias, Map, Op, Shape, State, Tokens
 from mvnas.ops import BatchNorm as BatchNormOp
 from mvnas.ops import Branched as BranchedOp
 
@@ -394,33 +394,34 @@ class Attend(Module):
     def __init__(self, op: ops.Attention, q: Tokens, k: Tokens) -> None:
         super().__init__()
         self.op = op
-        if op.hidden:
-            self.distances = Small(op.hidden, op.heads)
-        elif op.grid[0] or op.biased:
-            count = (op.distances,) if op.grid[0] else (q.n, k.n)
+        if isinstance(op.bias, GridBias) and op.bias.hidden:
+            self.distances = Small(op.bias.hidden, op.heads)
+        elif op.bias:
+            count = (op.bias.distances,) if isinstance(op.bias, GridBias) else (q.n, k.n)
             self.bias = Parameter(torch.zeros(op.heads, *count))
         if op.talking:
             self.before, self.after = Conv1d(op.heads, op.heads, 1), Conv1d(op.heads, op.heads, 1)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         bias = getattr(self, "bias", None)
-        if self.op.grid[0]:
-            bias = biases(self.op, dict(self.named_parameters()), k.shape[2])
+        if isinstance(self.op.bias, GridBias):
+            bias = biases(self.op.bias, dict(self.named_parameters()), k.shape[2])
         return attention(q, k, v, self.op, bias, (self.before, self.after) if self.op.talking else ())
 
 
-def biases(op: ops.Attention, state: Mapping[str, Tensor], keys: int) -> Tensor:
-    """The number that `op` adds for each head, query and key: (heads, N, M)."""
-    if op.hidden:
+def biases(grid: GridBias, state: Mapping[str, Tensor], keys: int) -> Tensor:
+    """The number that is added for each head, query and key: (heads, N, M)."""
+    if grid.hidden:
         far = [
-            torch.arange(1 - side if op.signed else 0, side, dtype=torch.float64) * 8 / max(side - 1, 1)
-            for side in op.grid
+            torch.arange(1 - side if grid.signed else 0, side, dtype=torch.float64) * 8 / max(side - 1, 1)
+            for side in grid.grid
         ]
         places = torch.cartesian_prod(*far)
         table = 16 * made(state, "distances", places.sign() * (places.abs() + 1).log2() / 3).sigmoid().T
     else:
         table = state["bias"]
-    return pad(table[:, op.offsets(keys)], (op.extra, 0, op.extra, 0))
+    places = offsets(grid.sides(keys), grid.stride, grid.grid, signed=grid.signed)
+    return pad(table[:, places], (grid.extra, 0, grid.extra, 0))
 
 
 def made(state: Mapping[str, Tensor], name: str, places: Tensor) -> Tensor:
@@ -436,29 +437,42 @@ def attention(
 
     `bias` is added to the products of queries and keys, (heads, N, M); `talk` mixes heads before and after the softmax.
     """
-    b, p, n, _ = q.shape
-    if op.form == "separable":
-        return v * (q.transpose(2, 3).softmax(-1) @ k)
-    heads, width = op.heads, v.shape[3] // op.heads
-    q, k, v = (x.reshape(b * p, x.shape[2], heads, x.shape[3] // heads) for x in (q, k, v))
-    queries, values = (x.transpose(1, 2).reshape(b * p * heads, x.shape[1], x.shape[3]) for x in (q, v))
-    keys = k.permute(0, 2, 3, 1).reshape(b * p * heads, k.shape[3], k.shape[1])
+    queries, keys, values = heads_first(q, k, v, op.heads)
+    scores = queries @ keys
+    if bias is not None:
+        scores = (scores.view(-1, *bias.shape) + bias).view_as(scores)
+    if talk:
+        scores = mix(scores, talk[0])
+    if op.form == "relu_softmax":
+        shares = scores.relu() / (scores.relu().sum(-1, keepdim=True) + EPS)
+    else:
+        shares = scores.softmax(-1)
+    return heads_last((mix(shares, talk[1]) if talk else shares) @ values, q, op.heads)
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, op: ops.LinearAttention) -> Tensor:
+    """`op`, which multiplies keys and values first: (B, P, N, C) each."""
+    queries, keys, values = heads_first(q, k, v, op.heads)
     if op.form == "scaled":
         mixed = queries @ (keys @ values / keys.shape[2])
-    elif op.form == "relu_linear":
+    else:
         queries, keys = queries.relu(), keys.relu()
         mixed = queries @ (keys @ values) / (queries @ keys.sum(2, keepdim=True) + EPS)
-    else:
-        scores = queries @ keys
-        if bias is not None:
-            scores = (scores.view(-1, *bias.shape) + bias).view_as(scores)
-        if talk:
-            scores = mix(scores, talk[0])
-        if op.form == "relu_softmax":
-            shares = scores.relu() / (scores.relu().sum(-1, keepdim=True) + EPS)
-        else:
-            shares = scores.softmax(-1)
-        mixed = (mix(shares, talk[1]) if talk else shares) @ values
+    return heads_last(mixed, q, op.heads)
+
+
+def heads_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B * P * heads, N, C), keys (B * P * heads, C, M) and values (B * P * heads, M, V) of (B, P, N, ...) each."""
+    b, p = q.shape[:2]
+    q, k, v = (x.reshape(b * p, x.shape[2], heads, x.shape[3] // heads) for x in (q, k, v))
+    queries, values = (x.transpose(1, 2).reshape(b * p * heads, x.shape[1], x.shape[3]) for x in (q, v))
+    return queries, k.permute(0, 2, 3, 1).reshape(b * p * heads, k.shape[3], k.shape[1]), values
+
+
+def heads_last(mixed: Tensor, q: Tensor, heads: int) -> Tensor:
+    """What heads make, (B * P * heads, N, V), beside one another in (B, P, N, heads * V), as the queries `q` were given."""
+    b, p, n, _ = q.shape
+    width = mixed.shape[2]
     return mixed.reshape(b * p, heads, n, width).transpose(1, 2).reshape(b, p, n, heads * width)
 
 

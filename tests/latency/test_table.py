@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vocabulary import EXAMPLES
 
 from mvnas.errors import TableError
 from mvnas.graph import Graph
@@ -28,7 +29,23 @@ from mvnas.latency.table import (
     write_op,
     write_shapes,
 )  # fmt: skip
-from mvnas.ops import Add, Conv, Fold, Linear, Map, Pool, Resize, Tokens, Vector
+from mvnas.ops import (
+    Add,
+    Attention,
+    Branched,
+    Conv,
+    Fold,
+    Linear,
+    LinearAttention,
+    Map,
+    Op,
+    PairBias,
+    Pool,
+    Resize,
+    SeparableAttention,
+    Tokens,
+    Vector,
+)
 from mvnas.spaces.arch import data_folder
 from mvnas.spaces.space import Space
 
@@ -68,6 +85,25 @@ def test_text_of_an_op_leaves_out_defaults() -> None:
     assert write_op(Fold(2, size=(4, 6))) == "Fold(patch=2, size=(4, 6))"
     assert write_op(Resize()) == "Resize()"
     assert write_shapes((Map(1, 2, 3), Tokens(4, 5, 6), Vector(7))) == "Map(1, 2, 3) Tokens(4, 5, 6) Vector(7)"
+
+
+@pytest.mark.parametrize(
+    ("text", "op"),
+    [
+        ("Attention(heads=1, form='separable')", SeparableAttention()),
+        ("Attention(heads=2, form='relu_linear')", LinearAttention(2, "relu_linear")),
+        ("Attention(heads=2, form='relu_softmax')", Attention(2, "relu_softmax")),
+        ("Attention(heads=4, biased=True, talking=True)", Attention(4, bias=PairBias(), talking=True)),
+    ],
+)
+def test_attention_is_read_as_it_was_written_when_it_was_one_op(text: str, op: Op) -> None:
+    shapes = write_shapes((Tokens(1, 9, 8),) * 3)
+    assert read_kernel(text, shapes) == read_kernel(write_op(op), shapes) == (op, (Tokens(1, 9, 8),) * 3)
+
+
+@pytest.mark.parametrize("op", [op for op, _, _ in EXAMPLES if not isinstance(op, Branched)], ids=str)
+def test_every_op_is_read_as_it_was_written(op: Op) -> None:
+    assert read_kernel(write_op(op), "Map(3, 8, 8)")[0] == op
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -29,14 +29,17 @@ from mvnas.ops import (
     Concat,
     Conv,
     Fold,
+    GridBias,
     Input,
     LayerNorm,
     Linear,
+    LinearAttention,
     Map,
     Mul,
     Op,
     Pool,
     Resize,
+    SeparableAttention,
     Shape,
     Slice,
     Spread,
@@ -48,8 +51,7 @@ from mvnas.ops import (
 
 NOT_KERNELS = {ops.Op, ops.Input, ops.Layer}  # the root, what a network is fed, and what graphs hold only the ops of
 FOLDED = {  # fields that deployed ops do not use
-    "norm": False, "gain": 1.0, "scale": 0.0, "copies": 1, "affine": False, "multiple": 1, "start": 1.0, "grid": (0, 0), "hidden": 0,
-    "signed": False, "extra": 0,
+    "norm": False, "gain": 1.0, "scale": 0.0, "copies": 1, "affine": False, "multiple": 1, "start": 1.0, "hidden": 0,
 }  # fmt: skip
 NORMS = (BatchNorm, LayerNorm)
 
@@ -156,6 +158,7 @@ def test_a_layer_norm_that_does_not_fold_is_an_error(read: Callable[[Value], Val
 @each_example
 def test_what_is_deployed_is_in_its_last_form(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
     shipped = Graph.single(op, shapes).deployed()
+    assert "GridBias" not in str(shipped)
     assert shipped.deployed() == shipped or not shipped.work
     for node in shipped.nodes:
         assert not any(getattr(node.op, name, neutral) != neutral for name, neutral in FOLDED.items())
@@ -214,8 +217,16 @@ def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
         (Conv(8, kernel=2), (Map(4, 4, 4),), "even kernel must be padded as TensorFlow does"),
         (Attention(2), (Tokens(1, 6, 8), Tokens(1, 9, 6), Tokens(1, 9, 6)), "queries, keys and values must agree"),
         (Attention(2, form="sofmax"), (Tokens(1, 9, 8),) * 3, "unknown form 'sofmax'; did you mean 'softmax'"),
-        (Attention(2, grid=(3, 3), stride=2), (Tokens(1, 9, 8),) * 3, "queries must be every 2. of the keys each way"),
-        (Attention(2, grid=(2, 2)), (Tokens(1, 6, 8),) * 3, "keys must be on a map of 2 x 2 or a square, but are 6"),
+        (
+            Attention(2, bias=GridBias((3, 3), stride=2)),
+            (Tokens(1, 9, 8),) * 3,
+            "queries must be every 2. of the keys each way",
+        ),
+        (
+            Attention(2, bias=GridBias((2, 2))),
+            (Tokens(1, 6, 8),) * 3,
+            "keys must be on a map of 2 x 2 or a square, but are 6",
+        ),
         (Branched((Conv(8), Conv(6))), (Map(4, 4, 4),), "branches must yield one shape"),
         (Spread(2), (Tokens(4, 6, 8),), "tokens to spread must be one sequence, but got Tokens"),
         (Mul(), (Map(3, 4, 4), Vector(4)), "factors must have one shape, or be a map and a gate"),
@@ -224,8 +235,13 @@ def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
         (Branched((Conv(4, 3, act="", same=True),)), (Map(4, 4, 4),), "a branch must have no padding other"),
         (Fold(2), (Tokens(4, 6, 8),), "tokens must be folded to a size or that of a map"),
         (Linear(8, copies=0), (Vector(8),), "must be the mean of 1 or more, but got 0 copies"),
-        (Attention(2, grid=(0, 3)), (Tokens(4, 6, 8),) * 3, "a grid must have a height and a width"),
-        (Attention(2, form="separable"), (Tokens(4, 6, 8),) * 3, "must have 1 head and queries of 1 channel"),
+        (Attention(2, bias=GridBias((0, 3))), (Tokens(4, 6, 8),) * 3, "a grid must have a height and a width"),
+        (SeparableAttention(), (Tokens(4, 6, 8),) * 3, "queries of separable attention must have 1 channel"),
+        (
+            LinearAttention(2, form="softmax"),
+            (Tokens(4, 6, 8),) * 3,
+            "unknown form 'softmax'; known: relu_linear, scaled",
+        ),
     ],
 )
 def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[Shape, ...], told: str) -> None:
@@ -233,12 +249,7 @@ def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[
         Graph.single(op, shapes)
 
 
-SEQUENCES = (Tokens(4, 6, 8),) * 3
 IGNORED: list[tuple[Op, dict[str, object], tuple[Shape, ...]]] = [  # fields that mean nothing beside the others of an op
-    *((Attention(2, form), {"grid": (2, 3), "biased": True, "talking": True}, SEQUENCES) for form in ops.LINEAR_FORMS),
-    (Attention(1, "separable"), {"grid": (2, 3), "biased": True, "talking": True}, (Tokens(4, 6, 1), *SEQUENCES[1:])),
-    (Attention(2), {"stride": 2, "signed": True, "hidden": 5, "extra": 1}, SEQUENCES),
-    (Attention(2, grid=(2, 3)), {"biased": True}, SEQUENCES),
     (Conv(8, norm=False), {"eps": 1e-3}, (Map(4, 3, 3),)),
     (LayerNorm(affine=False), {"bias": False}, (Map(4, 3, 5),)),
     (LayerNorm(), {"whole": True}, (Vector(7),)),

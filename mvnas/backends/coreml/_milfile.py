@@ -141,21 +141,17 @@ def _position(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights)
 
 def _attention(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
     op = node.op
-    assert isinstance(op, ops.Attention)
-    _, p, n, _ = xs[0].shape
-    if op.form == "separable":
-        shares = place.op("softmax", x=place.reshape(xs[0], 1, p, 1, n), axis=-1)
-        return place.op("mul", x=xs[2], y=place.op("matmul", x=shares, y=xs[1]))
-    heads = op.heads
+    assert isinstance(op, ops.Attention | ops.LinearAttention)
+    p, heads = xs[0].shape[1], op.heads
     split = [place.reshape(x, p, x.shape[2], heads, x.shape[3] // heads) for x in xs]
     q, k, v = (
         place.transpose(x, *order) for x, order in zip(split, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
     )
-    if op.form in ops.LINEAR_FORMS:
+    if isinstance(op, ops.LinearAttention):
         mixed = _linear_attention(place, op.form, q, k, v)
     else:
         scores = place.op("matmul", x=q, y=k)
-        if op.biased:
+        if op.bias:
             scores = place.op("add", x=scores, y=_half(weights["bias"][None]))
         if op.talking:
             scores = _talk(place, scores, weights, "before")
@@ -167,6 +163,12 @@ def _attention(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights
             shares = place.op("real_div", x=scores, y=place.guarded(total))
         mixed = place.op("matmul", x=_talk(place, shares, weights, "after") if op.talking else shares, y=v)
     return place.reshape(place.transpose(mixed, 0, 2, 1, 3), 1, *node.shape)
+
+
+def _separable_attention(place: _Place, node: Node, xs: Sequence[Tensor], weights: Weights) -> Tensor:
+    _, p, n, _ = xs[0].shape
+    shares = place.op("softmax", x=place.reshape(xs[0], 1, p, 1, n), axis=-1)
+    return place.op("mul", x=xs[2], y=place.op("matmul", x=shares, y=xs[1]))
 
 
 def _linear_attention(place: _Place, form: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -277,6 +279,8 @@ LOWERED: Mapping[type, Callable[[_Place, Node, Sequence[Tensor], Weights], Tenso
     ops.Add: _add,
     ops.Affine: _affine,
     ops.Attention: _attention,
+    ops.LinearAttention: _attention,
+    ops.SeparableAttention: _separable_attention,
     ops.Position: _position,
     ops.Concat: _concat,
     ops.Conv: _conv,

@@ -200,22 +200,18 @@ def _position(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
 
 def _attention(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
     op = node.op
-    assert isinstance(op, ops.Attention)
+    assert isinstance(op, ops.Attention | ops.LinearAttention)
     _, p, n, _ = file.shapes[xs[0]]
-    if op.form == "separable":
-        q = file.reshape(xs[0], (1, p, 1, n))
-        shares = file.op("Softmax", [q], (1, p, 1, n), axis=-1)
-        return file.binary("Mul", xs[2], file.op("MatMul", [shares, xs[1]], (1, p, 1, file.shapes[xs[1]][3])))
     heads = op.heads
     split = [file.reshape(x, (p, file.shapes[x][2], heads, file.shapes[x][3] // heads)) for x in xs]
     q, v = (file.transpose(split[i], (0, 2, 1, 3)) for i in (0, 2))
     k = file.transpose(split[1], (0, 2, 3, 1))
     values = file.shapes[v][3]
-    if op.form in ops.LINEAR_FORMS:
+    if isinstance(op, ops.LinearAttention):
         mixed = _linear_attention(file, op.form, q, k, v)
     else:
         scores = file.op("MatMul", [q, k], (p, heads, n, file.shapes[k][3]))
-        if op.biased:
+        if op.bias:
             scores = file.binary("Add", scores, file.constant("bias", weights["bias"]))
         if op.talking:
             scores = _talk(file, scores, weights, "before")
@@ -228,6 +224,13 @@ def _attention(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
             shares = _talk(file, shares, weights, "after")
         mixed = file.op("MatMul", [shares, v], (p, heads, n, values))
     return file.reshape(file.transpose(mixed, (0, 2, 1, 3)), (1, *node.shape))
+
+
+def _separable_attention(file: _File, node: Node, xs: list[str], weights: Weights) -> str:
+    _, p, n, _ = file.shapes[xs[0]]
+    q = file.reshape(xs[0], (1, p, 1, n))
+    shares = file.op("Softmax", [q], (1, p, 1, n), axis=-1)
+    return file.binary("Mul", xs[2], file.op("MatMul", [shares, xs[1]], (1, p, 1, file.shapes[xs[1]][3])))
 
 
 def _linear_attention(file: _File, form: str, q: str, k: str, v: str) -> str:
@@ -353,6 +356,8 @@ LOWERED: Mapping[type, Callable[[_File, Node, list[str], Weights], str]] = {
     ops.Add: _add,
     ops.Affine: _affine,
     ops.Attention: _attention,
+    ops.LinearAttention: _attention,
+    ops.SeparableAttention: _separable_attention,
     ops.Position: _position,
     ops.Concat: _concat,
     ops.Conv: _conv,

@@ -299,22 +299,17 @@ def _position(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
 
 def _attention(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
     op = node.op
-    assert isinstance(op, ops.Attention)
+    assert isinstance(op, ops.Attention | ops.LinearAttention)
     _, p, n, _ = file.shape(xs[0])
-    if op.form == "separable":
-        q, k, v = (file.reshape(x, file.shape(x)[1:]) for x in xs)
-        shares = file.op("SOFTMAX", [file.reshape(q, (p, 1, n))], (p, 1, n), beta=1.0)
-        context = file.op("BATCH_MATMUL", [shares, k], (p, 1, file.shape(k)[2]))
-        return file.reshape(file.binary("MUL", v, context), layout(node.shape))
     heads = op.heads
     split = [file.reshape(x, (p, file.shape(x)[2], heads, file.shape(x)[3] // heads)) for x in xs]
     q, k, v = (file.transpose(x, (0, 2, 1, 3)) for x in split)
     keys, values = file.shape(k)[2], file.shape(v)[3]
-    if op.form in ops.LINEAR_FORMS:
+    if isinstance(op, ops.LinearAttention):
         mixed = _linear_attention(file, op.form, q, k, v)
     else:
         scores = file.op("BATCH_MATMUL", [q, k], (p, heads, n, keys), adjY=True)
-        if op.biased:
+        if op.bias:
             scores = file.binary("ADD", scores, file.constant(weights["bias"][None]))
         if op.talking:
             scores = _talk(file, scores, weights, "before")
@@ -327,6 +322,14 @@ def _attention(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
             shares = _talk(file, shares, weights, "after")
         mixed = file.op("BATCH_MATMUL", [shares, v], (p, heads, n, values))
     return file.reshape(file.transpose(mixed, (0, 2, 1, 3)), layout(node.shape))
+
+
+def _separable_attention(file: _File, node: Node, xs: list[int], weights: Weights) -> int:
+    _, p, n, _ = file.shape(xs[0])
+    q, k, v = (file.reshape(x, file.shape(x)[1:]) for x in xs)
+    shares = file.op("SOFTMAX", [file.reshape(q, (p, 1, n))], (p, 1, n), beta=1.0)
+    context = file.op("BATCH_MATMUL", [shares, k], (p, 1, file.shape(k)[2]))
+    return file.reshape(file.binary("MUL", v, context), layout(node.shape))
 
 
 def _linear_attention(file: _File, form: str, q: int, k: int, v: int) -> int:
@@ -449,6 +452,8 @@ LOWERED: Mapping[type, Callable[[_File, Node, list[int], Weights], int]] = {
     ops.Add: _add,
     ops.Affine: _affine,
     ops.Attention: _attention,
+    ops.LinearAttention: _attention,
+    ops.SeparableAttention: _separable_attention,
     ops.Position: _position,
     ops.Concat: _concat,
     ops.Conv: _conv,
