@@ -114,7 +114,9 @@ PLACES = [
 
 @pytest.mark.parametrize("read", PLACES, ids=lambda read: read.__name__)
 def test_what_a_file_names_is_not_run(read: Callable[[Path], None], theirs: Path) -> None:
-    with pytest.raises(TrustError, match=r"names the module 'theirs\.(code|data)'.*--trust.*mvnas\.system\.trust\.allow"):
+    with pytest.raises(
+        TrustError, match=r"names the module 'theirs\.(code|data)'.*--trust.*mvnas\.system\.trust\.allow"
+    ):
         read(theirs)
     assert not list(theirs.rglob("*.ran"))
     for file in theirs.glob("networks.csv"):
