@@ -28,7 +28,8 @@ from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import NETWORKS_COLUMNS, Table, Timing, append, read_network, timing_row, write_network
 from mvnas.measuring.clock import cpu, now
 from mvnas.measuring.holdout import Quality
-from mvnas.measuring.measure import Protocol, measure_networks
+from mvnas.measuring.measure import measure_networks
+from mvnas.measuring.protocol import Protocol
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space, names, published
 from mvnas.system.disk import write_text

@@ -13,6 +13,7 @@ from mvnas.data import Data
 from mvnas.errors import StudyError
 from mvnas.studies.score import Score
 from mvnas.studies.study import Study
+from mvnas.system.progress import Progress, silent
 from mvnas.verification.retrain import accuracies, retrain, retrained, trainer
 
 CANDIDATES, LONGER = 12, 4  # what is trained where the user says nothing: so many, so many times longer
@@ -24,7 +25,6 @@ CONFIDENCE, RESAMPLES = 0.95, 999
 PAIRS = 10**6  # of candidates compared at once, which bounds memory
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def rank(
     candidates: int | None = None,
     longer: int = LONGER,
     engine: str | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
     tell: Progress | None = None,
 ) -> Ranking:
     """Train a sample of the study's candidates longer, as far as that is not done yet, and compare the orders.

@@ -18,7 +18,8 @@ from mvnas.export import FORMATS, Judged, Pictures, export, origin
 from mvnas.latency.model import Latency, latency
 from mvnas.latency.table import Table, Timing
 from mvnas.measuring.clock import DRIFT, cpu
-from mvnas.measuring.measure import Progress, Protocol, measure_networks
+from mvnas.measuring.measure import measure_networks
+from mvnas.measuring.protocol import STANDARD, Protocol
 from mvnas.nn import deploy
 from mvnas.ops import State
 from mvnas.spaces.arch import FLOAT
@@ -26,12 +27,12 @@ from mvnas.spaces.space import Space
 from mvnas.studies.score import Score
 from mvnas.studies.study import Study
 from mvnas.system.disk import work_folder
+from mvnas.system.progress import Progress, silent
 from mvnas.training import pixels
 from mvnas.verification.rank import LONGER
 from mvnas.verification.retrain import retrain, retrained, trainer, weights
 
 SHIPPED_AS = {"android": "tflite"}  # runtime of a table -> format of its files, where they differ in name
-PROTOCOL = Protocol()
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def verify(
     *,
     longer: int = LONGER,
     engine: str | None = None,
-    protocol: Protocol = PROTOCOL,
-    progress: Progress = lambda what, done, total: None,
+    protocol: Protocol = STANDARD,
+    progress: Progress = silent,
     tell: Progress | None = None,
 ) -> Verification:
     """Train the frontier longer, as far as that is not done yet, export it beside the study, and time it by the runtimes of `tables`.

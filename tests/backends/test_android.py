@@ -15,7 +15,8 @@ from mvnas.cli import main
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.latency.model import LatencyModel
-from mvnas.measuring.measure import Protocol, measure
+from mvnas.measuring.measure import measure
+from mvnas.measuring.protocol import Protocol
 from mvnas.ops import Conv, Linear, Map, Tokens
 from mvnas.spaces.space import Space
 

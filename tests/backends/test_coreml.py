@@ -19,7 +19,8 @@ from mvnas.backends.coreml import MOST_REMOTE_RUNS, OPEN, by_device, nodes, op_n
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.latency.table import INSIDE
-from mvnas.measuring.measure import Protocol, measure
+from mvnas.measuring.measure import measure
+from mvnas.measuring.protocol import Protocol
 from mvnas.spaces.space import Space
 
 PLACES = ["", "Test iPhone"]

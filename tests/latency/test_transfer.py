@@ -28,7 +28,9 @@ from mvnas.latency.transfer import (
     informative,
 )
 from mvnas.measuring.holdout import left_out
-from mvnas.measuring.measure import Protocol, _sample, measure
+from mvnas.measuring.measure import measure
+from mvnas.measuring.plan import sample
+from mvnas.measuring.protocol import Protocol
 from mvnas.ops import Conv, Map
 from mvnas.reports.plot import plot_table
 from mvnas.spaces.arch import Arch
@@ -59,7 +61,7 @@ def known(table: Path) -> LatencyModel:
 
 @pytest.fixture(scope="module")
 def archs(space: Path) -> list[Arch]:
-    return _sample([Space.load(space)], 50, seed=0)
+    return sample([Space.load(space)], 50, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def test_a_table_like_another_is_measured_judged_and_used(
     with pytest.raises(TableError, match=f"like was {table} and is None"):
         measure([Space.load(space)], slower, folder=folder / "new", ops=20, networks=9, protocol=SHORT)
     model = LatencyModel.fit(made)
-    for arch in _sample([Space.load(space)], 20, seed=5):
+    for arch in sample([Space.load(space)], 20, seed=5):
         path = folder / "n.json"
         slower.export(arch.graph().deployed(), path, {})
         estimate = model.predict(arch)
@@ -237,7 +239,7 @@ def test_a_table_like_one_that_is_gone_says_so(folder: Path, space: Path, tmp_pa
 
 
 def test_without_timings_of_kernels_networks_alone_scale_the_known_device(known: LatencyModel, space: Path) -> None:
-    networks = {arch: 3 * known.predict(arch).value for arch in _sample([Space.load(space)], 4, seed=3)}
+    networks = {arch: 3 * known.predict(arch).value for arch in sample([Space.load(space)], 4, seed=3)}
     model = LatencyModel.alike(known, {}, "new").calibrated(networks)
     for arch, ms in networks.items():
         assert model.predict(arch).value == pytest.approx(ms)

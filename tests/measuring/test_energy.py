@@ -24,7 +24,8 @@ from mvnas.latency.model import LatencyModel, latency
 from mvnas.latency.table import INSIDE, Table, read_kernel
 from mvnas.measuring.energy import Meter, PowerLog, Rapl
 from mvnas.measuring.holdout import held_out
-from mvnas.measuring.measure import Protocol, measure
+from mvnas.measuring.measure import measure
+from mvnas.measuring.protocol import Protocol
 from mvnas.reports.plot import draw
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space

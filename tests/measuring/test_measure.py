@@ -23,7 +23,9 @@ from mvnas.latency.model import FEWEST, LatencyModel, dimensions, kind, sittings
 from mvnas.latency.table import INSIDE, Table, read_kernel, shipped, write_op, write_shapes
 from mvnas.measuring.clock import alone
 from mvnas.measuring.holdout import Quality, held_out
-from mvnas.measuring.measure import CORNERS, Protocol, calibrating, coverage, measure, plan, refine, suspects
+from mvnas.measuring.measure import measure
+from mvnas.measuring.plan import CORNERS, calibrating, coverage, plan, refine, suspects
+from mvnas.measuring.protocol import Protocol
 from mvnas.ops import Conv, Map, State
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space, names, published

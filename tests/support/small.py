@@ -11,7 +11,8 @@ from PIL import Image
 
 from mvnas.backends import backend
 from mvnas.engines import engine
-from mvnas.measuring.measure import Protocol, measure
+from mvnas.measuring.measure import measure
+from mvnas.measuring.protocol import Protocol
 from mvnas.search import Problem
 from mvnas.search import search as search_with
 from mvnas.search.problem import from_names

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.latency.table import read_device
     from mvnas.measuring.energy import counter
     from mvnas.measuring.holdout import held_out, left_out
-    from mvnas.measuring.measure import coverage, measure
+    from mvnas.measuring.measure import measure
+    from mvnas.measuring.plan import coverage
     from mvnas.spaces.space import Space, names
 
     folder = Path(args.table)
