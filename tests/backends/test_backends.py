@@ -31,6 +31,7 @@ from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel
 from mvnas.latency.model import kind
+from mvnas.lowering import Builder, Call, Tensor, lowers
 from mvnas.ops import Attention, Conv, Map, Op, Shape, State, Tokens
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
@@ -40,6 +41,27 @@ KERNELS: list[Kernel] = [
     (Conv(16, kernel=3, stride=2, groups=16, norm=False, bias=True), (Map(16, 9, 9),)),
     (Attention(2), (Tokens(4, 9, 16),) * 3),
 ]
+
+
+@dataclass(frozen=True)
+class Leaky(Op):
+    """An op that mvnas does not have: (C, H, W) -> (1, H, W), sums of channels, those below 0 divided."""
+
+    divisor: int
+
+    def shape(self, x: Map) -> Map:
+        return Map(1, x.h, x.w)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - x.relu() * (1 - self.divisor)).sum(1, keepdim=True) / self.divisor
+
+
+@lowers(Leaky)
+def leaky(b: Builder, op: Leaky, call: Call) -> Tensor:
+    (x,), (shape,) = call.inputs, call.shapes
+    rest = b.sub(x, b.mul(b.activate(x, "relu"), 1 - op.divisor))
+    return b.div(b.total(rest, b.channel_axis(shape)), op.divisor)
+
 
 WRITTEN = ("coreml", "onnx", "tflite")  # backends that write files op by op
 
@@ -418,6 +440,13 @@ class TestWrittenOpByOp:
         assert_close(name, execute(name, path, single, feed), compute(single, state, feed))
         most = {"coreml": "ranks", "tflite": "tensor_ranks"}.get(name)
         assert most is None or max(getattr(import_module(f"mvnas.backends.{name}"), most)(path)) <= 4
+
+    def test_an_op_of_the_user_needs_one_form_for_all_formats(self, name: str, tmp_path: Path) -> None:
+        single = Graph.single(Leaky(3), (Map(4, 3, 5),))
+        path = tmp_path / f"op{backend(name).suffix}"
+        backend(name).export(single, path, {})
+        feed = [x.numpy() for x in nn.example(single)]
+        assert_close(name, execute(name, path, single, feed), compute(single, {}, feed))
 
     def test_an_op_without_a_form_is_named(self, name: str, tmp_path: Path) -> None:
         @dataclass(frozen=True)

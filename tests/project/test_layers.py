@@ -22,6 +22,7 @@ ROOMS = [
     "system",
     "ops",
     "graph",
+    "lowering",
     "blocks",
     "spaces",
     "nn",
