@@ -56,8 +56,8 @@ class Backend:
     def run(self, path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for inputs (1, C, H, W), or as the graph's inputs have them."""
         with self._limited():
-            output = _load(path).module()(*[torch.from_numpy(x) for x in inputs])
-        return [output.numpy()]
+            made = _load(path).module()(*[torch.from_numpy(x) for x in inputs])
+        return [y.numpy() for y in (made if isinstance(made, tuple) else (made,))]
 
     def stopwatch(self, path: Path) -> Stopwatch:
         """Function that runs the file once, inputs in place, and returns the milliseconds it took, a GPU's work done.

@@ -22,3 +22,4 @@ from mvnas.lowering.registry import Call as Call
 from mvnas.lowering.registry import Weights as Weights
 from mvnas.lowering.registry import lower as lower
 from mvnas.lowering.registry import lowers as lowers
+from mvnas.lowering.registry import output_names as output_names

@@ -58,6 +58,11 @@ def lower(builder: Builder, graph: Graph, weights: Weights, inputs: Callable[[st
     return made
 
 
+def output_names(count: int) -> list[str]:
+    """Names of a file's outputs, in order: y, or y0, y1, ..."""
+    return [f"y{i}" for i in range(count)] if count > 1 else ["y"]
+
+
 def _form(builder: Builder, kind: type[Op]) -> Callable[[Any, Any, Call], Tensor]:
     for own in type(builder).__mro__:
         if (own, kind) in _forms:

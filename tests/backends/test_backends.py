@@ -32,7 +32,7 @@ from mvnas.errors import ExportError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel
 from mvnas.latency.model import kind
 from mvnas.lowering import Builder, Call, Tensor, lowers
-from mvnas.ops import Attention, Conv, Map, Op, Shape, State, Tokens
+from mvnas.ops import Attention, Conv, Input, Map, Op, Shape, State, Tokens
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 
@@ -416,6 +416,26 @@ class TestTFLite:
             backend("tflite", precision="dynamic-int")
 
 
+@pytest.mark.parametrize("name", [*WRITTEN, "torch"])
+def test_a_file_has_all_outputs_of_a_graph_in_their_order(name: str, tmp_path: Path) -> None:
+    """The earlier of them is read by what comes later, too."""
+    x = Input(Map(3, 8, 8))()
+    early = Conv(4, kernel=3, stride=2, norm=False)(x)
+    late = Conv(5, norm=False, act="")(early)
+    graph = Graph.of(early, late, outputs=[late, early])
+    state, path = nn.arbitrary(graph), tmp_path / f"two{backend(name).suffix}"
+    backend(name).export(graph, path, state)
+    feed = [x.numpy() for x in nn.example(graph)]
+    module = nn.build(graph)
+    module.load_state_dict(state)
+    with torch.inference_mode():
+        wanted = [y.numpy() for y in module.eval()(*map(torch.from_numpy, feed))]
+    got = evaluate_all(path, feed) if name == "coreml" else backend(name).run(path, feed)
+    assert len(got) == 2
+    for y, true in zip(got, wanted, strict=True):
+        assert_close(name, y, true)
+
+
 @pytest.mark.parametrize("name", WRITTEN)
 class TestWrittenOpByOp:
     def test_every_kernel_alone_computes_what_torch_computes(
@@ -558,7 +578,13 @@ class TestCoreML:
 
 
 def evaluate(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
-    """Output of the program in an .mlpackage with the weights that lie beside it."""
+    """Output of the program in an .mlpackage."""
+    (y,) = evaluate_all(path, inputs)
+    return y
+
+
+def evaluate_all(path: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Outputs of the program in an .mlpackage with the weights that lie beside it."""
     import coremltools as ct
     from coremltools.converters.mil.frontend.milproto.load import load
 
@@ -579,7 +605,7 @@ def evaluate(path: Path, inputs: list[np.ndarray]) -> np.ndarray:
         if op.op_type != "const":
             arguments = {key: value(var) for key, var in op.inputs.items()}
             values[op.outputs[0].name] = MIL[op.op_type](op, **arguments)
-    return values[main.outputs[0].name].numpy()
+    return [values[output.name].numpy() for output in main.outputs]
 
 
 def padded(x: Any, edges: Any, value: float = 0.0) -> Any:

@@ -18,7 +18,7 @@ from mvnas import ops
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
-from mvnas.lowering import Builder, Call, Tensor, Weights, forms, lower, lowers
+from mvnas.lowering import Builder, Call, Tensor, Weights, forms, lower, lowers, output_names
 from mvnas.lowering.forms import whole
 
 with quiet():  # its import logs each native part that this system lacks
@@ -27,7 +27,6 @@ with quiet():  # its import logs each native part that this system lacks
     from coremltools.converters.mil.mil import Function, Program, types
 
 FORM = 1  # goes up with every change of what an op becomes: timings of one form say nothing of another
-OUTPUT = "y"
 ROUNDING = 1e-4  # of a resized side, which Core ML takes as floor(scale * size): coremltools adds as much
 
 Operand = Any  # a coremltools Var, an array, or a number
@@ -43,8 +42,10 @@ def write(graph: Graph, weights: Weights) -> Program:
     specs = {node.name: Ops.TensorSpec(builder.axes(node.shape), types.fp16) for node in graph.inputs}
     with Function(specs, opset_version=ct.target.iOS16) as main:
         made = lower(builder, graph, weights, lambda name, shape: main.inputs[name])
-        made[-1].name = OUTPUT
-        main.set_outputs([made[-1]])
+        outputs = [made[place] for place in graph.outputs]
+        for output, name in zip(outputs, output_names(len(outputs)), strict=True):
+            output.name = name
+        main.set_outputs(outputs)
     program = Program()
     program.add_function("main", main)
     return program

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mvnas import __version__
 from mvnas.graph import Graph
-from mvnas.lowering import Builder, Weights, lower
+from mvnas.lowering import Builder, Weights, lower, output_names
 
 OPSET = 20
 FORM = 1  # goes up with every change of what an op becomes: timings of one form say nothing of another
@@ -31,7 +31,7 @@ def write(graph: Graph, weights: Weights) -> onnx.ModelProto:
     """
     file = ONNX()
     made = lower(file, graph, weights, lambda name, shape: file.input(name, file.axes(shape)))
-    return file.finish(made[-1])
+    return file.finish([made[place] for place in graph.outputs])
 
 
 class ONNX(Builder):
@@ -200,17 +200,14 @@ class ONNX(Builder):
             how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return self.op("Resize", [x, "", "", self.constant(np.array(shape, np.int64), "size")], shape, **how)
 
-    def finish(self, output: str) -> onnx.ModelProto:
-        """The model, whose output is called y."""
-        self.nodes[-1].output[0] = "y"
-        assert self.nodes[-1].name == output
-        graph = helper.make_graph(
-            self.nodes,
-            "mvnas",
-            self.inputs,
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, self.shape(output))],
-            list(self.constants.values()),
-        )
+    def finish(self, outputs: Sequence[str]) -> onnx.ModelProto:
+        """The model, with names of its own for the outputs."""
+        names = dict(zip(outputs, output_names(len(outputs)), strict=True))
+        for node in self.nodes:
+            for tensors in (node.input, node.output):
+                tensors[:] = [names.get(x, x) for x in tensors]
+        told = [helper.make_tensor_value_info(names[x], TensorProto.FLOAT, self.shape(x)) for x in outputs]
+        graph = helper.make_graph(self.nodes, "mvnas", self.inputs, told, list(self.constants.values()))
         opset = [helper.make_opsetid("", OPSET)]
         return helper.make_model(
             graph, opset_imports=opset, ir_version=10, producer_name="mvnas", producer_version=__version__

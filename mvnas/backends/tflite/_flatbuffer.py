@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from mvnas import ops
 from mvnas.graph import Graph
-from mvnas.lowering import Builder, Call, Weights, lower, lowers
+from mvnas.lowering import Builder, Call, Weights, lower, lowers, output_names
 from mvnas.lowering.forms import HEADS_FIRST, whole
 from mvnas.ops import Map
 
@@ -32,7 +32,7 @@ Operand = Ref | float | np.ndarray
 def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
     """TFLite model of a deployed `graph`; `weights` by node and parameter, such as `block0.conv0.conv.weight`.
 
-    With `inner` the output is only its first element. A runtime then holds the whole output in its own memory, where it
+    With `inner` an output is only its first element. A runtime then holds the whole output in its own memory, where it
     may overwrite what is no longer needed, as it does inside a network: what a microbenchmark of an op should time.
 
     Raises:
@@ -42,7 +42,8 @@ def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
     made = lower(file, graph, weights, lambda name, shape: file.tensor(file.axes(shape)))
     inputs = [made[place] for place, node in enumerate(graph.nodes) if not node.inputs]
     file.at("y")
-    return file.finish(inputs, file.first(made[-1]) if inner else made[-1])
+    outputs = [made[place] for place in graph.outputs]
+    return file.finish(inputs, [file.first(x) for x in outputs] if inner else outputs)
 
 
 class TFLite(Builder):
@@ -265,7 +266,7 @@ class TFLite(Builder):
         shape = (1, h, w, self.shape(x)[3])
         return self.op("RESIZE_BILINEAR", [x, size], shape, halfPixelCenters=True, alignCorners=False)
 
-    def finish(self, inputs: Sequence[Ref], output: Ref) -> bytes:
+    def finish(self, inputs: Sequence[Ref], outputs: Sequence[Ref]) -> bytes:
         """The model as bytes."""
         codes = []
         for value in self.codes:
@@ -274,11 +275,11 @@ class TFLite(Builder):
             codes.append(code)
         graph = schema.SubGraphT()
         graph.tensors, graph.operators, graph.name = self.tensors, self.operators, "main"
-        graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = "serving_default", 0
         signature.inputs = [_named(f"x{place}", tensor) for place, tensor in enumerate(inputs)]
-        signature.outputs = [_named("y", output)]
+        signature.outputs = [_named(*row) for row in zip(output_names(len(outputs)), outputs, strict=True)]
         model = schema.ModelT()
         model.signatureDefs = [signature]
         model.version, model.description = 3, "mvnas"
