@@ -17,10 +17,8 @@ import csv
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -29,11 +27,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mvnas.data import Data, Split, load
+from mvnas.engines import Job, seed_of, train
 from mvnas.latency.table import append, write_network
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.training import Schedule, factor_for
-from mvnas.training.job import Job, seed_of, train
 from mvnas.verification.rank import Agreement
 
 FOLDER = Path(__file__).parent / "proxy"
@@ -77,31 +75,17 @@ def sample(count: int, classes: int) -> list[Arch]:
 
 def part(split: Split, count: int) -> Split:
     """`count` images of a split, or all if there are fewer; those of a smaller count are among those of a larger one."""
-    places = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:count])
-    return Split(split.images[places], split.labels[places])
-
-
-@contextmanager
-def one_scale() -> Iterator[None]:
-    """Train at the deployed size alone."""
-    module = import_module("mvnas.training.fit")
-    several: Callable[..., object] = module.scales
-    module.scales = lambda base, batch: ((base, batch),)
-    try:
-        yield
-    finally:
-        module.scales = several
+    places = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
+    return Split(split.images[places], split.targets[places])
 
 
 def trained(arch: Arch, variant: Variant, data: Data, factor: float, turn: int) -> tuple[float, float]:
     """Accuracy after a training, and the seconds of the processor that it took, judging included."""
-    data = replace(data, train=part(data.train, round(variant.share * len(data.train.labels))))
-    job = Job(arch, variant.schedule, factor, seed_of(arch, turn))
+    data = replace(data, train=part(data.train, round(variant.share * len(data.train))))
+    techniques = "multi_scale" if variant.scales else "none"
+    job = Job(arch, variant.schedule, factor, seed_of(arch, turn), techniques=techniques)
     begun = time.process_time()
-    if variant.scales:
-        return train(job, data, device="cpu").accuracy, time.process_time() - begun
-    with one_scale():
-        return train(job, data, device="cpu").accuracy, time.process_time() - begun
+    return train(job, data, device="cpu").quality, time.process_time() - begun
 
 
 Key = tuple[str, str, float, int, float]  # network, schedule, epochs, images, factor
@@ -160,7 +144,7 @@ def main() -> None:
         sys.exit(f"{args.data} is not here; give the folder of the images, or use digits")
     data = load(args.data)
     data = replace(data, train=part(data.train, args.images), val=part(data.val, args.images))
-    images, factor = len(data.train.labels), args.factor or factor_for(data.side)
+    images, factor = len(data.train), args.factor or factor_for(data.side)
     file = FOLDER / f"{Path(args.data).name}.csv"
     file.parent.mkdir(exist_ok=True)
     known, schedules = read(file), variants(args.epochs, args.long)
@@ -178,7 +162,7 @@ def main() -> None:
             figures = (f"{accuracy:.6g}", f"{seconds:.4g}")
             append(file, COLUMNS, dict(zip(COLUMNS, (*key(arch, name), *figures), strict=True)))
             print(f"{place}/{len(archs)} {name}: {accuracy:.1%} in {seconds:.1f} s", file=sys.stderr, flush=True)
-    print(f"{args.data}: {images} + {len(data.val.labels)} images, {factor:g} of the deployed size\n")
+    print(f"{args.data}: {images} + {len(data.val)} images, {factor:g} of the deployed size\n")
     print(
         "| schedule | networks | accuracy | seconds | tau to the long one (95 %) | tau a second |\n|---|---|---|---|---|---|"
     )

@@ -25,13 +25,13 @@ from pathlib import Path
 import torch
 
 from mvnas.data import Data, load
+from mvnas.engines import Job, seed_of, train
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import DEVICE, Table, append, write_network
 from mvnas.measuring.clock import cpu
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.training import Schedule, factor_for
-from mvnas.training.job import Job, seed_of, train
 
 HERE = Path(__file__).parent
 RUNGS = (1 / 3, 1.0)  # shares of the steps after which accuracy is taken
@@ -72,7 +72,7 @@ def conditions(args: argparse.Namespace) -> None:
         "space": "benchmarks/tabular.yaml",
         "data": args.data,
         "fingerprint": data.fingerprint,
-        "validation_images": len(data.val.labels),
+        "validation_images": len(data.val),
         "schedule": Schedule(epochs=args.epochs).to_json(),
         "rungs": RUNGS,
         "latency": f"predicted for {DEVICE}",
@@ -104,7 +104,7 @@ def row_of(arch: Arch, data: str, epochs: float) -> dict[str, object]:
         job = Job(arch, Schedule(epochs=epochs), factor_for(images.side), seed_of(arch, 0), share, checkpoint)
         trained = train(job, images)
         checkpoint = trained.checkpoint
-        accuracies.append(round(trained.accuracy, 5))
+        accuracies.append(round(trained.quality, 5))
     return {
         "network": write_network(arch),
         "params": arch.params,

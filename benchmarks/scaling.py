@@ -33,7 +33,7 @@ from optuna.trial import TrialState
 from sqlalchemy import insert
 
 from mvnas.costs.budget import repair
-from mvnas.engines import Done
+from mvnas.engines import Done, Job
 from mvnas.reports.plot import plot
 from mvnas.reports.report import frontier_table, summary_json
 from mvnas.search import Problem, search
@@ -44,7 +44,6 @@ from mvnas.strategies.strategy import Surrogate, Told
 from mvnas.studies.record import SIZES, key_of, predicted
 from mvnas.studies.study import Study
 from mvnas.training import Trained
-from mvnas.training.job import Job
 
 BUDGET = "6M-params"
 POPULATION = 50  # of NSGA-II in a study this long

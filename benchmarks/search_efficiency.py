@@ -71,7 +71,7 @@ class Record(NamedTuple):
                 tuple(float(row[f"accuracy_{i}"]) for i in range(1, len(shares) + 1)),
             )
         classes = arch.blocks[-1].classes
-        return cls(space.with_classes(classes), shares, trained, Validation(told["validation_images"], classes))
+        return cls(space.with_classes(classes), shares, trained, Validation(told["validation_images"], 1 / classes))
 
     def cost(self, arch: Arch) -> float:
         return self.trained[arch][0]

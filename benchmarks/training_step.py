@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from mvnas.nn import build
 from mvnas.spaces.space import Space
+from mvnas.tasks._images import random_crops
 from mvnas.training import initialise
-from mvnas.training.augment import random_crops
 from mvnas.training.weights import Average, groups
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mvnas import __version__
-from mvnas.backends import Runner, Runtime, backend
-from mvnas.data import Data, Split
+from mvnas.backends import Runtime, backend
+from mvnas.data import Data
 from mvnas.errors import ExportError, unknown
 from mvnas.graph import Graph
 from mvnas.measuring.clock import core_groups, cpu, pinned
 from mvnas.nn import build, deploy, example, rank
-from mvnas.ops import Map, State
-from mvnas.spaces.arch import FLOAT, IMAGE_CHANNELS, PRECISIONS, Arch
+from mvnas.ops import State
+from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch
 from mvnas.system.disk import put, remove, work_folder, write_text, writing
-from mvnas.training.augment import whole
+from mvnas.tasks import Task
+from mvnas.tasks import task as task_of
+from mvnas.training.judging import RANGES, picked
 
 if TYPE_CHECKING:
     from mvnas.studies.score import Score
@@ -38,11 +39,9 @@ TOLERANCE = {
     "dynamic-int8": 0.1,
 }  # largest |difference| from torch, to the largest |logit| or 1
 MOST_AXES = 4
-AGREEMENT = 0.8  # share of images on which an int8 file must name the class that torch names
 IMAGES = 4  # random ones to compare on
-RANGES, JUDGES = 64, 64  # images that the ranges of int8 come from, and that it is compared on
+JUDGES = 64  # images that int8 is compared on
 RUNS = 20  # to time
-JUDGED = 64  # images that are resized together to be judged in 8 bits
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,14 @@ def export(
     formats: Sequence[str],
     precision: str | None = None,
     images: Pictures | None = None,
+    task: Task | None = None,
     card: Mapping[str, Any] | None = None,
     judged: Judged | None = None,
     replace_others: bool = False,
 ) -> list[Exported]:
     """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write the network's card.
 
-    `precision` is that of the TFLite file; int8 takes its ranges from `images`, and is compared by the classes that it names. Files
+    `precision` is that of the TFLite file; int8 takes its ranges from `images`, and is compared as the `task` says. Files
     get their names once all have passed. Where one fails its check it is left with the suffix `.failed`, and nothing else is.
 
     The card, `card_of(folder, name)`, holds the architecture and its costs, `card`, and of every file its precision, how far its
@@ -133,7 +133,7 @@ def export(
             path = places[word]
             with writing(path):
                 runtime.export(shipped, work / path.name, folded)
-            row = _check(word, runtime, work / path.name, path, shown, truth)
+            row = _check(word, runtime, work / path.name, path, shown, truth, task or task_of())
             done.append(replace(row, figures=_facts(runtime, row.figures, judged)))
         files = {row.path.name: {"format": row.format, **row.figures} for row in done}
         told = {
@@ -230,60 +230,10 @@ class Pictures(NamedTuple):
     judges: list[np.ndarray]
 
     @classmethod
-    def of(cls, data: Data, side: int) -> Pictures:
+    def of(cls, data: Data, side: int, task: Task | None = None) -> Pictures:
         """Training images of a data set for the ranges, validation images to judge by."""
-        return cls(_picked(data.train, RANGES, side), _picked(data.val, JUDGES, side))
-
-
-def _picked(split: Split, count: int, side: int) -> list[np.ndarray]:
-    places = np.random.default_rng(0).permutation(len(split.labels))[:count]
-    return [_taken(image, side) for image in split.images[np.sort(places)]]
-
-
-def _taken(image: np.ndarray, side: int) -> np.ndarray:
-    """An image (3, S, S) as a network takes it: (1, 3, side, side)."""
-    return whole(torch.from_numpy(np.array(image[None])), side).numpy()
-
-
-def accuracy_at(
-    arch: Arch, state: State, data: Data, side: int, *, tell: Callable[[str, int, int], None] | None = None
-) -> float:
-    """Share of validation images, resized to `side`, whose class a network names as a TFLite file of its precision.
-
-    Images are judged on as many threads as torch has, each with the file open. `tell` is called with what is done, how many
-    images of it, and of how many.
-
-    Raises:
-        ExportError: the file cannot be made.
-    """
-    labels = data.val.labels
-    if tell:
-        tell(f"making an {arch.precision} file", 0, 0)
-    shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
-    runtime = backend("tflite", precision=arch.precision, images=_picked(data.train, RANGES, side))
-    assert isinstance(runtime, Runner)
-    with work_folder() as folder:
-        path = folder / f"network{runtime.suffix}"
-        with writing(folder.parent):
-            runtime.export(shipped, path, folded)
-        runs = [runtime.runner(path) for _ in range(torch.get_num_threads())]
-        named: list[int] = []
-        with ThreadPoolExecutor(len(runs)) as pool:
-            for start in range(0, len(labels), JUDGED):
-                images = whole(torch.from_numpy(np.array(data.val.images[start : start + JUDGED])), side).numpy()
-                shares = [pool.submit(_name, run, images[i :: len(runs)]) for i, run in enumerate(runs)]
-                part = np.empty(len(images), np.int64)
-                for i, share in enumerate(shares):
-                    part[i :: len(runs)] = share.result()
-                named += part.tolist()
-                if tell:
-                    tell(f"judging images at {arch.precision}", len(named), len(labels))
-    return float((np.array(named) == labels).mean())
-
-
-def _name(run: Callable[[Sequence[np.ndarray]], list[np.ndarray]], images: np.ndarray) -> list[int]:
-    """The class that a network names of each image, (N, 3, H, W)."""
-    return [int(run([image[None]])[0].argmax()) for image in images]
+        task = task or task_of()
+        return cls(picked(task, data.train, RANGES, side), picked(task, data.val, JUDGES, side))
 
 
 def load(graph: Graph, state: State) -> torch.nn.Module:
@@ -304,7 +254,13 @@ def load(graph: Graph, state: State) -> torch.nn.Module:
 
 
 def _check(
-    word: str, runtime: Runtime, file: Path, path: Path, images: Sequence[np.ndarray], truth: Sequence[np.ndarray]
+    word: str,
+    runtime: Runtime,
+    file: Path,
+    path: Path,
+    images: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray],
+    task: Task,
 ) -> Exported:
     """Compare the outputs of a file that is to be `path` with torch's, and time it."""
     inspect = getattr(runtime, "inspect", None)
@@ -320,12 +276,9 @@ def _check(
     conditions = dict(runtime.conditions())
     figures["max_difference"] = max(float(np.abs(a - b).max()) for a, b in zip(outputs, truth, strict=True))
     if conditions["precision"] == "int8":
-        figures["agreement"] = fmean(a.argmax() == b.argmax() for a, b in zip(outputs, truth, strict=True))
-        holds, told = (
-            figures["agreement"] >= AGREEMENT,
-            f"the class of torch on {figures['agreement']:.0%} of {len(truth)} images",
-        )
-        least = f"{AGREEMENT:.0%}"
+        share = figures["agreement"] = task.agree(np.concatenate(outputs), np.concatenate(truth))
+        holds, told = share >= task.agreement, f"{task.agreed} on {share:.0%} of {len(truth)} images"
+        least = f"{task.agreement:.0%}"
     else:
         bound = TOLERANCE[conditions["precision"]] * max(1.0, *(float(np.abs(y).max()) for y in truth))
         figures["bound"] = bound

@@ -13,16 +13,18 @@ import torch
 from safetensors.torch import save_file
 from small import make_space, search
 
+from mvnas import tasks
 from mvnas.cli import main
 from mvnas.data import Split, load
 from mvnas.errors import ExportError
-from mvnas.export import AGREEMENT, FORMATS, RANGES, Judged, Pictures, card_of, export
+from mvnas.export import FORMATS, Judged, Pictures, card_of, export
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.search import Problem
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.training import initialise
+from mvnas.training.judging import RANGES
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +96,14 @@ def test_int8_takes_its_ranges_from_images_and_is_held_to_classes(arch: Arch, st
     for image in (*shown.ranges, *shown.judges):
         assert image.shape == (1, 3, arch.resolution, arch.resolution) and 0 <= image.min() < image.max() <= 1
     (done,) = export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
-    assert AGREEMENT <= done.figures["agreement"] <= 1
+    assert tasks.Task.agreement <= done.figures["agreement"] <= 1
     with pytest.raises(ExportError, match="int8 must have images"):
         export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8")
 
 
 def test_ranges_come_from_training_images_and_judges_from_the_others_however_few_there_are() -> None:
     data = load("digits")
-    few = replace(data, val=Split(data.val.images[:3], data.val.labels[:3]))
+    few = replace(data, val=Split(data.val.images[:3], data.val.targets[:3]))
     shown = Pictures.of(few, data.side)
     assert (len(shown.ranges), len(shown.judges)) == (RANGES, 3)
     known = {image.tobytes() for image in few.val.images.astype(np.float32) / 255}
@@ -112,7 +114,7 @@ def test_an_int8_file_that_names_other_classes_fails_the_export(
     arch: Arch, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = Pictures.of(load("digits"), arch.resolution)
-    monkeypatch.setattr("mvnas.export.AGREEMENT", 1.01)
+    monkeypatch.setattr(tasks.Task, "agreement", 1.01)
     with pytest.raises(ExportError, match="the class of torch on .* where the bound is 101%"):
         export(arch, state, tmp_path, name="net", formats=["tflite"], precision="int8", images=shown)
     assert (tmp_path / "net.tflite.failed").exists()

@@ -1,4 +1,4 @@
-"""Labelled images to train on. One file a source; the file name is the name.
+"""Images to train on, and what is to be said of each. One file a source; the file name is the name.
 
 `load(source)` takes the name of a data set that needs no path (`digits`), the path of a folder or a table
 file (its format is recognised), or the dotted name of a module of yours. Images are decoded once, to square
@@ -35,6 +35,8 @@ begin with an underscore; so is yours, and this is all of it:
 
 An item is `(image, label)` or `(image, label, place)`. The image is a path, the bytes of an encoded image, or
 a uint8 array (height, width) or (height, width, 3); the place names it in errors. `items` may be a generator.
+With `classes = None` there are no classes, and in place of labels items have numbers, or arrays of numbers of one
+shape, of which `mvnas.tasks` tells what they are for.
 An attribute `flip = False` says that mirrored images are other things, as digits are.
 `Dataset` is made without arguments; the three formats here are made with the path.
 """
@@ -95,7 +97,8 @@ def load(
     build = partial(decode, Told(dataset, tell) if tell else dataset, holdout=holdout, skip_broken=skip_broken)
     if depends:
         home = cache or cache_home()
-        settings = [DECODER, type(dataset).__module__, list(map(str, dataset.classes)), holdout, skip_broken]
+        classes = dataset.classes and list(map(str, dataset.classes))
+        settings = [DECODER, type(dataset).__module__, classes, holdout, skip_broken]
         data = cached(home / _key(settings, depends), build)
     else:
         data = build()

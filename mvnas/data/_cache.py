@@ -54,7 +54,7 @@ def _write(folder: Path, data: Data) -> None:
     about = {"classes": data.classes, "note": data.note, "skipped": data.skipped, "side": data.side}
     (folder / "data.json").write_text(json.dumps(about))
     for split, part in (("train", data.train), ("val", data.val)):
-        np.save(folder / f"{split}.labels.npy", part.labels)
+        np.save(folder / f"{split}.labels.npy", part.targets)
 
 
 def _read(folder: Path) -> Data:
@@ -62,9 +62,9 @@ def _read(folder: Path) -> Data:
         about = json.loads((folder / "data.json").read_text())
         splits = {}
         for split in ("train", "val"):
-            labels = np.load(folder / f"{split}.labels.npy")
-            shape = (len(labels), 3, about["side"], about["side"])
-            splits[split] = Split(np.memmap(folder / f"{split}.images", np.uint8, "r", shape=shape), labels)
+            targets = np.load(folder / f"{split}.labels.npy")
+            shape = (len(targets), 3, about["side"], about["side"])
+            splits[split] = Split(np.memmap(folder / f"{split}.images", np.uint8, "r", shape=shape), targets)
         classes = tuple(about["classes"])
         return Data("", classes, train=splits["train"], val=splits["val"], note=about["note"], skipped=about["skipped"])
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:

@@ -17,10 +17,13 @@ SIDED = re.compile(r"^(\d+|[^\W\d_])$|(?<![a-z])(left|right)(?![a-z])", re.IGNOR
 
 
 class Item(NamedTuple):
-    """One labelled image as its source holds it: a path, encoded bytes, or a uint8 array (H, W[, 3])."""
+    """An image as its source holds it, a path, encoded bytes, or a uint8 array (H, W[, 3]), and what is to be said of it.
+
+    `target` is the number of a class, or where the source has no classes a number or an array of numbers.
+    """
 
     image: Path | bytes | np.ndarray
-    label: int
+    target: Any
     place: str = ""
 
 
@@ -28,7 +31,7 @@ class Item(NamedTuple):
 class Source(Protocol):
     """What every class `Dataset` offers; the docstring of `mvnas.data` explains it by example."""
 
-    classes: Sequence[str]
+    classes: Sequence[str] | None
     note: str
     files: Sequence[Path]
 
@@ -38,15 +41,21 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images, uint8 (N, 3, side, side) in RGB, possibly a read-only map of a file, and labels, int64 (N,)."""
+    """Images, uint8 (N, 3, side, side) in RGB, possibly a read-only map of a file, and what is to be said of each.
+
+    `targets` are (N,) or (N, ...): numbers of classes, int64, or where the data has no classes int64 or float32.
+    """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set ready for training: every class has images in both splits."""
+    """A data set ready for training: every class, if it has `classes`, has images in both splits."""
 
     name: str
     classes: tuple[str, ...]
@@ -68,13 +77,13 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the classes, any label, the sizes or the look of the images.
+        """16 hex digits that change with the classes, any target, the sizes or the look of the images.
 
-        Of each split it reads all labels, and the middle row of up to 1,024 images spread evenly.
+        Of each split it reads all targets, and the middle row of up to 1,024 images spread evenly.
         """
         digest = hashlib.sha256(repr((self.classes, self.train.images.shape, self.val.images.shape)).encode())
         for split in (self.train, self.val):
-            digest.update(split.labels.tobytes())
+            digest.update(split.targets.tobytes())
             step = -(-len(split.images) // SAMPLED) or 1
             digest.update(split.images[::step, :, self.side // 2].tobytes())
         return digest.hexdigest()[:16]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import index
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from PIL import UnidentifiedImageError
 
 from mvnas.data._data import Data, Item, Source, Split
 from mvnas.data._pixels import formats, largest, opened, pixels
-from mvnas.errors import DataError, MvnasError
+from mvnas.errors import DataError, MvnasError, told
 
 DECODER = 2  # part of the cache key: raise it when the pixels of an unchanged file change
 SMALLEST, LARGEST, SAMPLED = 32, 320, 256
 HELD_OUT = 0.2
+
+Classes = tuple[str, ...] | None  # None where targets are numbers of any kind
 
 
 def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: Path | None = None) -> Data:
@@ -28,7 +31,7 @@ def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: P
     The side is the median short side of a sample of the training images, between 32 and 320 pixels.
     """
     largest()  # a mistake there should not wait for the first image
-    classes = tuple(map(str, dataset.classes))
+    classes = None if dataset.classes is None else tuple(map(str, dataset.classes))
     side, masks = _plan(dataset, classes, holdout, skip_broken)
     _check_space(folder, sum(int(mask.sum()) for mask in masks.values()) * 3 * side**2)
     broken: list[str] = []
@@ -36,69 +39,96 @@ def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: P
     splits = {}
     for split, mask in masks.items():
         origin = split if holdout is None else "train"
-        kept = (item for item, keep in zip(_items(dataset, origin), mask, strict=True) if keep)
+        kept = (item for item, keep in zip(_items(dataset, origin, classes), mask, strict=True) if keep)
         file = folder / f"{split}.images" if folder else None
         shape = (int(mask.sum()), 3, side, side)
         splits[split] = _gather(kept, shape, file, broken if skip_broken else None, remarks)
     if broken:
         _check_survivors(classes, splits, broken)
+    whole = "them" if classes is None else "each class"
     notes = (
-        "" if holdout is None else f"no validation images given: {HELD_OUT:.0%} of each class held out",
+        "" if holdout is None else f"no validation images given: {HELD_OUT:.0%} of {whole} held out",
         f"{_count(len(broken), 'broken image')} skipped" if broken else "",
         *(f"{_count(count, 'image')} {remark}" for remark, count in sorted(remarks.items())),
     )
-    return Data(
-        "", classes, train=splits["train"], val=splits["val"], note="; ".join(filter(None, notes)), skipped=len(broken)
-    )
+    note = "; ".join(filter(None, notes))
+    return Data("", classes or (), train=splits["train"], val=splits["val"], note=note, skipped=len(broken))
 
 
 def _plan(
-    dataset: Source, classes: tuple[str, ...], holdout: int | None, skip_broken: bool
+    dataset: Source, classes: Classes, holdout: int | None, skip_broken: bool
 ) -> tuple[int, dict[str, np.ndarray]]:
     """Side in pixels, and for each split a mask of the items it takes: its own or the training items."""
-    if len(classes) < 2:
+    if classes is not None and len(classes) < 2:
         raise DataError(
             f"there must be at least two classes, but got {len(classes)} ({', '.join(classes) or 'none'}); "
             f"add images of another class{f' ({dataset.note})' if dataset.note else ''}"
         )
-    labels, side = _survey(dataset, "train", classes, skip_broken)
-    _check(classes, labels, "training")
+    targets, side = _survey(dataset, "train", classes, skip_broken)
+    _check(classes, targets, "training")
     if holdout is not None:
-        held = _held_out(labels, classes, holdout)
+        held = _held_out(targets, classes, holdout)
         return side, {"train": ~held, "val": held}
     val, _ = _survey(dataset, "val", classes, skip_broken)
     _check(classes, val, "validation")
-    return side, {"train": np.ones(len(labels), bool), "val": np.ones(len(val), bool)}
+    if val.shape[1:] != targets.shape[1:]:
+        raise DataError(
+            f"targets must be of one shape, but training has {targets.shape[1:]} and validation {val.shape[1:]}; mend them"
+        )
+    return side, {"train": np.ones(len(targets), bool), "val": np.ones(len(val), bool)}
 
 
-def _items(dataset: Source, split: str) -> Iterator[Item]:
+def _items(dataset: Source, split: str, classes: Classes) -> Iterator[Item]:
     """The items of a split, each with a place to name in an error. Raises: DataError for whatever the source raises."""
     i = 0
     try:
-        for i, (image, label, *place) in enumerate(dataset.items(split) or ()):
+        for i, (image, target, *place) in enumerate(dataset.items(split) or ()):
             spot = str(image) if isinstance(image, Path) else f"item {i} of {split}"
-            yield Item(image, index(label), *(place or (spot,)))
+            yield Item(image, _numbers(target) if classes is None else index(target), *(place or (spot,)))
     except MvnasError:
         raise
     except Exception as error:
         raise DataError(
-            f"items of {split} must be (image, label) or (image, label, place), but about item {i} {type(dataset).__module__} says: "
+            f"items of {split} must be (image, label) or (image, label, place), but about item {i} "
+            f"{type(dataset).__module__} says: "
             f"{_reason(error)}; mend it"
         ) from error
 
 
-def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: bool) -> tuple[np.ndarray, int]:
-    """Labels of a split, int64 (N,), and the side in pixels that suits a sample of its images."""
-    labels: list[int] = []
+def _numbers(target: object) -> np.ndarray:
+    """What is to be said of an image, where there are no classes: int64 or float32. Raises: TypeError, ValueError."""
+    found = np.asarray(target)
+    if found.dtype.kind not in "iuf":
+        raise TypeError(f"a target must be a number or an array of numbers, but one is {told(target)}")
+    found = found.astype(np.float32 if found.dtype.kind == "f" else np.int64)
+    if not np.isfinite(found).all():
+        raise ValueError("a target must be finite, but one is not")
+    return found
+
+
+def _stacked(targets: Sequence[Any]) -> np.ndarray:
+    """Targets of images as one array: (N, ...)."""
+    found = np.array(targets) if targets else np.empty(0, np.int64)
+    return found.astype(np.float32 if found.dtype.kind == "f" else np.int64, copy=False)
+
+
+def _survey(dataset: Source, split: str, classes: Classes, skip_broken: bool) -> tuple[np.ndarray, int]:
+    """Targets of a split, (N, ...), and the side in pixels that suits a sample of its images."""
+    targets: list[Any] = []
     sides: list[int] = []
     stride = 1
-    for i, item in enumerate(_items(dataset, split)):
-        if not 0 <= item.label < len(classes):
+    for i, item in enumerate(_items(dataset, split, classes)):
+        if classes is None and item.target.shape != (targets or [item.target])[0].shape:
             raise DataError(
-                f"a label must be in 0..{len(classes) - 1}, one a class, but {item.place} has {item.label}; "
+                f"targets must be of one shape, but {item.place} has {item.target.shape} and the first of {split} "
+                f"{targets[0].shape}; mend them"
+            )
+        if classes is not None and not 0 <= item.target < len(classes):
+            raise DataError(
+                f"a label must be in 0..{len(classes) - 1}, one a class, but {item.place} has {item.target}; "
                 "mend the labels or the class names"
             )
-        labels.append(item.label)
+        targets.append(item.target)
         if i % stride:
             continue
         try:
@@ -110,7 +140,7 @@ def _survey(dataset: Source, split: str, classes: tuple[str, ...], skip_broken: 
         if len(sides) > SAMPLED:  # thin out, so that the sample stays spread over a split of any length
             sides, stride = sides[::2], 2 * stride
     side = int(median(sides)) if sides else SMALLEST
-    return np.array(labels, np.int64), min(max(side, SMALLEST), LARGEST)
+    return _stacked(targets), min(max(side, SMALLEST), LARGEST)
 
 
 def _gather(
@@ -124,7 +154,7 @@ def _gather(
 
     Raises: OSError if the file cannot be written.
     """
-    labels: list[int] = []
+    targets: list[Any] = []
 
     def decoded() -> Iterator[np.ndarray]:
         for item in items:
@@ -135,20 +165,20 @@ def _gather(
                     raise _broken(item, error) from error
                 broken.append(item.place)
             else:
-                labels.append(item.label)
+                targets.append(item.target)
                 yield image
 
     if file is None:
         images = np.empty(shape, np.uint8)
         for i, image in enumerate(decoded()):
             images[i] = image
-        return Split(images[: len(labels)], np.array(labels, np.int64))
+        return Split(images[: len(targets)], _stacked(targets))
     with file.open("wb") as stream:  # and not through a map, for which a full disk is the end of the process
         for image in decoded():
             stream.write(image.tobytes())
-    kept = (len(labels), *shape[1:])
-    images = np.memmap(file, np.uint8, "r", shape=kept) if labels else np.empty(kept, np.uint8)
-    return Split(images, np.array(labels, np.int64))
+    kept = (len(targets), *shape[1:])
+    images = np.memmap(file, np.uint8, "r", shape=kept) if targets else np.empty(kept, np.uint8)
+    return Split(images, _stacked(targets))
 
 
 def _broken(item: Item, error: Exception) -> DataError:
@@ -170,23 +200,30 @@ def _count(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count > 1)}"
 
 
-def _held_out(labels: np.ndarray, classes: tuple[str, ...], seed: int) -> np.ndarray:
-    """Mask of a stratified validation split, bool (N,): a fifth of each class, at least one image."""
+def _held_out(targets: np.ndarray, classes: Classes, seed: int) -> np.ndarray:
+    """Mask of a validation split, bool (N,): a fifth, of each class if there are any, at least one image."""
     rng = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
+    held = np.zeros(len(targets), bool)
+    if classes is None:
+        if len(targets) < 2:
+            raise DataError("there must be two images to be split, but there is one; add images")
+        held[rng.permutation(len(targets))[: max(1, round(HELD_OUT * len(targets)))]] = True
+        return held
     for label, name in enumerate(classes):
-        members = rng.permutation(np.flatnonzero(labels == label))
+        members = rng.permutation(np.flatnonzero(targets == label))
         if len(members) < 2:
             raise DataError(f"each class must have two images to be split, but {name!r} has one; add images")
         held[members[: max(1, round(HELD_OUT * len(members)))]] = True
     return held
 
 
-def _check(classes: tuple[str, ...], labels: np.ndarray, split: str) -> None:
+def _check(classes: Classes, targets: np.ndarray, split: str) -> None:
     """Raises: DataError if the split is empty, or a class is missing from it."""
-    if not len(labels):
+    if not len(targets):
         raise DataError(f"the {split} split must hold images, but it is empty; add images to it")
-    present = set(labels.tolist())
+    if classes is None:
+        return
+    present = set(targets.tolist())
     missing = [repr(name) for i, name in enumerate(classes) if i not in present]
     if missing:
         raise DataError(
@@ -195,13 +232,13 @@ def _check(classes: tuple[str, ...], labels: np.ndarray, split: str) -> None:
         )
 
 
-def _check_survivors(classes: tuple[str, ...], splits: dict[str, Split], broken: list[str]) -> None:
+def _check_survivors(classes: Classes, splits: dict[str, Split], broken: list[str]) -> None:
     """Raises: DataError if skipping broken images has emptied a split or a class; it names the first."""
     try:
-        _check(classes, splits["train"].labels, "training")
-        _check(classes, splits["val"].labels, "validation")
+        _check(classes, splits["train"].targets, "training")
+        _check(classes, splits["val"].targets, "validation")
     except DataError as error:
-        total = len(broken) + sum(len(split.labels) for split in splits.values())
+        total = len(broken) + sum(map(len, splits.values()))
         told, _, _ = str(error).partition("; ")
         raise DataError(
             f"{told}; mend them: {len(broken)} of {total} images are broken, the first: {broken[0]}"

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from errno import ENOMEM
-from importlib import import_module
 from inspect import signature
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol
 
-from mvnas.errors import DataError, FileError, MvnasError, StudyError, lacking, told, unknown
-from mvnas.system import trust
+from mvnas.engines._job import Job as Job
+from mvnas.engines._job import seed_of as seed_of
+from mvnas.engines._job import train as train
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, told, unknown
+from mvnas.system.plugins import load_class
 from mvnas.training import Trained
-from mvnas.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -122,24 +121,12 @@ def engine(name: str, images: Images, **settings: Any) -> Engine:
     Raises:
         StudyError: there is no such engine or setting, or a package that it needs is not installed.
     """
-    names = [module.name for module in iter_modules([str(Path(__file__).parent)]) if not module.name.startswith("_")]
-    if name not in names and "." not in name:
-        raise StudyError(unknown("engine", name, names))
-    try:
-        module = trust.module(name, StudyError) if "." in name else import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if trust.missing(error, name):
-            raise StudyError(
-                f"{unknown('engine', name, names)}; or a module of yours, but none of that name is found"
-            ) from None
-        raise StudyError(lacking(f"the engine {name}", error.name)) from None
-    if not isinstance(getattr(module, "Engine", None), type):
-        raise StudyError(f"an engine's module must define the class Engine, but {name} does not")
-    known = [setting for setting in signature(module.Engine).parameters if setting != "images"]
+    kind = load_class("engine", name, __name__, "Engine", StudyError)
+    known = [setting for setting in signature(kind).parameters if setting != "images"]
     for setting in settings:
         if setting not in known:
             raise StudyError(unknown(f"setting of the engine {name}", setting, known))
-    made: Engine = module.Engine(images, **settings)
+    made: Engine = kind(images, **settings)
     return _Own(name, made) if "." in name else made
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import ray
 
-from mvnas.engines import Done, Event, failure
-from mvnas.training.job import train
+from mvnas.engines import Done, Event, failure, train
 
 
 def sent() -> Callable[[bytes, list[ray.ObjectRef]], Event]:

@@ -52,7 +52,7 @@ def serve(pipe: Connection, place: int) -> None:
             import torch
 
             from mvnas.data import load
-            from mvnas.training.job import train
+            from mvnas.engines import train
 
             warnings.filterwarnings("ignore")
             count = torch.cuda.device_count()

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from mvnas.data import Data, load
-from mvnas.engines import Doing, Done, Event, Images, Step, failure
-from mvnas.training.job import Job, train
+from mvnas.engines import Doing, Done, Event, Images, Job, Step, failure, train
 
 
 class Engine:

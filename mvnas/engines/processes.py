@@ -15,9 +15,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from mvnas.engines import Event, Failed, Images, Step, ended
+from mvnas.engines import Event, Failed, Images, Job, Step, ended
 from mvnas.system.machine import THREADS, threads
-from mvnas.training.job import Job
 
 STILL = 900.0  # seconds without a sign of life after which a training counts as hung
 TRIES = 2  # of a training whose failure may be the machine's

@@ -17,10 +17,9 @@ import ray
 from ray import exceptions
 
 from mvnas.data import Data, Split, load
-from mvnas.engines import Event, Failed, Images
+from mvnas.engines import Event, Failed, Images, Job
 from mvnas.engines._task import sent
 from mvnas.errors import StudyError
-from mvnas.training.job import Job
 
 CPUS = 1  # of a training; Ray gives torch as many threads
 RETRIES = 3  # of a training whose node or process was lost; one that exhausted its node's memory has none
@@ -129,5 +128,5 @@ class Engine:
 
 def _plain(data: Data) -> Data:
     """Data whose arrays are no maps of files, so that workers map those of the object store."""
-    train, val = (Split(np.asarray(part.images), part.labels) for part in (data.train, data.val))
+    train, val = (Split(np.asarray(part.images), part.targets) for part in (data.train, data.val))
     return replace(data, train=train, val=val)

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from mvnas.costs.budget import repair
-from mvnas.engines import Doing, Done, Engine, Event, Failed, Step, engine
+from mvnas.engines import Doing, Done, Engine, Event, Failed, Job, Step, engine, seed_of
 from mvnas.errors import StudyError, unknown
 from mvnas.search.problem import Problem, check_predictions
 from mvnas.spaces.arch import Arch
@@ -31,7 +31,6 @@ from mvnas.studies.study import SLACK, Study
 from mvnas.system.marks import mark
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule
-from mvnas.training.job import Job, seed_of
 
 TRIALS = 20
 STRATEGY = "surrogate"  # all others are samplers of Optuna
@@ -293,10 +292,10 @@ class _Run:
         elif training.rung < len(self.shares) - 1:
             if event.trained.checkpoint:
                 study.files.save_checkpoint(training.picks, training.rung, event.trained.checkpoint)
-            study.rest(event.key, training.rung, event.trained.accuracy, seconds=event.trained.seconds)
+            study.rest(event.key, training.rung, event.trained.quality, seconds=event.trained.seconds)
         else:
             study.files.save_weights(event.key, event.trained.state)
-            study.tell(event.key, [event.trained.accuracy, training.cost], seconds=event.trained.seconds)
+            study.tell(event.key, [event.trained.quality, training.cost], seconds=event.trained.seconds)
             study.keep_weights()
         del self.running[event.key]
         if len(self.shares) > 1:

@@ -52,14 +52,14 @@ class Problem:
     @property
     def length(self) -> str:
         """How long candidates are trained, in words."""
-        epochs, images = self.setup.schedule["epochs"], len(self.data.train.labels)
+        epochs, images = self.setup.schedule["epochs"], len(self.data.train)
         each = epochs * images / len(self.data.classes)
         return f"{epochs:g} epochs of each candidate, {each:.0f} images of a class; --epochs sets another length"
 
     @property
     def validation(self) -> Validation:
         """What accuracies are shares of."""
-        return Validation(len(self.data.val.labels), len(self.data.classes))
+        return Validation(len(self.data.val), 1 / len(self.data.classes))
 
     @property
     def images(self) -> Images:
@@ -130,7 +130,7 @@ def from_names(
     bounds = Budget.parse(budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model))
     check_feasible(bounds, choices, model, seed=seed)
     if epochs is None:
-        fields["epochs"] = default_epochs(len(images.train.labels), len(images.classes))
+        fields["epochs"] = default_epochs(len(images.train), len(images.classes))
     setup = Setup(
         budget=budget,
         space=space,

@@ -106,10 +106,10 @@ def _columns(values: Sequence[object]) -> Array:
 
 
 class Validation(NamedTuple):
-    """What accuracies are shares of: so many validation images of so many classes."""
+    """What qualities are shares of: so many validation images, of which a network that has learnt nothing has `chance`."""
 
     images: int
-    classes: int
+    chance: float
 
     def logits(self, accuracy: Array, variance: Array) -> tuple[Array, Array]:
         """Logits of accuracies (n,) and, by the variance of these, their own: (n,), (n,).
@@ -118,7 +118,7 @@ class Validation(NamedTuple):
         little as chance.
         """
         half = 0.5 / self.images
-        within = np.clip(np.maximum(accuracy, 1 / self.classes), half, 1 - half)
+        within = np.clip(np.maximum(accuracy, self.chance), half, 1 - half)
         return np.log(within / (1 - within)), variance / (within * (1 - within)) ** 2
 
 

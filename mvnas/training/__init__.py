@@ -1,19 +1,29 @@
-"""Short, deterministic, multi-scale training of a candidate network."""
+"""Short, deterministic training of a candidate network."""
 
-from mvnas.training.fit import Checkpoint, Trained, evaluate, fit
-from mvnas.training.sampler import MultiScaleSampler, factor_for, pixels, scales
+from mvnas.training.fit import Trained, fit
+from mvnas.training.judging import evaluate, evaluate_file
+from mvnas.training.loop import Checkpoint, Loop
+from mvnas.training.sampler import Sampler, factor_for, pixels
 from mvnas.training.schedule import Schedule
+from mvnas.training.technique import Artifact, Preparation, Sizes, Step, Technique, Training
 from mvnas.training.weights import initialise
 
 __all__ = [
+    "Artifact",
     "Checkpoint",
-    "MultiScaleSampler",
+    "Loop",
+    "Preparation",
+    "Sampler",
     "Schedule",
+    "Sizes",
+    "Step",
+    "Technique",
     "Trained",
+    "Training",
     "evaluate",
+    "evaluate_file",
     "factor_for",
     "fit",
     "initialise",
     "pixels",
-    "scales",
 ]

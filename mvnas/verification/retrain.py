@@ -19,9 +19,8 @@ from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
 
 if TYPE_CHECKING:
-    from mvnas.engines import Engine
+    from mvnas.engines import Engine, Job
     from mvnas.training import Trained
-    from mvnas.training.job import Job
 
 Train = Callable[["Job"], "Trained"]
 
@@ -92,8 +91,7 @@ def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | N
     Raises:
         StudyError: the study was scored by another engine, or by other code of it.
     """
-    from mvnas.engines import Images, engine, is_built_in
-    from mvnas.training.job import train
+    from mvnas.engines import Images, engine, is_built_in, train
 
     scored = study.setup.engine
     name = name or BUILT_IN
@@ -139,8 +137,8 @@ def retrain(study: Study, score: Score, times: int, train: Train, *, keep: bool 
 
     With `keep` its weights are kept too, beside the study. A training that fails by its own fault is noted as such.
     """
+    from mvnas.engines import Job, seed_of
     from mvnas.training import Schedule
-    from mvnas.training.job import Job, seed_of
 
     known = retrained(study).get((score.number, times))
     path = weights(study, score.number, times)
@@ -155,7 +153,7 @@ def retrain(study: Study, score: Score, times: int, train: Train, *, keep: bool 
     except (TrainingError, ExportError) as error:
         row = Retrained(score.number, times, None, reason=str(error))
     else:
-        row = Retrained(score.number, times, trained.accuracy, trained.seconds)
+        row = Retrained(score.number, times, trained.quality, trained.seconds)
         if keep:
             save_whole(trained.state, path)
     study.record.set_user_attr(f"{KEY} {score.number} x{times}", vars(row))

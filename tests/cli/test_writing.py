@@ -25,12 +25,13 @@ from mvnas.cli import main
 from mvnas.data import load
 from mvnas.engines import failure
 from mvnas.errors import FileError
-from mvnas.export import FORMATS, accuracy_at
+from mvnas.export import FORMATS
 from mvnas.graph import Graph
 from mvnas.latency import table as tables
 from mvnas.ops import Conv, Map
 from mvnas.search import Problem
 from mvnas.studies.study import Study
+from mvnas.training import evaluate_file
 
 COLUMNS = tables.OPS_COLUMNS
 INSIDE = "file/in it"  # a place inside of what is no folder
@@ -215,7 +216,7 @@ def judge(home: Path) -> float:
     study = Study.load(str(home / "s.db"))
     score = study.pick("knee")
     state = load_file(study.files.weights(score.number))
-    return accuracy_at(replace(score.arch, precision="dynamic-int8"), state, load("digits"), 32)
+    return evaluate_file(replace(score.arch, precision="dynamic-int8"), state, load("digits"), 32)
 
 
 def test_temporary_files_go_and_so_do_those_that_a_kill_left(

@@ -42,7 +42,7 @@ def test_damaged_images_are_read_or_counted(tmp_path: Path, kind: str) -> None:
         content = damaged(encoded(picture(i), kind), generator)
         (tmp_path / "train" / "ab"[i % 2] / f"x{i}.{kind}").write_bytes(content)
     data = load(str(tmp_path), skip_broken=True)
-    assert len(data.train.labels) + data.skipped == 2 + EACH
+    assert len(data.train) + data.skipped == 2 + EACH
     if data.skipped:
         with pytest.raises(DataError, match="every image must decode"):
             load(str(tmp_path))

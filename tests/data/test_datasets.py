@@ -79,7 +79,7 @@ def write_cifar(root: Path, version: str) -> Path:
 
 def same(one: Data, two: Data) -> bool:
     pairs = ((one.train, two.train), (one.val, two.val))
-    return all(np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels) for a, b in pairs)
+    return all(np.array_equal(a.images, b.images) and np.array_equal(a.targets, b.targets) for a, b in pairs)
 
 
 # --- what is read equals what was written -----------------------------------------------------------------
@@ -90,8 +90,8 @@ def test_digits_are_a_stratified_two_to_one_split_and_say_that_they_are_a_demo(c
     assert "demo" in data.note
     assert data.side == 32
     assert (data.train.images.min(), data.train.images.max()) == (0, 255)
-    assert len(data.train.labels) + len(data.val.labels) == 1797
-    ratio = np.bincount(data.train.labels) / np.bincount(data.val.labels)
+    assert len(data.train) + len(data.val) == 1797
+    ratio = np.bincount(data.train.targets) / np.bincount(data.val.targets)
     assert np.all((ratio > 1.9) & (ratio < 2.1))
     assert same(data, load("digits", seed=7))
     assert not cache.exists()
@@ -101,8 +101,8 @@ def test_images_are_uint8_rgb_and_labels_int64(tmp_path: Path) -> None:
     for source in ("digits", str(write_folder(tmp_path, {"a": 3, "b": 3}))):
         for split in (load(source).train, load(source).val):
             assert split.images.dtype == np.uint8
-            assert split.images.shape == (len(split.labels), 3, 32, 32)
-            assert split.labels.dtype == np.int64
+            assert split.images.shape == (len(split), 3, 32, 32)
+            assert split.targets.dtype == np.int64
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
@@ -110,7 +110,7 @@ def test_a_folder_with_splits_is_read_exactly_and_in_the_order_of_names(tmp_path
     layout = {"train/cat": 2, "train/dog": 3, f"{val}/cat": 1, f"{val}/dog": 1}
     data = load(str(write_folder(tmp_path, layout)))
     assert data.classes == ("cat", "dog")
-    assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.train.targets.tolist() == [0, 0, 1, 1, 1]
     assert np.array_equal(channels_last(data.train.images), [picture(i) for i in range(5)])
     assert np.array_equal(channels_last(data.val.images), [picture(5), picture(6)])
     assert data.note == f"took train/ to train, {val}/ to validate"
@@ -137,7 +137,7 @@ def test_parquet_files_are_read_exactly(tmp_path: Path, at: str) -> None:
     write_parquet(tmp_path / at.format("validation"), [0, 1], ["cat", "dog"])
     data = load(str(tmp_path))
     assert data.classes == ("cat", "dog")
-    assert data.train.labels.tolist() == [1, 0, 1, 0, 0]
+    assert data.train.targets.tolist() == [1, 0, 1, 0, 0]
     assert np.array_equal(channels_last(data.train.images), [picture(i) for i in range(5)])
     assert np.array_equal(channels_last(data.val.images), [picture(0), picture(1)])
 
@@ -146,21 +146,21 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for shard, label in ((1, 1), (3, 3), (0, 0), (4, 4), (2, 2)):
         write_parquet(tmp_path / f"train-{shard:05}-of-00005.parquet", [label], list("abcde"))
     write_parquet(tmp_path / "test.parquet", [0, 1, 2, 3, 4], list("abcde"))
-    assert load(str(tmp_path)).train.labels.tolist() == [0, 1, 2, 3, 4]
+    assert load(str(tmp_path)).train.targets.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_parquet_without_class_names_calls_a_class_by_its_label(tmp_path: Path) -> None:
     data = load(str(write_parquet(tmp_path / "x.parquet", [7, 3, 7, 3])))
     assert data.classes == ("3", "7")
-    assert sorted(data.train.labels.tolist()) == [0, 1]
+    assert sorted(data.train.targets.tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize("version", [f"{n} {kind}" for n in (10, 100) for kind in ("python 2", "python 3", "binary")])
 def test_cifar_files_are_read_exactly(tmp_path: Path, version: str) -> None:
     data = load(str(write_cifar(tmp_path / "cifar", version)))
     assert data.classes == ("apple", "bear")
-    assert len(data.train.labels) == (50 if version.startswith("10 ") else 10)
-    assert data.val.labels.tolist() == [0, 1] * 5
+    assert len(data.train) == (50 if version.startswith("10 ") else 10)
+    assert data.val.targets.tolist() == [0, 1] * 5
     assert np.array_equal(channels_last(data.val.images), [picture(i) for i in range(10)])
     assert np.array_equal(data.train.images[:10], data.val.images)
 
@@ -201,8 +201,8 @@ def test_real_photos_of_the_hub_layout(tmp_path: Path) -> None:
     data = load(str(tmp_path), seed=1)
     assert data.classes[:2] == ("tench", "English springer")
     assert data.side == 128
-    assert len(data.train.labels) + len(data.val.labels) == len(rows) == 197
-    assert 0.18 < len(data.val.labels) / 197 < 0.22
+    assert len(data.train) + len(data.val) == len(rows) == 197
+    assert 0.18 < len(data.val) / 197 < 0.22
     shown = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in rows["image"].to_pylist()]
     written = sorted(image.tobytes() for image in shown)
     read = [*channels_last(data.train.images), *channels_last(data.val.images)]
@@ -266,8 +266,8 @@ def test_the_side_is_the_median_short_side_between_32_and_320(tmp_path: Path, si
 
 def test_without_a_validation_split_a_fifth_of_each_class_is_held_out_and_said(tmp_path: Path) -> None:
     data = load(str(write_folder(tmp_path, {"a": 10, "b": 20, "c": 2})))
-    assert np.bincount(data.val.labels).tolist() == [2, 4, 1]
-    assert np.bincount(data.train.labels).tolist() == [8, 16, 1]
+    assert np.bincount(data.val.targets).tolist() == [2, 4, 1]
+    assert np.bincount(data.train.targets).tolist() == [8, 16, 1]
     assert "20% of each class held out" in data.note
     everything = np.concatenate([data.train.images, data.val.images])
     assert len({image.tobytes() for image in everything}) == 32
@@ -390,7 +390,7 @@ def test_a_changed_module_is_decoded_anew(tmp_path: Path, monkeypatch: pytest.Mo
     for sign, labels in (("", [0] * 3 + [1] * 3), ("1 - ", [1] * 3 + [0] * 3)):
         (tmp_path / "own" / "moody.py").write_text(code.format(sign))
         sys.modules.pop("own.moody", None)
-        assert load("own.moody").train.labels.tolist() == labels
+        assert load("own.moody").train.targets.tolist() == labels
 
 
 def test_a_damaged_or_unwritable_cache_is_said(tmp_path: Path, cache: Path) -> None:
@@ -434,8 +434,8 @@ def test_a_broken_image_is_an_error_that_names_it_or_is_skipped_and_counted(tmp_
         data = load(path, skip_broken=True)
         assert data.skipped == 1
         assert "1 broken image skipped" in data.note
-        assert data.train.labels.tolist() == ([0, 1, 0, 0] if source == "parquet" else [0, 0, 0, 1, 1])
-        assert len(data.train.images) == len(data.train.labels)
+        assert data.train.targets.tolist() == ([0, 1, 0, 0] if source == "parquet" else [0, 0, 0, 1, 1])
+        assert len(data.train.images) == len(data.train)
     with pytest.raises(DataError, match="every image must decode"):
         load(path)
 

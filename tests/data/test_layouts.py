@@ -32,7 +32,7 @@ def splits(*names: str, each: int = 2) -> dict[str, int]:
 
 
 def counts(data: Data) -> tuple[int, int]:
-    return len(data.train.labels), len(data.val.labels)
+    return len(data.train), len(data.val)
 
 
 # --- folders ----------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
     (data / "cat/all").symlink_to(data)
     (tmp_path / "elsewhere/more/deep/back").symlink_to(tmp_path / "elsewhere/more")
     read = load(str(data))
-    labels = np.concatenate([read.train.labels, read.val.labels])
+    labels = np.concatenate([read.train.targets, read.val.targets])
     assert read.classes == ("bird", "cat", "dog")
     assert np.bincount(labels).tolist() == [4, 2, 5]
 
@@ -189,7 +189,7 @@ def test_tables_in_folders_of_their_splits(tmp_path: Path, val: str) -> None:
     write_parquet(tmp_path / "plain_text" / val / "0000.parquet", [0, 1], ["cat", "dog"])
     write_parquet(tmp_path / "plain_text/extra/0000.parquet", [0, 1], ["cat", "dog"])
     data = load(str(tmp_path / "plain_text"))
-    assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([1, 0, 1], [0, 1])
+    assert (data.train.targets.tolist(), data.val.targets.tolist()) == ([1, 0, 1], [0, 1])
     assert (
         data.note
         == f"took train/0000.parquet to train, {val}/0000.parquet to validate; left out: extra/0000.parquet (no split)"
@@ -261,7 +261,7 @@ def test_arrow_files_of_save_to_disk(tmp_path: Path, stream: bool) -> None:
             writer.write_table(rows, max_chunksize=2)
     (tmp_path / "saved/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     data = load(str(tmp_path / "saved"))
-    assert (data.classes, data.train.labels.tolist(), data.val.labels.tolist()) == (
+    assert (data.classes, data.train.targets.tolist(), data.val.targets.tolist()) == (
         ("cat", "dog"),
         [1, 0, 1, 0, 0],
         [0, 1],

@@ -34,19 +34,19 @@ ROOMS = [
     "tasks",
     "training",
     "techniques",
+    "engines",
     "strategies",
     "studies",
     "measuring",
     "export",
-    "engines",
     "search",
     "verification",
     "reports",
     "cli",
 ]  # a room imports from those before it
-PLUG_INS = ("backends", "blocks", "data", "engines")  # rooms of which the loader names the files
+PLUG_INS = ("backends", "blocks", "data", "engines", "tasks", "techniques")  # rooms of which the loader names the files
 CIRCLES = ({"ops", "graph", "nn"}, {"spaces.arch", "spaces.space"}, {"latency.model", "latency.transfer"})
-EXCEPT = {("ops", "nn"), ("ops", "graph"), ("training.job", "export")}
+EXCEPT = {("ops", "nn"), ("ops", "graph")}
 PACKAGES = {
     "errors": set[str](),
     "system": set[str](),

@@ -19,13 +19,12 @@ from optuna.trial import TrialState
 from small import PATIENCE, SHORT, make_problem, search, wait_until
 
 import mvnas
-from mvnas.engines import Done, Failed, engine
+from mvnas.engines import Done, Failed, Job, engine
 from mvnas.errors import StudyError
 from mvnas.search import Problem
 from mvnas.search.loop import Affordable, make_sampler
 from mvnas.studies.study import Study, _driver
 from mvnas.training import Schedule
-from mvnas.training.job import Job
 
 
 def drawn(study: Study, problem: Problem) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ from flawed import LOST, Flawed, Moody
 from optuna.trial import TrialState
 from small import PATIENCE, SHORT, make_problem, search, wait_until, write_images
 
-from mvnas.engines import Done, Event, Failed, Step, engine, failure
+from mvnas.engines import Done, Event, Failed, Job, Step, engine, failure
 from mvnas.errors import DataError, FileError, StudyError, TrainingError
 from mvnas.search import Problem
 from mvnas.search import search as search_with
@@ -31,7 +31,6 @@ from mvnas.studies.record import key_of, picks_of
 from mvnas.studies.study import SLACK, Study
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule
-from mvnas.training.job import Job
 
 
 def command(

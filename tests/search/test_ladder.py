@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from small import SHORT, make_problem, search
 
 from mvnas.data import load
-from mvnas.engines import Done, Event
+from mvnas.engines import Done, Event, Job, seed_of, train
 from mvnas.errors import StudyError
 from mvnas.reports.report import rest_line, summary_json
 from mvnas.search import Problem
@@ -23,7 +23,6 @@ from mvnas.strategies.rungs import resting
 from mvnas.studies.record import candidate_of, rung_of
 from mvnas.studies.study import RESTS, Study
 from mvnas.training import Checkpoint, Trained
-from mvnas.training.job import Job, seed_of, train
 
 SHARES = (1 / 4, 1 / 2, 1.0)
 
@@ -172,7 +171,7 @@ def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, t
         assert (rung_of(rested), rung_of(trial), rested.params) == (0, 1, trial.params)
         assert rested.state == TrialState.PRUNED and set(rested.intermediate_values) == {0}
         job = Job(score.arch, SHORT, problem.setup.factor, seed_of(score.arch, problem.setup.seed))
-        assert score.accuracy == train(job, data).accuracy
+        assert score.accuracy == train(job, data).quality
 
 
 @pytest.mark.usefixtures("shared")

@@ -20,7 +20,7 @@ from mvnas.strategies.surrogate import Model, Points, Validation, _together, evo
 
 SMALL = Space.from_data(yaml.safe_load(SPACE), source="small")
 LARGE = Space.load("mobilevit")
-VALIDATION = Validation(1000, 10)
+VALIDATION = Validation(1000, 1 / 10)
 LIMIT = 1.2e7  # MACs, of networks between 0.7 and 2.6 such
 
 
@@ -208,9 +208,9 @@ def test_it_beats_chance_by_a_wide_margin() -> None:
 @pytest.mark.parametrize(
     ("validation", "low", "high"),
     [
-        (Validation(50_000, 1000), 0.0011, 0.005),  # a thousand classes after a short training
-        (Validation(50_000, 1000), 0.10, 0.49),
-        (Validation(10_000, 10), 0.995, 0.9995),
+        (Validation(50_000, 1 / 1000), 0.0011, 0.005),  # a thousand classes after a short training
+        (Validation(50_000, 1 / 1000), 0.10, 0.49),
+        (Validation(10_000, 1 / 10), 0.995, 0.9995),
     ],
 )
 def test_accuracies_are_told_apart_wherever_they_lie(validation: Validation, low: float, high: float) -> None:
@@ -226,7 +226,7 @@ def test_accuracies_are_told_apart_wherever_they_lie(validation: Validation, low
 
 
 def test_an_accuracy_is_known_to_half_an_image_at_both_ends_and_tells_nothing_below_chance() -> None:
-    few, many = Validation(100, 1000), Validation(50_000, 1000)
+    few, many = Validation(100, 1 / 1000), Validation(50_000, 1 / 1000)
     accuracies = np.array([0.02, 0.3, 0.995, 1.0])
     for validation, bound in ((few, np.log(199)), (many, np.log(99_999))):
         logits, variance = validation.logits(accuracies, np.zeros(4))
@@ -248,7 +248,9 @@ def test_the_same_order_is_proposed_for_whatever_its_accuracies_are() -> None:
 
     def costs(low: float, high: float) -> np.ndarray:
         scores = dict(enumerate(low + (high - low) * order))
-        proposed = propose(points, rows, [scores], (), random.Random(0), validation=Validation(50_000, 1000), count=5)
+        proposed = propose(
+            points, rows, [scores], (), random.Random(0), validation=Validation(50_000, 1 / 1000), count=5
+        )
         return points.look(proposed)[:, 0]
 
     long, short = costs(0.10, 0.49), costs(0.001, 0.0049)

@@ -22,7 +22,7 @@ from small import search as search_with
 
 from mvnas.cli import main
 from mvnas.cli.network import resolve
-from mvnas.engines import Done, Event
+from mvnas.engines import Done, Event, Job
 from mvnas.errors import MvnasError
 from mvnas.reports.report import frontier_table
 from mvnas.search import Problem
@@ -30,7 +30,6 @@ from mvnas.studies import storage
 from mvnas.studies.files import intact
 from mvnas.studies.study import Study
 from mvnas.training import Checkpoint, Trained
-from mvnas.training.job import Job
 from mvnas.verification.retrain import retrained
 
 INPUTS = 60

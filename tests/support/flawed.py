@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvnas.engines import Event, Failed, Images, engine
+from mvnas.engines import Event, Failed, Images, Job, engine
 from mvnas.training import Schedule
-from mvnas.training.job import Job
 
 LOST = "CUDA error: an illegal memory access was encountered"
 

@@ -7,10 +7,8 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import asdict, replace
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,29 +20,31 @@ from torch.nn.functional import interpolate
 
 from mvnas.backends import backend
 from mvnas.data import Data, Split, load
+from mvnas.engines import Job, train
 from mvnas.errors import TrainingError
-from mvnas.export import Pictures, accuracy_at
+from mvnas.export import Pictures
 from mvnas.nn import Affine, Attend, Position, Spread, build, deploy
 from mvnas.ops import Map, State
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.system.machine import THREADS
+from mvnas.tasks._images import random_crops, resampling, whole
+from mvnas.techniques import techniques
+from mvnas.techniques.multi_scale import scales
 from mvnas.training import (
-    MultiScaleSampler,
+    Sampler,
     Schedule,
     evaluate,
+    evaluate_file,
     factor_for,
     fit,
     initialise,
     pixels,
-    scales,
 )
-from mvnas.training.augment import random_crops, resampling, whole
 from mvnas.training.fit import CALIBRATION
-from mvnas.training.job import Job, train
 from mvnas.training.weights import Average, calibrate, groups
 
-fitting = import_module("mvnas.training.fit")  # the name of a function too
+CLASSES = tuple("0123456789")
 SHORT = Schedule(epochs=2, batch=32, lr=1e-2, crop=0.7)
 
 
@@ -59,21 +59,22 @@ def tiny(seed: int = 0, classes: int = 10) -> nn.Sequential:
     return module
 
 
-def split(images: np.ndarray, labels: np.ndarray) -> SimpleNamespace:
-    return SimpleNamespace(images=images, labels=labels.astype(np.int64))
+def split(images: np.ndarray, labels: np.ndarray) -> Split:
+    return Split(images, labels.astype(np.int64))
 
 
 @pytest.fixture(scope="module")
-def digits() -> SimpleNamespace:
+def digits() -> Data:
     """800 and 400 real digits, 16 px; those for training are read-only, like those of a mapped file."""
     grey, labels = load_digits(return_X_y=True)
     images = np.repeat((grey * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8), 3, axis=1).repeat(2, 2).repeat(2, 3)
     train, val = split(images[:800], labels[:800]), split(images[800:1200], labels[800:1200])
     train.images.flags.writeable = False
-    return SimpleNamespace(train=train, val=val, flip=False)
+    return Data("", CLASSES, train, val, flip=False)
 
 
 def trained(data, seed=0, schedule=SHORT, module=None, **kw):
+    kw = {"techniques": techniques(), **kw}
     return fit(module or tiny(seed), data, resolution=128, factor=1 / 8, schedule=schedule, seed=seed, **kw)
 
 
@@ -100,7 +101,7 @@ def test_scales_hold_the_base_and_about_the_same_pixels(base):
 
 
 def test_every_epoch_shows_every_image_and_completes_its_last_step_from_the_first_ones():
-    sampler = MultiScaleSampler(1000, scales(256, 32), epochs=1, seed=3)
+    sampler = Sampler(1000, scales(256, 32), epochs=1, seed=3)
     steps = list(sampler)
     shown = np.concatenate([indices for _, indices in steps])
     assert len(sampler) == len(steps)
@@ -111,22 +112,22 @@ def test_every_epoch_shows_every_image_and_completes_its_last_step_from_the_firs
 
 @pytest.mark.parametrize(("epochs", "wanted"), [(0.25, 250), (1.5, 1500), (2, 2000), (1e-9, 1)])
 def test_length_is_the_fewest_steps_that_show_the_images_wanted(epochs, wanted):
-    counts = [len(indices) for _, indices in MultiScaleSampler(1000, scales(256, 8), epochs=epochs, seed=0)]
+    counts = [len(indices) for _, indices in Sampler(1000, scales(256, 8), epochs=epochs, seed=0)]
     assert wanted <= sum(counts) < wanted + int(np.ceil(epochs)) * max(counts)
 
 
 def test_sizes_are_drawn_uniformly_and_epochs_differ():
-    sampler = MultiScaleSampler(5000, scales(256, 4), epochs=4, seed=0)
+    sampler = Sampler(5000, scales(256, 4), epochs=4, seed=0)
     steps = list(sampler)
     drawn = Counter(size for size, _ in steps)
-    assert all(0.15 < drawn[size] / len(steps) < 0.25 for size, _ in sampler.scales)
-    orders = np.concatenate([indices for _, indices in MultiScaleSampler(64, ((256, 64),), epochs=4, seed=0)])
+    assert all(0.15 < drawn[size] / len(steps) < 0.25 for size, _ in sampler.sizes)
+    orders = np.concatenate([indices for _, indices in Sampler(64, ((256, 64),), epochs=4, seed=0)])
     assert len({tuple(order) for order in orders.reshape(4, 64)}) == 4
 
 
 def test_steps_depend_on_the_seed_alone():
     def steps(seed: int) -> list[tuple[int, list[int]]]:
-        return [(size, list(indices)) for size, indices in MultiScaleSampler(90, scales(256, 8), epochs=2, seed=seed)]
+        return [(size, list(indices)) for size, indices in Sampler(90, scales(256, 8), epochs=2, seed=seed)]
 
     random.seed(1)
     state = random.getstate()
@@ -137,7 +138,7 @@ def test_steps_depend_on_the_seed_alone():
 
 
 def test_a_step_shows_no_more_images_than_there_are():
-    assert {len(indices) for _, indices in MultiScaleSampler(5, scales(256, 128), epochs=3, seed=0)} == {5}
+    assert {len(indices) for _, indices in Sampler(5, scales(256, 128), epochs=3, seed=0)} == {5}
 
 
 def test_factor_scales_sizes_down_to_a_floor():
@@ -273,8 +274,8 @@ def test_training_learns_and_the_same_seed_gives_the_same_bits(digits):
     assert (random.getstate(), torch.get_num_threads()) == before[1:]
     torch.rand(5)
     second, other = trained(digits), trained(digits, seed=1)
-    assert first.accuracy > 0.5
-    assert first.accuracy == second.accuracy
+    assert first.quality > 0.5
+    assert first.quality == second.quality
     assert first.state.keys() == second.state.keys() == tiny().state_dict().keys()
     assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
     assert not torch.equal(first.state["0.weight"], other.state["0.weight"])
@@ -289,7 +290,7 @@ def test_the_state_is_what_was_judged(digits):
     result = trained(digits, module=module)
     fresh = tiny(5)
     fresh.load_state_dict(result.state)
-    assert evaluate(fresh, digits.val, side=16) == result.accuracy
+    assert evaluate(fresh, digits.val, side=16) == result.quality
     assert all(value.is_contiguous() and value.device.type == "cpu" for value in result.state.values())
     assert all(torch.equal(value, result.state[name]) for name, value in module.state_dict().items())
     module[0].weight.data.zero_()
@@ -297,7 +298,7 @@ def test_the_state_is_what_was_judged(digits):
 
 
 def test_the_result_is_averaged_and_its_norms_fit_the_deployed_size(digits):
-    few = SimpleNamespace(train=split(digits.train.images[:200], digits.train.labels[:200]), val=digits.val, flip=False)
+    few = replace(digits, train=split(digits.train.images[:200], digits.train.targets[:200]))
     losses: dict[float, list[float]] = {0.0: [], 0.9995: []}
     modules = {ema: tiny() for ema in losses}
     for ema, module in modules.items():
@@ -313,30 +314,30 @@ def test_the_result_is_averaged_and_its_norms_fit_the_deployed_size(digits):
 
 def test_averaged_weights_are_no_worse_than_the_last_ones(digits):
     averaged, last = (trained(digits, schedule=replace(SHORT, epochs=3, ema=ema)) for ema in (0.9995, 0.0))
-    assert averaged.accuracy > last.accuracy - 0.03
+    assert averaged.quality > last.quality - 0.03
 
 
 def test_evaluation_counts(digits):
     module = tiny(3).eval()
-    part = split(digits.val.images[:37], digits.val.labels[:37])
+    part = split(digits.val.images[:37], digits.val.targets[:37])
     with torch.no_grad():
         logits = [
             module(interpolate(torch.tensor(x)[None] / 255, (24, 24), mode="bilinear", antialias=True))
             for x in part.images
         ]
-    right = sum(int(row.argmax()) == label for row, label in zip(logits, part.labels, strict=True))
+    right = sum(int(row.argmax()) == label for row, label in zip(logits, part.targets, strict=True))
     assert evaluate(module, part, side=24, batch=10) == right / 37
 
 
 def test_networks_are_judged_in_float32_where_they_are_trained_in_less(digits, monkeypatch):
     """As on CUDA: bfloat16 in the steps alone, neither where norms are calibrated nor where images are judged."""
-    monkeypatch.setattr(fitting, "_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr("mvnas.training.loop.mixed", lambda device: torch.autocast("cpu", torch.bfloat16))
     module, seen = tiny(), set()
     module[0].register_forward_hook(lambda part, inputs, y: seen.add((part.training, y.dtype)))
     result = trained(digits, schedule=replace(SHORT, epochs=0.1), module=module)
     assert seen == {(True, torch.bfloat16), (False, torch.float32)}
     with torch.autocast("cpu", torch.bfloat16):
-        assert evaluate(module, digits.val, side=16) == result.accuracy
+        assert evaluate(module, digits.val, side=16) == result.quality
     assert seen == {(True, torch.bfloat16), (False, torch.float32)}
 
 
@@ -345,7 +346,7 @@ def test_a_loss_that_is_not_a_number_names_its_step(digits):
     nn.init.constant_(module[-1].bias, float("nan"))
     with pytest.raises(TrainingError, match=r"the loss must be finite, but is nan at step 1 of \d+"):
         trained(digits, module=module)
-    with pytest.raises(TrainingError, match="logits must be finite"):
+    with pytest.raises(TrainingError, match="outputs must be finite"):
         evaluate(module, digits.val, side=16)
 
 
@@ -383,7 +384,7 @@ def test_a_training_that_rested_ends_as_one_that_did_not() -> None:
     assert part.checkpoint and not whole.checkpoint
     rest = pickle.loads(pickle.dumps(part.checkpoint))
     rested = train(Job(arch, schedule, 0.125, seed=3, begin=rest), data)
-    assert rested.accuracy == whole.accuracy
+    assert rested.quality == whole.quality
     assert all(torch.equal(rested.state[name], weight) for name, weight in whole.state.items())
 
 
@@ -439,14 +440,14 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Arch:
 
 def test_judging_in_8_bits_is_told_of_and_the_same_on_any_number_of_threads(coarse: Arch) -> None:
     data = load("digits")
-    data = replace(data, val=Split(data.val.images[:100], data.val.labels[:100]))
+    data = replace(data, val=Split(data.val.images[:100], data.val.targets[:100]))
     module = build(coarse.graph())
     initialise(module, 0)
     seen: list[tuple[str, int, int]] = []
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        found = accuracy_at(coarse, module.state_dict(), data, 32, tell=lambda *told: seen.append(told))
+        found = evaluate_file(coarse, module.state_dict(), data, 32, tell=lambda *told: seen.append(told))
     finally:
         torch.set_num_threads(before)
     assert found == one_by_one(coarse, module.state_dict(), data, 32)
@@ -464,7 +465,7 @@ def one_by_one(arch: Arch, state: State, data: Data, side: int) -> float:
         images = [whole(torch.from_numpy(image[None]), side).numpy() for image in data.val.images]
         run = runtime.runner(path)
         named = [int(run([image])[0].argmax()) for image in images]
-    return float((np.array(named) == data.val.labels).mean())
+    return float((np.array(named) == data.val.targets).mean())
 
 
 def test_a_training_takes_no_more_threads_than_its_user_says(coarse: Arch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +474,7 @@ def test_a_training_takes_no_more_threads_than_its_user_says(coarse: Arch, monke
     torch.set_num_threads(4)
     seen: list[int] = []
     data = load("digits")
-    data = replace(data, val=Split(data.val.images[:10], data.val.labels[:10]))
+    data = replace(data, val=Split(data.val.images[:10], data.val.targets[:10]))
     try:
         train(
             Job(replace(coarse, precision="float32"), Schedule(epochs=0.01, batch=8), 0.125, seed=0),

@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
     say = quiet if args.json else print
     say(f"space    {args.space}: {many(task.space.size)} networks")
     say(f"budget   {task.budget}")
-    images = f"{len(task.data.train.labels)} + {len(task.data.val.labels)} images of {len(task.data.classes)} classes"
+    images = f"{len(task.data.train)} + {len(task.data.val)} images of {len(task.data.classes)} classes"
     say(
         f"data     {args.data}: {images}, {task.data.side} px; sizes in training are {task.setup.factor:g} of the deployed ones"
     )
