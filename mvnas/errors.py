@@ -1,4 +1,7 @@
-"""The errors a user can cause. Each message says what must hold, what was got and what to do."""
+"""Errors that a user can cause: each message says what must hold, what was got and what to do.
+
+Functions below build such messages, and shorten texts from elsewhere in them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import category
 
-CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of what is not seen, but done
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories of characters that act and are not visible
 LONGEST = 300  # characters of a message
 MISSING = {
     "ai_edge_litert": "pip install 'mvnas[tflite]'",
@@ -18,14 +21,14 @@ MISSING = {
     "onnxruntime": "pip install 'mvnas[onnx]'",
     "psycopg": "pip install 'mvnas[postgres]'",
     "ray": "pip install 'mvnas[ray]'",
-}  # what to do where a package is missing that `pip install mvnas` may leave out
-LISTED = 60, 100  # characters of the options that it lists, where one of them is a near miss and where none is
+}  # optional package -> how to get it
+LISTED = 60, 100  # characters of listed options, with a near miss and without
 
 
 class MvnasError(Exception):
-    """A mistake that the user can mend; the command line prints its one sentence and exits with 2.
+    """Base of all errors that a user can correct; the command line prints the message and exits with 2.
 
-    What is too long for a sentence is cut in the middle: what must hold comes first, and what to do last.
+    A message over 300 characters is cut in the middle: what must hold comes first, and what to do last.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -33,51 +36,51 @@ class MvnasError(Exception):
 
 
 class TrustError(MvnasError):
-    """A file from elsewhere that names code, which the user did not."""
+    """A file from elsewhere names code that the user did not name."""
 
 
 class SpaceError(MvnasError):
-    """A search space, block or architecture that is not legal."""
+    """A search space, a block, an op or an architecture is not valid."""
 
 
 class BudgetError(MvnasError):
-    """A budget that cannot be read, or that no point of the space meets."""
+    """A budget cannot be parsed, or no network of the space is within it."""
 
 
 class DataError(MvnasError):
-    """Images or labels that cannot be trained on."""
+    """Images or labels cannot be read or trained on."""
 
 
 class TableError(MvnasError):
-    """A latency table that is missing, damaged or too small to fit."""
+    """A latency table is missing, damaged or too small to fit a model."""
 
 
 class UnmeasuredError(TableError):
-    """An op that lies outside what a latency table has measured."""
+    """An op has no price: it lies outside of the kinds and sizes that a latency table holds."""
 
 
 class FileError(MvnasError):
-    """A place that cannot be written, or whose file system does not do what is needed."""
+    """A file or folder cannot be written, or its file system lacks something."""
 
 
 class EnergyError(MvnasError):
-    """Energy that cannot be read: no counter, no permission, or a power log that does not tell."""
+    """Energy cannot be measured: no counter, no permission, or an incomplete power log."""
 
 
 class StudyError(MvnasError):
-    """A study that is missing, or that a command contradicts."""
+    """A study is missing or damaged, or a command contradicts its setup."""
 
 
 class TrainingError(MvnasError):
-    """A candidate whose training failed, for example with a loss that is not a number."""
+    """The training of a candidate failed, for example because its loss is not a number."""
 
 
 class ExportError(MvnasError):
-    """An exported file that could not be made, or whose numbers differ from torch's."""
+    """A file could not be exported, or its outputs differ from torch's."""
 
 
 def plain(text: str) -> str:
-    r"""A text from elsewhere as a terminal may show it: what would move its cursor, or turn lines around, is escaped.
+    r"""Escape control characters of a text from elsewhere, so that a terminal shows it safely.
 
     >>> plain("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -88,9 +91,9 @@ def plain(text: str) -> str:
 
 
 def lacking(what: str, module: str | None) -> str:
-    """Sentence for `what` that needs a package which is not installed.
+    """Message for `what` that needs a package which is not installed.
 
-    Only our own extras are advised: what else is on the index under the name of a module may be anybody's.
+    Only our own extras are advised: a package on the index with the name of a module may be anybody's.
 
     >>> lacking("the backend onnx", "onnxruntime")
     "the backend onnx needs the package onnxruntime, which is not installed; pip install 'mvnas[onnx]'"
@@ -100,7 +103,7 @@ def lacking(what: str, module: str | None) -> str:
 
 
 def cut(text: str, most: int = LONGEST) -> str:
-    """A text of at most so many characters: what is too much is left out in the middle, and not of what it says to do in the end.
+    """Shorten a text to `most` characters in the middle; the advice after the last semicolon is kept.
 
     >>> cut("a" * 99 + "z" * 99, 20)
     'aaaaaaaaa ... zzzzzz'
@@ -113,14 +116,14 @@ def cut(text: str, most: int = LONGEST) -> str:
 
 
 class _Short(reprlib.Repr):
-    """A representation of bounded depth and length, of numbers of any size."""
+    """A `reprlib.Repr` that also shortens huge integers."""
 
     def repr_int(self, x: int, level: int) -> str:
         return repr(x) if x.bit_length() <= 64 else f"a number of {x.bit_length()} bits"
 
 
 def told(value: object, most: int = 60) -> str:
-    """A value of somebody else's in a few words, however large or deep it is.
+    """The `repr` of a value from elsewhere in at most `most` characters, however large or deep it is.
 
     >>> told("a" * 99, 20), told([[0] * 9] * 99, 20), told(10**5000)
     ("'aaaaaaaa ... aaaaa'", '[[0, 0, 0 ... , ...]', 'a number of 16610 bits')
@@ -129,7 +132,7 @@ def told(value: object, most: int = 60) -> str:
 
 
 def unknown(kind: str, name: object, options: Iterable[object]) -> str:
-    """Sentence for a `name` that is none of `options`: the near miss, then some of the list, less of it where there is a near miss.
+    """Message for a `name` that is not among `options`: the nearest one, if any, and some of the list.
 
     >>> unknown("block", "mobilvit", ["head", "mobilevit"])
     "unknown block 'mobilvit'; did you mean 'mobilevit'? known: head, mobilevit"

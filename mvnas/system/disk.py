@@ -1,4 +1,7 @@
-"""The one place that writes files and holds locks: whole or not at all, and one sentence where that cannot be."""
+"""Writing files whole or not at all, locks between processes, and one sentence for what a file system refuses.
+
+All other modules write by these functions.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ try:
 except ImportError:  # not on Windows, where no lock is held: docs/platforms.md
     fcntl = None  # type: ignore[assignment]
 
-PART = ".part"  # suffix of what is being written
-HELD = (errno.EAGAIN, errno.EACCES)  # what a system says of a lock that another process holds
+PART = ".part"  # suffix of files that are being written
+HELD = (errno.EAGAIN, errno.EACCES)  # errors of a lock that another process holds
 ADVICE = {
     errno.ENOSPC: "free some space on its disk",
     errno.EDQUOT: "free some of your quota on its disk",
@@ -32,15 +35,15 @@ ADVICE = {
     errno.ENOTDIR: "name a place in a folder",
     errno.EIO: "see whether its disk is sound",
 }
-DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # folders of names that stand for something else than a file
+DEVICES = ("/dev", "/dev/fd", "/proc/self/fd")  # folders whose entries are devices or open files
 
 
 @contextmanager
 def writing(place: str | Path) -> Iterator[None]:
-    """Turn what a system says that cannot write at `place` into one sentence.
+    """Turn an OSError of the code inside, which writes at `place`, into a FileError of one sentence.
 
     Raises:
-        FileError: the place cannot be written.
+        FileError: the code inside raised an OSError.
     """
     try:
         yield
@@ -49,14 +52,14 @@ def writing(place: str | Path) -> Iterator[None]:
 
 
 def refused(error: OSError, place: str | Path, need: str = "writable") -> FileError:
-    """What a system says of a place that is not as needed, as one sentence."""
+    """The FileError for an OSError at `place`: what must hold, the system's reason, and what to do."""
     what = error.strerror or str(error).partition("\n")[0] or type(error).__name__
     advice = ADVICE.get(error.errno or 0, "name another place")
     return FileError(f"{place} must be {need}, but the system says: {what}; {advice}")
 
 
 def make_folder(path: Path) -> Path:
-    """The folder `path`, made with those above it where it is not there.
+    """Make the folder `path`, with its parents, unless it exists; returns `path`.
 
     Raises:
         FileError: it cannot be made.
@@ -68,14 +71,14 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
-    """A hidden name beside `path`, of an empty file or folder to fill; it becomes `path` once all is there and on the disk.
+    """Write `path` atomically: yields a hidden empty file (or `folder`) beside it, which is renamed to `path` at the end.
 
-    So `path` is never seen in part, not after a kill or a loss of power either. Parts of it that dead processes left are removed
-    first. Folders above it are made. Its mode follows the umask. A folder takes the place of nothing, or of an empty one. What is
-    there and is no file, such as a pipe or /dev/stdout, is written as it is.
+    Nobody sees `path` half written, not even after a kill or a loss of power. Leftovers of dead processes are removed
+    first, and parent folders are made. The mode follows the umask. A folder may replace only an empty one. Devices and
+    pipes, such as /dev/stdout, are written directly.
 
     Raises:
-        FileError: it cannot be written. No part is left, and what was at `path` is as it was.
+        FileError: it cannot be written. Then nothing is left behind, and what was at `path` is unchanged.
     """
     with writing(path):
         if not folder and _is_device(path):
@@ -91,9 +94,9 @@ def whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def work_folder(place: Path | None = None) -> Iterator[Path]:
-    """A hidden folder in the folder `place`, or among the temporary ones, that is there for as long as it is used.
+    """A hidden folder inside `place`, or among temporary files, that is removed when the context ends.
 
-    Those that dead processes left there are removed first.
+    Leftovers of dead processes are removed first.
 
     Raises:
         FileError: it cannot be made.
@@ -106,12 +109,12 @@ def work_folder(place: Path | None = None) -> Iterator[Path]:
 
 
 def put(part: Path, path: Path) -> None:
-    """Move a file or a folder that is complete to `path` on the same disk, in place of what is there; its mode follows the umask.
+    """Move a complete file or folder to `path` on the same disk and replace what is there; the mode follows the umask.
 
-    A folder that is there is away for the moment that it takes to rename two.
+    An existing folder is missing for the moment between two renames.
 
     Raises:
-        FileError: it cannot be put there.
+        FileError: it cannot be moved there.
     """
     with writing(path):
         _finish(part)
@@ -125,7 +128,7 @@ def put(part: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+    """Write a text file in UTF-8, whole or not at all.
 
     Raises:
         FileError: it cannot be written.
@@ -136,9 +139,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _part(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
-    """A hidden file or folder in `place`, held by a lock for as long as it is used, and removed where it is still there then.
+    """A hidden file or folder in `place`, locked while in use, and removed at the end unless it was renamed.
 
-    Those of dead processes are removed first.
+    Leftovers of dead processes are removed first.
     """
     remove_parts(place / name)
     while True:
@@ -162,7 +165,7 @@ def _part(place: Path, name: str, *, folder: bool) -> Iterator[Path]:
 
 
 def _finish(part: Path) -> None:
-    """Give a file, or a folder and what is in it, its mode, and wait until it is on the disk."""
+    """Set the mode of a file, or of a folder and all its contents, and wait until it is on the disk."""
     for path in (part, *part.rglob("*")) if part.is_dir() else (part,):
         if not path.is_symlink():
             _set_mode(path)
@@ -170,7 +173,7 @@ def _finish(part: Path) -> None:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether a path is of a device or a pipe, or stands for one."""
+    """Whether a path is a device, a pipe or an open file of this process."""
     return str(path.absolute().parent) in DEVICES or (path.exists() and not path.is_file() and not path.is_dir())
 
 
@@ -186,7 +189,7 @@ def _temporary() -> Path:
 
 
 def remove_parts(path: Path) -> None:
-    """Remove the parts of `path` that processes left which are dead; those that are being written are locked."""
+    """Remove unfinished files of `path` that dead processes left; those of living ones are locked."""
     if not fcntl:
         return
     for part in _listed(path.parent, f".{_literal(path.name[-200:])}.????????{PART}"):
@@ -198,7 +201,7 @@ def remove_parts(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with what is in it, if it is there and may be removed."""
+    """Remove a file, a link or a folder with its contents; nothing happens where that is impossible."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -208,14 +211,14 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, busy: Callable[[], MvnasError]) -> Iterator[None]:
-    """Hold a lock in a file of its own at `path`, which is made, and removed in the end; a link is not followed.
+    """Hold an exclusive lock by a lock file at `path`, which is removed at the end; links are not followed.
 
-    The file is never the one that is protected: where locks of several kinds are one, as on macOS and NFS, ours would be in the way
-    of those that SQLite takes on its file.
+    The lock file is never the protected file itself: macOS and NFS do not keep kinds of locks apart, so our lock would
+    block those that SQLite takes on its own file.
 
     Raises:
         FileError: the file cannot be made, or its file system has no locks.
-        MvnasError: what `busy` makes, if another process holds the lock.
+        MvnasError: the error that `busy` returns, if another process holds the lock.
     """
     if not fcntl:
         yield
@@ -246,9 +249,9 @@ def locked(path: Path, busy: Callable[[], MvnasError]) -> Iterator[None]:
 
 
 def cache_home() -> Path:
-    """Where this user's caches are: `$XDG_CACHE_HOME/mvnas`, else `~/.cache/mvnas`, else a folder of the user's own among the temporary ones.
+    """The folder of this user's caches, which may not exist yet.
 
-    It may not be there yet.
+    It is `$XDG_CACHE_HOME/mvnas`, else `~/.cache/mvnas`, else a private folder among temporary files.
     """
     named = os.environ.get("XDG_CACHE_HOME")
     if named:
@@ -263,7 +266,7 @@ def cache_home() -> Path:
 
 
 def private_folder() -> Path:
-    """A folder for locks that is this user's alone: in `$XDG_RUNTIME_DIR`, else among the temporary ones.
+    """A folder that only this user may write to, for locks: in `$XDG_RUNTIME_DIR`, else among temporary files.
 
     Raises:
         FileError: it cannot be made, or another user made it.
@@ -282,7 +285,7 @@ def private_folder() -> Path:
 
 
 def _hold(path: Path) -> int | None:
-    """A descriptor that holds a lock on a part; None if another process holds it, or its file system has none."""
+    """A file descriptor that holds a lock on `path`; None if another process holds it or there are no locks."""
     if not fcntl:
         return None
     lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -295,7 +298,7 @@ def _hold(path: Path) -> int | None:
 
 
 def _set_mode(path: Path) -> None:
-    """Give a file or folder the mode that the umask gives new ones: some libraries make them for their owner alone."""
+    """Set the mode that the umask gives to new files: some libraries make files for their owner alone."""
     mask = os.umask(0o077)
     os.umask(mask)
     with suppress(OSError):
@@ -303,7 +306,7 @@ def _set_mode(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; file systems that cannot tell are believed."""
+    """Wait until a file, or the entries of a folder, are on the disk, where the file system can say so."""
     if path.is_dir() and os.name == "nt":
         return
     place = os.open(path, os.O_RDONLY)
@@ -317,12 +320,12 @@ def _sync(path: Path) -> None:
 
 
 def _listed(folder: Path, pattern: str) -> list[Path]:
-    """What is in a folder by a pattern; nothing where it may not be read."""
+    """Entries of a folder that match a pattern; none if it cannot be read."""
     with suppress(OSError):
         return list(folder.glob(pattern))
     return []
 
 
 def _literal(name: str) -> str:
-    """A name as a pattern that matches it alone."""
+    """A glob pattern that matches one name only."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

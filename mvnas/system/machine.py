@@ -1,4 +1,4 @@
-"""What of this machine a process may use: its cores, as affinity and control groups leave them."""
+"""How many processor cores and threads this process may use, by its affinity and its control groups."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
-THREADS = "OMP_NUM_THREADS"  # what a user says of threads
+THREADS = "OMP_NUM_THREADS"  # the variable by which users set threads
 
 
 def cores(root: Path = ROOT) -> int:
-    """How many cores this process may use: those of its affinity, and no more than its control groups give it time for.
+    """Number of cores that this process may use: its affinity, bounded by the quotas of its control groups.
 
-    `root` is where the system's files are.
+    `root` is the root of the file system, for tests.
     """
     return max(1, min([len(affinity()) or os.cpu_count() or 1, *(int(quota) for quota in _quotas(root))]))
 
 
 def threads(processes: int = 1) -> int:
-    """How many threads each of some processes that work at a time is to have: as the user says, else a share of the cores."""
-    told = os.environ.get(THREADS, "").partition(",")[0].strip()  # of nested loops the first level
-    if told.isdecimal() and int(told) > 0:
-        return int(told)
+    """Threads for each of `processes` that run at once: as OMP_NUM_THREADS says, else an equal share of the cores."""
+    asked = os.environ.get(THREADS, "").partition(",")[0].strip()  # of nested loops the first level
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
     return max(1, cores() // processes)
 
 
 def affinity() -> tuple[int, ...]:
-    """The cores that this process may run on; empty where the system does not say."""
+    """Numbers of the cores that this process may run on; empty where the system does not say."""
     try:
         return tuple(sorted(os.sched_getaffinity(0)))
     except (AttributeError, OSError):  # not on macOS and Windows; refused in some containers
@@ -35,7 +35,7 @@ def affinity() -> tuple[int, ...]:
 
 
 def pin(where: tuple[int, ...]) -> bool:
-    """Keep this process on some cores; False if the system does not allow it."""
+    """Bind this process to some cores; False if the system does not allow it."""
     try:
         os.sched_setaffinity(0, where)
     except (AttributeError, OSError):
@@ -44,7 +44,7 @@ def pin(where: tuple[int, ...]) -> bool:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group of this process has, the groups above it included."""
+    """Quota of processor time, in cores, of each control group of this process and of the groups above."""
     for mount, below, version in _groups(root):
         for folder in (mount / below, *(mount / below).parents):
             if version == 2:
@@ -58,7 +58,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, int]]:
-    """Where the control groups that bound processor time are mounted, this process's path below, and their version."""
+    """Mount point of each hierarchy of control groups, this process's path in it, and its version (1 or 2)."""
     paths = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
@@ -80,7 +80,7 @@ def _line(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    """A file of the system's; empty where there is none."""
+    """Contents of a system file; empty if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

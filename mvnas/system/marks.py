@@ -1,4 +1,4 @@
-"""Marks of contents, by which it is told that what a name stands for has changed."""
+"""Short hashes of texts and code, to notice that they have changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 def mark(*texts: str) -> str:
-    """16 hex digits that stand for some texts."""
+    """A hash of some texts, in 16 hex digits."""
     return sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def code_mark(name: str) -> str:
-    """A mark of the code of an importable module, and of all that it imports from its own package.
+    """A hash of the source of a module and of all that it imports from its own top-level package.
 
-    Modules without a file, and what is imported by other means than `import`, are not seen.
+    It misses modules without a file, and imports by other means than `import`.
     """
     top, left = name.partition(".")[0], [name]
     found: dict[str, str] = {}
@@ -39,7 +39,7 @@ def code_mark(name: str) -> str:
 
 
 def _imported(tree: ast.AST, package: str | None) -> Iterator[str]:
-    """Names of what code of a package may import."""
+    """Dotted names that code may import; `package` resolves relative ones."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""The one place that reads files of plain data: of bounded size, and nothing in them but text, numbers, lists and mappings."""
+"""Reading JSON, CSV and text from elsewhere safely: bounded sizes, finite numbers, no key twice."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DIGITS = 18  # of a whole number: what 64 bits hold
 
 
 def read_text(path: Path, most: int = SMALL) -> str:
-    """The text of a regular file of at most so many bytes, in UTF-8.
+    """The text of a regular UTF-8 file of at most `most` bytes.
 
     Raises:
-        OSError, ValueError: it cannot be read, is no such file, is larger, or is no text.
+        OSError, ValueError: it cannot be read, is no regular file, is larger, or is not UTF-8.
     """
     with open(path, "rb", opener=_open) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -33,15 +33,15 @@ def read_text(path: Path, most: int = SMALL) -> str:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open a file without waiting for whoever may write into it, as a pipe's reader would."""
+    """Open a file without blocking, which a pipe without a writer would."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds: finite numbers, whole ones of at most 18 digits, and no key twice.
+    """Parse JSON with finite numbers, integers of at most 18 digits, and no key twice.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is anything else.
     """
     try:
         return json.loads(
@@ -52,16 +52,18 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path, most: int = SMALL) -> Any:
-    """What a JSON file holds, as `parse_json` reads it.
+    """Read a JSON file by `parse_json`.
 
     Raises:
-        OSError, ValueError: it cannot be read, or holds something else.
+        OSError, ValueError: it cannot be read or parsed.
     """
     return parse_json(read_text(path, most))
 
 
 def read_rows(path: Path, *, appended: bool = False, most: int = LARGE) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV file that are not empty, each with the number of its line; of one that is `appended` to, a last line that a kill cut off is left out.
+    """The rows of a CSV file that are not empty, each with its line number.
+
+    With `appended`, a last line without its end is left out: a kill cut it off.
 
     Raises:
         OSError, ValueError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Wishes to stop, by signals: Ctrl-C (SIGINT), and SIGTERM from service managers, batch systems and shutdowns."""
+"""Stopping tidily on signals: Ctrl-C (SIGINT), and SIGTERM from service managers, batch systems and shutdowns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-WEIGHTS = {signal.SIGINT: 1, signal.SIGTERM: 2}  # how much each asks: what a system sends is not sent twice
-MOST = 2  # signals while all is being tidied up, after which this process ends as it is
-LOST = 0.2  # seconds between two looks at whether an interrupt is still on its way
-LATE = 1.0  # seconds after which it should have come through
+WEIGHTS = {signal.SIGINT: 1, signal.SIGTERM: 2}  # SIGTERM counts as two: systems send it once only
+MOST = 2  # further signals during the tidying up, after which the process ends at once
+LOST = 0.2  # seconds between two checks whether a raised interrupt was lost
+LATE = 1.0  # seconds after which it should have arrived
 
 
 class Interrupt(KeyboardInterrupt):
-    """A signal asked this process to stop."""
+    """Raised where the process is when a signal asks it to stop; a KeyboardInterrupt that knows its signal."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class Interrupt(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """What a process exits with for it, as shells tell it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """The exit status of a process that stops for it, as in shells: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.number
 
 
 class Stop:
-    """The wish to stop, of the user or the system. Up to `patience` it is only counted; beyond, it is raised where the process is.
+    """Counts signals that ask to stop; a loop looks at `asked` and ends tidily. Beyond `patience` they raise `Interrupt`.
 
-    An `Interrupt` that is raised can be lost: Python drops what is raised while it tidies an object up, and so does native code that
-    calls back, or whoever catches everything. It is raised again then, until it comes through.
+    A raised `Interrupt` can be lost: Python drops exceptions of destructors, and so do callbacks of native code and code
+    that catches everything. Then it is raised again, until it arrives.
     """
 
     def __init__(self, patience: int = 0) -> None:
@@ -51,12 +51,12 @@ class Stop:
 
     @property
     def interrupt(self) -> Interrupt:
-        """What to raise for it."""
+        """The exception for the last signal."""
         return Interrupt(self.number)
 
     @contextmanager
     def listening(self, *, last: bool = False) -> Iterator[Stop]:
-        """Hear signals. After the `last` time a signal ends the process at once, and in silence: nothing is left to be tidied up."""
+        """Handle signals within the context. With `last` a later signal ends the process at once and silently."""
         if threading.current_thread() is not threading.main_thread():  # which alone hears them
             yield self
             return
@@ -96,7 +96,7 @@ class Stop:
             del raised  # else its traceback, which has this frame, would keep it for ever
 
     def _watch(self) -> None:
-        """Ask again where what was raised is gone and this process is not stopping."""
+        """Send the signal again where its exception is gone and the process still runs."""
         main = threading.main_thread().ident
         since = time.monotonic()
         while not self._over:
@@ -107,7 +107,7 @@ class Stop:
                 signal.pthread_kill(main, self.number)
 
     def _told(self, hook: Any) -> Any:
-        """A hook for what Python drops, that says nothing of interrupts."""
+        """A `sys.unraisablehook` that is silent about interrupts."""
 
         def told(dropped: Any) -> None:
             if not isinstance(dropped.exc_value, Interrupt):

@@ -1,8 +1,8 @@
-"""Which modules may be run because somebody names them: the one place where a dotted name becomes code.
+"""Importing modules by name, and which names may be imported: all other modules import plug-ins by `module`.
 
-Trusted is what the user names as code: a space's YAML, and `--data`, `--engine` and `--backend`. Files that come from elsewhere
-(architectures, tables, reports, studies) may name only what comes with mvnas; what else they name is refused, until the user
-says otherwise: `--trust` on the command line, `allow` in a program.
+Names that the user gives are trusted: those in a space's YAML, and options such as `--data` or `--engine`. Names in files from
+elsewhere (architectures, tables, reports, studies) are not, and `check` refuses them unless they come with mvnas or the
+user allows them: by `--trust` on the command line, or `allow` in a program.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from mvnas.errors import MvnasError, TrustError, cut, plain, told
 _allowed: set[str] = set()
 _everything = False
 _folders: list[str] = []
-_run: dict[str, str] = {}  # what was imported here, by the file of it
+_run: dict[str, str] = {}  # modules that were imported here -> their files
 
 
 def allow(*names: str) -> None:
-    """Let files name these modules from now on, in this process."""
+    """Trust these modules from now on, in this process."""
     _allowed.update(names)
 
 
 def allow_all(yes: bool = True) -> None:
-    """Let files name any module from now on, in this process; or no longer."""
+    """Trust every module from now on, in this process; or, with False, no longer."""
     global _everything
     _everything = yes
 
 
 def look_in(folder: str) -> None:
-    """Find modules that are named from now on in this folder too, behind all that is installed.
+    """Search this folder too, after everything installed, when a module is imported by name.
 
-    Nothing else is imported from there as long as no module is named: a folder of downloads may hold a `numexpr.py`.
+    It is not on the path before that: a folder of downloads may hold a `numexpr.py` that a library would import.
     """
     _folders[:] = [folder]
 
 
 def check(name: str) -> None:
-    """Return if a file may name the module `name`: it was allowed, or the user's own word has run it in this process.
+    """Check that a file from elsewhere may name the module `name`: it was allowed, or the user has named it before.
 
     Raises:
         TrustError: it may not.
@@ -52,11 +52,11 @@ def check(name: str) -> None:
 
 
 def module(name: str, error: type[MvnasError]) -> ModuleType:
-    """The module of a dotted name that is trusted, as the user's folder has it or as it is installed.
+    """Import a trusted module by its dotted name, from what is installed or from the user's folder.
 
     Raises:
-        ModuleNotFoundError: there is none.
-        MvnasError: an `error`, since it is there and cannot be imported.
+        ModuleNotFoundError: there is no such module.
+        MvnasError: of the class `error`: the module exists but raises when it is imported.
     """
     sys.path += [folder for folder in _folders if folder not in sys.path]
     try:
@@ -75,7 +75,7 @@ def missing(failed: BaseException, name: str) -> bool:
 
 
 def culprit(error: BaseException) -> str | None:
-    """The line of a module named by the user in which an exception arose, with what it says; None if it did not arise there."""
+    """A sentence that blames a module of the user's for an exception, with its line; None if none was involved."""
     place, trace = None, error.__traceback__
     while trace:
         if trace.tb_frame.f_code.co_filename in _run.values():
@@ -88,6 +88,6 @@ def culprit(error: BaseException) -> str | None:
 
 
 def _said(error: BaseException) -> str:
-    """An exception of somebody else's in a few words."""
+    """Type and message of an exception, cut to a few words."""
     says = cut(plain(str(error).partition("\n")[0]), 150)
     return type(error).__name__ + (f": {says}" if says else "")
