@@ -51,6 +51,7 @@ class Block:
 
 
 def depthwise(channels: int, kernel: int) -> Conv:
+    """A depthwise convolution with a bias, without norm and activation."""
     return Conv(channels, kernel, groups=channels, norm=False, bias=True, act="")
 
 

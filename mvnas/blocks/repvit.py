@@ -42,4 +42,5 @@ class Mixers:
 
 
 def feed_forward(x: Value, expand: float) -> Value:
+    """Two 1 x 1 convolutions that widen by `expand` and return, the input added."""
     return x + Conv(x.channels, act="")(Conv(int(expand * x.channels), act="gelu")(x))

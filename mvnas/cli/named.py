@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_study(args: argparse.Namespace) -> Study:
-    """The study that is named, with latency for the device that is."""
+    """The study that `args` names, with latency predicted for its `--device`, if there is one."""
     from mvnas.studies.study import Study
 
     study = Study.load(args.study)
@@ -23,14 +23,14 @@ def load_study(args: argparse.Namespace) -> Study:
 
 
 def load_model(device: str) -> Latency:
-    """What predicts latency by the tables of some names."""
+    """The latency model of one or more tables, by their names with commas between."""
     from mvnas.latency.model import latency
 
     return latency(load_tables(device))
 
 
 def load_tables(device: str) -> list[Table]:
-    """The tables of some names with commas between; what speaks against one is printed."""
+    """Load tables by their names with commas between, and print cautions about them."""
     from mvnas.latency.table import load_each
     from mvnas.reports.report import cautions
 

@@ -1,4 +1,4 @@
-"""What a command line's NETWORK or STUDY names: an architecture, with what is known of it."""
+"""Finds the network that a NETWORK argument names: published, in a file, or a trial of a study."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NUMBERED = re.compile(r"(?P<study>(?![A-Za-z][\w+.-]*://[^/]*$).+):(?P<number>[0
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture by name; one out of a study has a score and a file of trained weights."""
+    """An architecture and its name; one of a study also has a score and a file of trained weights."""
 
     name: str
     arch: Arch
@@ -31,10 +31,10 @@ class Network:
 
     @property
     def weights(self) -> Path | None:
-        """The file of its weights, which may not be there.
+        """The file of its weights, which may be missing; None if it is of no study.
 
         Raises:
-            StudyError: it is there, but not as it was written.
+            StudyError: the file is damaged.
         """
         if not (self.study and self.score):
             return None
@@ -68,8 +68,8 @@ def resolve(text: str, *, pick: str | None = None) -> Network:
             )
         raise SpaceError(unknown("network", text, published()) + "; or give an Arch's .json, or STUDY:ID")
     if pick is None:
-        told = masked(text)
-        raise StudyError(f"one network of the study {told} must be named, as {told}:ID with a trial's number")
+        study_name = masked(text)
+        raise StudyError(f"one network of the study {study_name} must be named; add a trial's number: {study_name}:ID")
     from mvnas.studies.study import Study
 
     study = Study.load(text)

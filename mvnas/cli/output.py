@@ -1,4 +1,4 @@
-"""Printing, for the whole package: text that may be anybody's, made safe for a terminal, a log and a shell."""
+"""Printing texts from elsewhere safely to a terminal, a log or a shell; nothing else in the package prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 
 from mvnas.errors import plain
 
-SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # of a database's URL
+SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # the password in a database's URL
 
 
 def print(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
@@ -20,20 +20,20 @@ def print(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bo
     Control characters are escaped, and so is what the terminal's encoding does not have; passwords of databases are masked.
     """
     stream = file or sys.stdout
-    builtins.print(shown(" ".join(map(str, parts)), stream), file=stream, end=end, flush=flush)
+    builtins.print(printable(" ".join(map(str, parts)), stream), file=stream, end=end, flush=flush)
 
 
-def shown(text: str, stream: TextIO) -> str:
-    """A text as `print` prints it."""
+def printable(text: str, stream: TextIO) -> str:
+    """A text with control characters escaped, passwords masked, and what `stream` cannot encode escaped."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     text = SECRET.sub(r"\1***", "\n".join(map(plain, text.split("\n"))))
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def quoted(path: object) -> str:
+def shell_word(path: object) -> str:
     """A path as an argument in a shell's command, also where the terminal cannot show it."""
     text = str(path)
-    if shown(text, sys.stdout) == text or SECRET.search(text):
+    if printable(text, sys.stdout) == text or SECRET.search(text):
         return shlex.quote(text)
     letters = (
         chr(byte) if byte < 128 and (chr(byte).isalnum() or chr(byte) in "/._-") else f"\\{byte:03o}"

@@ -1,4 +1,4 @@
-"""Progress of what takes long: a live bar on a terminal, plain lines in a pipe."""
+"""Shows progress on standard error: a live bar on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 import time
 from typing import Any
 
-from mvnas.cli.output import print, shown
+from mvnas.cli.output import print, printable
 
-SELDOM = 10.0  # seconds between two looks at what is mostly over by then, such as the reading of images
+SELDOM = 10.0  # seconds between two lines of what is mostly done by then, such as reading images
 
 
 class Bar:
-    """Progress: a live bar on a terminal, plain lines when piped, nothing beside plain data."""
+    """A progress bar, or lines where standard error is no terminal; nothing if `silent`, as beside `--json`."""
 
     def __init__(self, silent: bool) -> None:
         self.silent, self.live = silent, sys.stderr.isatty()
@@ -28,7 +28,7 @@ class Bar:
             self.bar.close()
 
     def status(self, status: Any) -> None:
-        """Show where a search stands."""
+        """Show the progress of a search."""
         from mvnas.reports.report import rests
 
         left = "" if status.left_seconds is None else f", {clock(status.left_seconds)} left"
@@ -40,14 +40,14 @@ class Bar:
         self._draw("trials", round(status.finished, 2), status.total, told, status.doing)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Show where a measurement stands."""
+        """Show the progress of a measurement."""
         if self.last is not None and self.live and self.bar is not None and self.bar.desc != what:
             self.bar.close()
             self.bar = None
         self._draw(what, done, total, "", "", every=max(1, total // 10))
 
     def seldom(self, what: str, done: int, total: int) -> None:
-        """Show how far the reading of images or a training is, where that takes long; `total` is 0 if it is not known."""
+        """Show progress at most every SELDOM seconds, as of reading images; `total` is 0 if it is not known."""
         if time.monotonic() - self.drawn > SELDOM:
             self.drawn = time.monotonic()
             self._draw(what, done, total or None, "", "")
@@ -63,15 +63,16 @@ class Bar:
         from tqdm import tqdm
 
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=shown(what, sys.stderr), dynamic_ncols=True, leave=True,
+            self.bar = tqdm(total=total, desc=printable(what, sys.stderr), dynamic_ncols=True, leave=True,
                             bar_format="{desc} {n:g}/{total_fmt} |{bar:12}| {postfix}")  # fmt: skip
         self.last = (what, done)
-        self.bar.desc, self.bar.n, self.bar.total = shown(what, sys.stderr), done, total
-        told = shown("; ".join(part for part in (told, doing) if part), sys.stderr)
+        self.bar.desc, self.bar.n, self.bar.total = printable(what, sys.stderr), done, total
+        told = printable("; ".join(part for part in (told, doing) if part), sys.stderr)
         self.bar.set_postfix_str(told, refresh=False)
         self.bar.update(0) if doing else self.bar.refresh()
 
 
 def clock(seconds: float) -> str:
+    """A duration as minutes and seconds, such as 12:05."""
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
     return f"{minutes}:{rest:02}"

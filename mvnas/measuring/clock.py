@@ -1,4 +1,4 @@
-"""The clock of a measurement: what makes timings of a shared, throttling machine repeat."""
+"""The clock: times files so that figures repeat even on a shared or throttling machine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mvnas.measuring.energy import Meter
 from mvnas.system.disk import locked, private_folder
 from mvnas.system.machine import affinity, pin
 
-DRIFT = 1.1  # a run is clean if the reference ops beside it take at most this times their fastest
-SETTLE = 1.5  # seconds a group of cores is watched for how often others slow it
-BURST = 0.005  # seconds of runs between two looks at the reference ops
-LOOKS = 4  # runs of each reference op in a look, of which the fastest counts
+DRIFT = 1.1  # a run is clean if the reference ops beside it took at most this times their fastest
+SETTLE = 1.5  # seconds for which each group of cores is tried
+BURST = 0.005  # seconds of runs between two timings of the reference ops
+LOOKS = 4  # runs of each reference op, of which the fastest counts
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ def clock(runtime: Runtime, references: Sequence[Path]) -> Clock:
 
 
 def now() -> str:
-    """The time in UTC, as tables have it."""
+    """The present time in UTC, as in tables."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
@@ -193,7 +193,7 @@ def cpu() -> str:
 
 
 def _switches() -> int:
-    """How often this thread was interrupted so far; 0 where the system does not say."""
+    """How often this thread was preempted so far; 0 where the system does not say."""
     if resource is None:
         return 0
     own = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # not of the process: idle helpers yield
@@ -211,7 +211,7 @@ def core_groups(count: int) -> list[tuple[int, ...]]:
 
 @contextmanager
 def pinned(cores: tuple[int, ...]) -> Iterator[None]:
-    """Keep this process on some cores, where the system allows it."""
+    """Bind this process to some cores in the context, where the system allows it."""
     allowed = affinity()
     moved = bool(cores and allowed) and pin(cores)
     try:
@@ -223,14 +223,14 @@ def pinned(cores: tuple[int, ...]) -> Iterator[None]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Hold the lock that lets one measurement of this user run at a time: two would slow each other unnoticed.
+    """Hold the lock by which one measurement of a user runs at a time: two would slow each other unnoticed.
 
-    It is in a folder of the user's, where nobody else can hold it for good, or put a link in its place.
+    The lock file is in a private folder, where no other user can hold or replace it.
 
     Raises:
-        FileError: there can be no such lock.
+        FileError: the lock file cannot be made.
         TableError: another measurement holds it.
     """
-    told = "one measurement must run at a time, but another is running; wait for it to end"
-    with locked(private_folder() / "measure.lock", lambda: TableError(told)):
+    message = "one measurement must run at a time, but another is running; wait for it to end"
+    with locked(private_folder() / "measure.lock", lambda: TableError(message)):
         yield

@@ -1,4 +1,4 @@
-"""Energy that a machine drew between two marks: from the counters of its packages, or from the log of a power meter."""
+"""Measuring energy: by the counters of the processor's packages, or by the log of a power meter."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ from mvnas.errors import EnergyError
 
 POWERCAP = Path("/sys/class/powercap")
 COLUMNS = ("time", "watts")
-ROWS = 10  # rows of a log that tell the energy between two marks
-PATIENCE = 60.0  # seconds after a mark in which a log must reach it
-POLL = 0.1  # seconds between two looks at whether it has
-LEAD = 0.1  # how much longer than between the marks things run before them, and again after them
-REST = 10  # how many times longer the machine at rest is watched than a file
+ROWS = 10  # rows of a power log that a measurement spans
+PATIENCE = 60.0  # seconds to wait until a log reaches the end of a measurement
+POLL = 0.1  # seconds between two looks at the log
+LEAD = 0.1  # a file also runs for this share of the measured time before it, and after it
+REST = 10  # the machine at rest is measured this many times longer than a file
 
 Mark = TypeVar("Mark")
 
 
 class Counter(Protocol[Mark]):
-    """Where energy is read. It is that of the whole package or device: idle power and other processes count.
+    """A source of energy readings, of a whole package or device: idle power and other processes are included.
 
-    `told` says in words what it counts, as a table keeps it.
+    A `Mark` is a moment as the counter knows it. `description` says in words what is counted, for the table.
     """
 
-    told: str
+    description: str
 
     def seconds(self) -> float:
-        """Time between two marks that lets it tell their energy well.
+        """Least time between two marks for a good reading.
 
         Raises:
-            EnergyError: the counter does not tell anything yet.
+            EnergyError: there are no readings yet.
         """
         ...
 
     def mark(self) -> Mark:
-        """Now, as the counter knows it."""
+        """The present moment."""
         ...
 
     def joules(self, start: Mark, end: Mark) -> float:
-        """Energy drawn between two marks.
+        """Energy between two marks, in joules.
 
         Raises:
-            EnergyError: the counter does not know it.
+            EnergyError: the counter cannot be read, or does not span the marks.
         """
         ...
 
 
 def counter(name: str) -> Counter[Any]:
-    """The counter `rapl`, or the power log at a path.
+    """The counter of a name: `rapl`, or the path of a power log.
 
     Raises:
-        EnergyError: there is none.
+        EnergyError: this machine has no such counter.
     """
     return Rapl() if name == "rapl" else PowerLog(Path(name))
 
 
 class Stretch(NamedTuple, Generic[Mark]):
-    """Runs that filled the time between two marks, and more time before and after them."""
+    """A measured stretch of runs of a file, between two marks."""
 
     start: Mark
     end: Mark
@@ -75,7 +75,7 @@ class Stretch(NamedTuple, Generic[Mark]):
 
 @dataclass(frozen=True)
 class Meter(Generic[Mark]):
-    """What runs add to the power that a machine draws at rest, in stretches of so many seconds between two marks."""
+    """Measures the energy that runs of a file add to the machine at rest, in stretches of `seconds`."""
 
     counter: Counter[Mark]
     seconds: float
@@ -83,17 +83,17 @@ class Meter(Generic[Mark]):
 
     @classmethod
     def at_rest(cls, counter: Counter[Mark]) -> Meter[Mark]:
-        """The meter of a machine that is at rest now.
+        """A meter, after it has measured the power of this machine at rest.
 
         Raises:
-            EnergyError: the counter does not tell.
+            EnergyError: the counter cannot be read.
         """
         seconds = counter.seconds()
         rest = cls(counter, REST * seconds).watch(lambda: sleep(seconds * LEAD))
         return cls(counter, seconds, counter.joules(rest.start, rest.end) / rest.seconds)
 
     def watch(self, run: Callable[[], object]) -> Stretch[Mark]:
-        """Runs for as long as the meter needs."""
+        """Run for as long as the meter needs."""
         _fill(LEAD * self.seconds, run)
         begun, start = monotonic(), self.counter.mark()
         runs = _fill(self.seconds, run)
@@ -102,17 +102,17 @@ class Meter(Generic[Mark]):
         return Stretch(start, end, ended - begun, runs)
 
     def millijoules(self, stretch: Stretch[Mark]) -> float | None:
-        """What one run adds to the energy at rest; None if the stretch drew no more than that.
+        """Energy that one run adds to the machine at rest, in mJ; None if there is no difference.
 
         Raises:
-            EnergyError: the counter does not tell.
+            EnergyError: the counter cannot be read.
         """
         added = self.counter.joules(stretch.start, stretch.end) - self.rest_watts * stretch.seconds
         return 1e3 * added / stretch.runs if added > 0 else None
 
 
 def _fill(seconds: float, run: Callable[[], object]) -> int:
-    """How many runs fill so many seconds: one at least."""
+    """Run until `seconds` have passed, once at least; returns the number of runs."""
     end, runs = monotonic() + seconds, 1
     run()
     while monotonic() < end:
@@ -126,14 +126,14 @@ class Rapl:
     """Energy counters of all processor packages and their memory, by Linux's powercap (Documentation/power/powercap).
 
     A mark is a reading of each counter in microjoules, in the order of their folders. A counter may wrap around once
-    between two marks, which takes minutes at least. Cores and graphics are counted by the package that they are in.
+    between two marks, which takes minutes at least. A package includes its cores and graphics.
 
     Raises:
         EnergyError: there is no counter.
     """
 
     root: Path = POWERCAP
-    told = "counters of processor packages and memory (RAPL), over 0.1 s of runs"
+    description = "counters of processor packages and memory (RAPL), over 0.1 s of runs"
 
     def __post_init__(self) -> None:
         if not self._zones():
@@ -180,7 +180,7 @@ class PowerLog:
     """
 
     path: Path
-    told = f"log of a power meter, over {ROWS} of its rows"
+    description = f"log of a power meter, over {ROWS} of its rows"
 
     def seconds(self) -> float:
         """The time that ROWS rows take.
@@ -238,13 +238,13 @@ class PowerLog:
         return times, watts
 
     def _row(self, number: int, row: dict[str, str]) -> tuple[int, float, float]:
-        told, power = row["time"] or "", row["watts"] or ""
-        seconds, watts = _number(told), _number(power)
+        moment, power = row["time"] or "", row["watts"] or ""
+        seconds, watts = _number(moment), _number(power)
         if seconds is None:
-            seconds = _moment(told)
+            seconds = _moment(moment)
         if seconds is None:
             raise EnergyError(
-                f"{self.path}, row {number}, column time: must be Unix seconds, or ISO 8601 with its offset from UTC, but got {told!r}"
+                f"{self.path}, row {number}, column time: must be Unix seconds, or ISO 8601 with its offset from UTC, but got {moment!r}"
             )
         if watts is None or watts < 0:
             raise EnergyError(f"{self.path}, row {number}, column watts: must be a number from 0, but got {power!r}")

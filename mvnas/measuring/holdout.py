@@ -1,4 +1,4 @@
-"""How good a latency model is on networks it has not seen, beside simpler models."""
+"""Errors of a latency model on networks that it was not fitted to, beside simpler models."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ Passes = Mapping[Arch, tuple[Timing, ...]]
 
 @dataclass(frozen=True)
 class Quality:
-    """Errors of one predictor: mean absolute percentage error, shares within 5 and 10 %, worst, Kendall's tau (None of one network).
+    """Errors of one predictor over networks: mean absolute percentage error (`mape`), shares within 5 and 10 %, the worst.
 
-    `covered` is the share of networks inside their 90 % interval and `width` the mean half width, where there are any.
+    `tau` is Kendall's (None for one network); `covered` is the share of networks inside their 90 % interval and `width`
+    the mean half width of the intervals, if the predictor has any.
     """
 
     name: str
@@ -72,10 +73,10 @@ class Quality:
 
 
 def held_out(table: Table, of: str = "latency") -> list[Quality]:
-    """Quality of the calibrated model of `latency` or `energy`, of the plain sum of ops, of MACs alone, and of measuring again.
+    """Cross-validated errors of the calibrated model of `latency` or `energy`, of plain sums, of MACs, and of measuring again.
 
-    Truth is the fastest of all passes, and its energy. Whatever is fitted to networks is fitted without the fold it is judged on; the
-    network's own kernels count as unseen unless the table happens to hold them.
+    Truth is the fastest pass, and its energy. What is fitted to networks is judged on folds that it has not seen; kernels
+    of a network may be in the table.
 
     Raises:
         TableError: the table has too few networks.
@@ -96,7 +97,7 @@ def held_out(table: Table, of: str = "latency") -> list[Quality]:
 
 
 class Unseen(NamedTuple):
-    """Networks with the fastest of their passes, and what is predicted for them without them; ms or mJ, (n,) each."""
+    """Networks, their fastest pass, and predictions by fits without them; in ms or mJ, of shape (n,)."""
 
     archs: list[Arch]
     truth: Array
@@ -107,16 +108,16 @@ class Unseen(NamedTuple):
 
     @property
     def systems(self) -> dict[str, list[int]]:
-        """Places of the networks of each system, by its name and their number, most networks first."""
-        places: dict[str, list[int]] = {}
-        for place, name in enumerate(systems(self.archs).values()):
-            places.setdefault(name, []).append(place)
-        most = sorted(places, key=lambda name: -len(places[name]))
-        return {f"{name} ({len(places[name])})": places[name] for name in most}
+        """Indices of the networks of each system, by its name and their number, most networks first."""
+        indices: dict[str, list[int]] = {}
+        for index, name in enumerate(systems(self.archs).values()):
+            indices.setdefault(name, []).append(index)
+        most = sorted(indices, key=lambda name: -len(indices[name]))
+        return {f"{name} ({len(indices[name])})": indices[name] for name in most}
 
 
 def unseen(table: Table, of: str = "latency") -> Unseen:
-    """Predictions for each network of a table by a calibration on the folds that do not hold it."""
+    """Predict each network of a table by a calibration on the folds without it."""
     networks = column(table.networks, of)
     archs, truth = list(networks), np.array(list(networks.values()))
     model = LatencyModel.of_kernels(table, of)
@@ -133,7 +134,7 @@ def unseen(table: Table, of: str = "latency") -> Unseen:
 
 
 def by_system(table: Table) -> list[Quality]:
-    """Quality of the calibrated model on the networks of each system, most networks first; nothing if all are of one."""
+    """Errors of the calibrated model by system, that with most networks first; empty if there is only one."""
     row = unseen(table)
     parts = row.systems.items()
     rows = [Quality.of(name, row.truth[of], row.ms[of], (row.low[of], row.high[of])) for name, of in parts]
@@ -141,7 +142,7 @@ def by_system(table: Table) -> list[Quality]:
 
 
 def shares(table: Table) -> dict[str, float]:
-    """Share of the time of the table's networks that each kind of op takes, largest first."""
+    """Share of the networks' time that each kind of op takes, largest first."""
     model = LatencyModel.of_kernels(table)
     spent: dict[str, float] = {}
     for arch in table.passes:
@@ -153,7 +154,7 @@ def shares(table: Table) -> dict[str, float]:
 
 
 def left_out(table: Table) -> list[Quality]:
-    """Quality of a table that is like another, on each of its own few ops and networks, left out of the fit."""
+    """Leave-one-out errors of a table that corrects another, on its own ops and networks."""
     model = LatencyModel.of_kernels(table)
     assert model.like
     known = model.like.known
@@ -167,10 +168,10 @@ def left_out(table: Table) -> list[Quality]:
 
 
 def judge(table: Table, passes: Passes) -> list[Quality]:
-    """Quality of the table's model on other networks, beside what other tools would say from the same timings.
+    """Errors of the table's model on other networks, beside those of other methods on the same timings.
 
-    The lookup takes the timing of the nearest kernel of a kind, on logarithmic scales; the forest regresses raw time on
-    the sizes of a kernel, its MACs and parameters, as nn-Meter does (MobiSys 2021, section 4.3). Both add up kernels.
+    `lookup` takes the timing of the nearest kernel of the kind, on logarithmic scales; `random forest` regresses the time
+    on sizes, MACs and parameters of a kernel, as nn-Meter does (MobiSys 2021, section 4.3). Both add up kernels.
     """
     archs, truth = list(passes), fastest(passes)
     calibration = {arch: timing.min_ms for arch, timing in table.networks.items()}
@@ -191,18 +192,18 @@ def judge(table: Table, passes: Passes) -> list[Quality]:
 
 
 def thinned(table: Table, part: int) -> Table:
-    """The table with one in `part` of its op timings, at least FEWEST of a kind, spread as a plan spreads them."""
+    """A table with one in `part` of its op timings, at least FEWEST of a kind, chosen as a plan chooses them."""
     kept = [k for rows in by_kind(table.ops).values() for k in spread(rows, max(FEWEST, len(rows) // part))]
     return replace(table, ops={kernel: table.ops[kernel] for kernel in kept})
 
 
 def fastest(passes: Passes) -> Array:
-    """Milliseconds of the fastest pass of each network: the truth that predictors are held to."""
+    """Milliseconds of the fastest pass of each network, of shape (n,): the truth for predictors."""
     return np.array([min(timing.min_ms for timing in timings) for timings in passes.values()])
 
 
 def by_macs(train: Mapping[Arch, float], unseen: Sequence[Arch]) -> Array:
-    """A line through MACs and milliseconds, fitted to relative errors."""
+    """Predict milliseconds by a line through MACs, fitted to relative errors."""
     macs, ms = np.array([float(arch.macs) for arch in train]), np.array(list(train.values()))
     slope, offset = np.polyfit(macs, ms, 1, w=1 / ms)
     return slope * np.array([arch.macs for arch in unseen]) + offset  # type: ignore[no-any-return]
@@ -244,9 +245,9 @@ def _forest(table: Table) -> Callable[[str, list[Kernel]], Array]:
 
 
 def _repeats(passes: Passes, of: str = "latency") -> list[Quality]:
-    """How well one pass of measuring predicts the next: no predictor can be judged more finely."""
-    told = [list(column(dict(enumerate(timings)), of).values()) for timings in passes.values()]
-    times = [values for values in told if len(values) > 1]  # what was imported has one pass
+    """How well one pass of timing predicts the next: no predictor can be judged more finely."""
+    passed = [list(column(dict(enumerate(timings)), of).values()) for timings in passes.values()]
+    times = [values for values in passed if len(values) > 1]  # what was imported has one pass
     pairs = [(i, i + 1) for i in range(min(map(len, times), default=1) - 1)]
     if not pairs:
         return []

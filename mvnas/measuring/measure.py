@@ -1,4 +1,4 @@
-"""Measuring: a latency table is planned and timed, or gone on with; or whole networks alone are timed."""
+"""Measuring a latency table, or continuing one; or timing whole networks alone."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from mvnas.spaces.space import Space
 from mvnas.system.disk import writing
 from mvnas.system.progress import Progress, silent
 
-OPS, NETWORKS = 1000, 60  # what a table holds where the user says nothing
-LIKE_OPS = 100  # and one that corrects another
-MOST_LIKE = 300  # of which no more are chosen in the time that a user gives, since choosing takes time itself
-ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model is asked what it knows least
-COMPARED = 300  # networks by which the timings of a device like another are chosen
+OPS, NETWORKS = 1000, 60  # what a table holds by default
+LIKE_OPS = 100  # ops of a table that corrects another
+MOST_LIKE = 300  # and at most, however much time the user gives: choosing takes time itself
+ROUNDS = (0.7, 0.85, 1.0)  # shares of the ops after which the model says of which kinds it is least sure
+COMPARED = 300  # networks by which kernels to time are chosen, with `like`
 
 
 def measure(
@@ -61,19 +61,20 @@ def measure(
 ) -> Table:
     """Time `ops` kernels and `networks` networks of `spaces`, beside the published ones, into the table at `folder`.
 
-    If `ops` is None there are OPS, or more where the spaces have so many kinds of kernels that spanning them takes more.
+    Without `ops` there are OPS, or more if the spaces have so many kinds of kernels that spanning them takes more.
 
-    First what spans every dimension of every kind of kernel, and whatever else random networks need to be priced, more than `ops` if
-    it must be; then what they spend their time on and the model knows least. A table that is there is continued: only what is
-    missing is timed, and what was timed while the machine was slow.
+    First come kernels that span every dimension of every kind, and all that random networks need to be priced, even if
+    that is more than `ops`; then those in which networks spend most time and of which the model is least sure. An existing
+    table is continued: only what is missing is timed, and what was timed at a slow moment.
 
-    With `like`, a table's name or folder, the new one corrects that one's model: the most telling kernels are timed, up to
-    `ops` (LIKE_OPS if None, or what `minutes` allow), and the published networks of the spaces. Such a table stays in need of the other.
+    With `like`, the name or folder of another table, the new one corrects that table's model: only the most informative
+    kernels are timed, up to `ops` (LIKE_OPS if None, or as `minutes` allow), and published networks. Such a table works
+    only together with the other.
 
-    With `counter`, the energy of each file that is timed is measured too, right after its timing, but not of ops inside networks.
+    With `counter` the energy of each file is measured too, after its timing, but not that of ops inside networks.
 
     Raises:
-        EnergyError: the counter does not tell, or the runtime is that of another device.
+        EnergyError: the counter cannot be read, or the runtime is on another device.
         ExportError: the runtime does not run on this machine.
         TableError: the folder holds a table measured under other conditions, or another measurement is running.
     """
@@ -120,9 +121,9 @@ def measure_networks(
     protocol: Protocol = STANDARD,
     progress: Progress = silent,
 ) -> dict[Arch, tuple[Timing, ...]]:
-    """Passes of whole networks alone, kept in `folder` as in a table: to judge a model by.
+    """Time whole networks only, to judge a model by; the passes are kept in `folder` as in a table.
 
-    A network in `files` is timed by its file there, others by one that is made with arbitrary weights.
+    Networks in `files` are timed by the file given there, others by a file with arbitrary weights.
     """
     with sitting(runtime, protocol, folder, progress) as session:
         for arch, path in (files or {}).items():

@@ -26,9 +26,9 @@ EACH = 300  # or so many for each of many
 
 
 def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> list[Kernel]:
-    """Kernels that span the spaces: of each kind its extremes, then those farthest from all chosen so far.
+    """Kernels that span the spaces: of each kind the extremes, then the farthest from all chosen so far.
 
-    They are at most CORNERS of a kind, and about `ops`, or SPANNING, in all if that is less.
+    There are at most CORNERS of a kind, and about `ops` (or SPANNING) in all.
     """
     groups = by_kind(_runs(pool(spaces, seed) + _ends(spaces) + _one_way(spaces)))
     most = max(FEWEST, min(CORNERS, (ops or SPANNING) // len(groups)))
@@ -38,9 +38,9 @@ def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> l
 
 
 def plan_networks(spaces: Sequence[Space], *, seed: int = 0) -> Iterator[Arch]:
-    """Networks whose kernels span the spaces, as many as are asked for: its extremes, then random ones.
+    """Yield networks whose kernels span the spaces: extremes first, then random ones.
 
-    Of the extremes each next one is that with the most kinds of kernels at sizes beyond those seen so far.
+    The next extreme is the network with most kinds of kernels at sizes beyond those so far.
     """
     left = classed(_ends(spaces) + _one_way(spaces) + pool(spaces, seed))
     spans = {arch: _span(arch) for arch in left}
@@ -55,7 +55,7 @@ def plan_networks(spaces: Sequence[Space], *, seed: int = 0) -> Iterator[Arch]:
 
 
 def _span(arch: Arch) -> dict[tuple[str, str, int], int]:
-    """Of each size of each kind of kernel of a network the least and the greatest, by kind, dimension and sign."""
+    """Least and greatest size in each dimension of each kind of kernel, by kind, dimension and sign."""
     return _widest(
         {(kind(k), name, sign): sign * size for sign in (-1, 1) for name, size in dimensions(k).items()}
         for block in arch.summaries
@@ -72,7 +72,7 @@ def _widest(spans: Iterable[Mapping[tuple[str, str, int], int]]) -> dict[tuple[s
 
 
 def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
-    """Kernels that bring the table to `ops`, drawn by the time that random networks spend in them and the error of their kind."""
+    """Kernels that fill the table up to `ops`, drawn by their share of random networks' time and the error of their kind."""
     model = LatencyModel.of_kernels(table)
     runs = {kernel: count for kernel, count in _runs(pool(spaces, seed)).items() if kernel not in table.ops}
     kernels = [kernel for kernel in runs if kind(kernel) in model.errors]
@@ -82,7 +82,7 @@ def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) ->
 
 
 def coverage(spaces: Sequence[Space], model: LatencyModel, *, seed: int = 0) -> float:
-    """Share of random networks of spaces that a model can price."""
+    """Share of random networks of the spaces that a model can price, in [0, 1]."""
 
     def priced(arch: Arch) -> bool:
         try:
@@ -95,23 +95,23 @@ def coverage(spaces: Sequence[Space], model: LatencyModel, *, seed: int = 0) -> 
 
 
 def suspects(table: Table) -> list[Kernel]:
-    """Kernels whose timing is well above what the others of their kind let expect: disturbed, or truly odd."""
+    """Kernels whose timing is well above the estimate from others of their kind: disturbed, or truly slow."""
     model = LatencyModel.of_kernels(table)
     known = [kernel for kernel in table.ops if kind(kernel) in model.rates]
     return [kernel for kernel in known if table.ops[kernel].min_ms > SUSPICIOUS * model.estimate_kernel(kernel)]
 
 
 def calibrating(spaces: Sequence[Space], count: int, *, seed: int = 0) -> list[Arch]:
-    """Networks by which to calibrate: the published ones of the spaces, and `count` random ones.
+    """Networks to calibrate by: the published ones of the spaces, and `count` random ones.
 
-    A space that mixes families has as many turns as a row of it has kinds of blocks, since so many spaces are in it.
+    A space whose stages mix kinds of blocks counts as many spaces as a stage has kinds.
     """
     turns = [space for space in spaces for _ in range(max(len(row.stages) for row in space.rows))]
     return published_points(spaces) + sample(turns, count, seed=seed)
 
 
 def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
-    """How often each kernel runs in networks, which are given numbers of classes in turn."""
+    """How often each kernel runs in some networks, which get the numbers of classes of CLASSES in turn."""
     runs: dict[Kernel, int] = {}
     for arch in classed(archs):
         for block in arch.summaries:
@@ -121,7 +121,7 @@ def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
 
 
 def holding(kernels: set[Kernel], runs: Mapping[Arch, Set[Kernel]]) -> list[Arch]:
-    """Up to FEWEST of the networks that run kernels, each next one that with the most of those that are left."""
+    """Up to FEWEST networks that together run `kernels`: the next is the one with most that are left."""
     found: list[Arch] = []
     while kernels and len(found) < FEWEST:
         found.append(max(runs, key=lambda arch: len(kernels & runs[arch])))
@@ -130,17 +130,17 @@ def holding(kernels: set[Kernel], runs: Mapping[Arch, Set[Kernel]]) -> list[Arch
 
 
 def classed(archs: Sequence[Arch]) -> list[Arch]:
-    """Networks with the numbers of classes of CLASSES in turn."""
+    """The same networks with the numbers of classes of CLASSES in turn."""
     return [arch.with_classes(classes) for arch, classes in zip(archs, CLASSES * len(archs), strict=False)]
 
 
 def _ends(spaces: Sequence[Space]) -> list[Arch]:
-    """Of each space the networks at its two ends."""
+    """The two networks at the ends of each space: all first options, and all last."""
     return [space.at(picks) for space in spaces for picks in space.ends]
 
 
 def _one_way(spaces: Sequence[Space]) -> list[Arch]:
-    """Of each space every option of every choice with all others at their first, and with all others at their last."""
+    """Every option of every choice, with all other choices at their first option, and again at their last."""
     archs = []
     for space in spaces:
         for end, (name, values) in product(space.ends, space.choices.items()):
@@ -155,12 +155,12 @@ def published_points(spaces: Sequence[Space]) -> list[Arch]:
 
 
 def pool(spaces: Sequence[Space], seed: int) -> list[Arch]:
-    """Random networks that stand for the spaces."""
+    """Random networks that represent the spaces."""
     return sample(spaces, max(POOL, EACH * sum(bool(space.choices) for space in spaces)), seed=seed)
 
 
 def sample(spaces: Sequence[Space], count: int, *, seed: int) -> list[Arch]:
-    """Random networks of the spaces in turn, where there are any with a choice of those."""
+    """Random networks of the spaces in turn; spaces without choices are left out if others have some."""
     generator = random.Random(seed)
     turns = cycle([space for space in spaces if space.choices] or spaces)
     return [space.sample(lambda name, values: generator.choice(values)) for space in islice(turns, count)]

@@ -1,4 +1,4 @@
-"""How things are timed: how often, how long, beside which reference ops, in figures and in words."""
+"""How kernels and networks are timed: how often, for how long, and beside which reference ops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECOND_LOOKS = 2
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long things are timed: so many clean runs and seconds at least, and so many seconds of trying at most."""
+    """How long to time: at least so many clean runs and seconds, and at most `patience` seconds of trying."""
 
     op_openings: int = 2
     op_runs: int = 12
@@ -34,7 +34,7 @@ class Protocol:
     passes: int = 3
 
     def describe(self, *, inside: bool = False) -> str:
-        """The protocol in words, as a table keeps it."""
+        """The protocol in words, for a table; `inside` where ops are timed inside networks."""
         alone = (
             f"minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened {self.op_openings} times; "
             f"an op {SUSPICIOUS} times above what its kind lets expect is timed again, {SECOND_LOOKS} times at most"

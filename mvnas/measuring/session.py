@@ -1,4 +1,4 @@
-"""One sitting of a measurement: files are made, timed with one clock, and written into a table row by row."""
+"""One sitting of a measurement: makes the files to time, times them with one clock, and appends to a table."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sitting(
     like: str | None = None,
     counter: Counter[Any] | None = None,
 ) -> Iterator[Session]:
-    """A session on this machine alone; the files that it times go at its end, but stay where it is killed."""
+    """A session that holds the lock of this machine; its files are removed at the end, but kept after a kill."""
     with alone():
         meter = Meter.at_rest(counter) if counter else None
         _start(folder, runtime, protocol, like, meter)
@@ -72,7 +72,7 @@ def sitting(
 
 @dataclass(frozen=True)
 class Session:
-    """One sitting: what is timed with one clock into one folder."""
+    """Times kernels and networks with one clock, and appends each timing to the table in `folder`."""
 
     files: Files
     clock: Clock
@@ -83,20 +83,20 @@ class Session:
     timed: set[Kernel] = field(default_factory=set)
 
     def done(self) -> Mapping[Kernel, Timing]:
-        """What the table holds of ops."""
+        """Timings of ops that the table holds."""
         return Table.load(self.folder).ops if (self.folder / "ops.csv").exists() else {}
 
     def _clean(self, timing: Timing) -> bool:
         return timing.reference_ms <= DRIFT * self.clock.fastest
 
     def time_ops(self, kernels: Sequence[Kernel], total: int, end: float = inf) -> None:
-        """Time kernels that the table lacks, or has from when the machine was slow, until `end`; `total` is for the progress."""
+        """Time kernels that the table lacks, or holds from a slow moment, until `end`; `total` is for the progress."""
         clean = {kernel for kernel, timing in self.done().items() if self._clean(timing)}
         left = [kernel for kernel in dict.fromkeys(kernels) if kernel not in clean]
         self._time(left, len(clean), total, end)
 
     def profile(self, archs: Iterable[Arch], total: int | None = None, end: float = inf) -> None:
-        """Time the ops of networks inside them, until `end` or until `total` or more were timed while the machine was fast."""
+        """Time the ops inside whole networks, until `end` or until `total` have a clean timing."""
         clean = {kernel for kernel, timing in self.done().items() if self._clean(timing)}
         for arch in archs:
             graph = arch.graph().deployed()
@@ -108,10 +108,10 @@ class Session:
             nodes, reference = self.clock.profile(
                 self.files.network(arch), seconds=self.protocol.network_seconds, patience=self.protocol.network_patience
             )
-            places: dict[Kernel, list[Sequence[float]]] = {}
+            found: dict[Kernel, list[Sequence[float]]] = {}
             for node in graph.work:
-                places.setdefault(node.key, []).append(nodes.get(node.name, FUSED))
-            for kernel, runs in places.items():
+                found.setdefault(node.key, []).append(nodes.get(node.name, FUSED))
+            for kernel, runs in found.items():
                 timing = Timing(
                     mean(map(min, runs)), mean(map(median, runs)), len(runs) * len(runs[0]), reference, now()
                 )
@@ -121,7 +121,7 @@ class Session:
             self.progress("ops timed", len(clean), max(total or 0, len(clean)))
 
     def complete(self, archs: Sequence[Arch]) -> None:
-        """Time what the table lacks to price networks: kinds of ops of which too few sizes were timed, and sizes beyond those."""
+        """Time what is missing to price networks: kinds of ops with too few sizes, and sizes out of range."""
         runs = {arch: {kernel for block in arch.summaries for kernel, _ in block.kernels} for arch in archs}
         while lacking := LatencyModel.of_kernels(Table.load(self.folder)).lacking(archs):
             if isinstance(self.files.runtime, Profiler):
@@ -131,7 +131,7 @@ class Session:
                 self.time_ops(kernels, len(self.done()) + len(kernels))
 
     def time_again(self, kernels: Sequence[Kernel]) -> None:
-        """Time kernels of this sitting once more; a table takes the fastest timing of each."""
+        """Time kernels of this sitting once more; a table uses the fastest timing of each."""
         left = [kernel for kernel in kernels if kernel in self.timed]
         self._time(left, 0, len(left), inf)
 
@@ -153,7 +153,7 @@ class Session:
             self.progress("ops timed", before + count, max(total, before + len(kernels)))
 
     def time_networks(self, archs: Sequence[Arch]) -> None:
-        """Time every network once a pass, so that passes interleave the networks; passes of when the machine was slow do not count."""
+        """Time every network once a pass, so that passes are interleaved; passes of slow moments are repeated."""
         made = {arch: sum(map(self._clean, timings)) for arch, timings in read_passes(self.folder).items()}
         turns = range(self.protocol.passes)
         left = [(turn, arch) for turn in turns for arch in dict.fromkeys(archs) if made.get(arch, 0) <= turn]
@@ -171,7 +171,7 @@ class Session:
             self.progress("network passes timed", count, len(left))
 
     def _timing(self, path: Path, *, patience: float, **settings: Any) -> Timing:
-        """Timing of a file, with its energy where there is a meter."""
+        """Time a file, and measure its energy if there is a meter."""
         timing = self.clock.time(path, patience=patience, **settings)
         if self.meter is None:
             return timing
@@ -183,7 +183,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Files:
-    """The files to time, made before what needs them and kept until all is timed, so that a kill loses none."""
+    """The files to time, kept in a folder until all is timed, so that an interrupted measurement reuses them."""
 
     runtime: Runtime
     folder: Path
@@ -198,7 +198,7 @@ class Files:
         return self.folder / f"{sha256(text.encode()).hexdigest()[:16]}{self.runtime.suffix}"
 
     def convert(self, kernels: Sequence[Kernel], archs: Sequence[Arch], progress: Progress) -> None:
-        """Make the files that are missing: kernels many at a time, networks one by one.
+        """Export the files that are missing: kernels in batches, networks one by one.
 
         Raises:
             FileError: they cannot be written.
@@ -223,12 +223,12 @@ class Files:
 
 
 def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None, meter: Meter[Any] | None) -> None:
-    """Write the conditions of a new table, or check that those of an old one still hold."""
+    """Write the conditions of a new table, or check that those of an existing one still hold."""
     here = {"cpu": cpu(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
     refused = bool(affinity()) and not pin(affinity()) and not isinstance(runtime, Device)
-    told = protocol.describe(inside=isinstance(runtime, Profiler))
-    energy = f"{meter.counter.told}; what the machine draws at rest is taken off" if meter else None
-    conditions = {**here, **runtime.conditions(), "settings": chosen_settings(runtime) or None, "like": like, "protocol": told,
+    described = protocol.describe(inside=isinstance(runtime, Profiler))
+    energy = f"{meter.counter.description}; what the machine draws at rest is taken off" if meter else None
+    conditions = {**here, **runtime.conditions(), "settings": chosen_settings(runtime) or None, "like": like, "protocol": described,
                   "energy": energy, "pinning": "refused by the system" if refused else None}  # fmt: skip
     if (folder / "device.json").exists():
         old = read_device(folder)
@@ -248,7 +248,7 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None,
 
 
 def _note_rest(folder: Path, meter: Meter[Any]) -> None:
-    """Note beside the conditions what the machine draws at rest, once a sitting."""
+    """Add the power of the machine at rest to the conditions, once a sitting."""
     device = read_device(folder)
     device["rest_watts"] = [*device.get("rest_watts", []), round(meter.rest_watts, 4)]
     write_text(folder / "device.json", json.dumps(device, indent=2) + "\n")

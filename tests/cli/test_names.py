@@ -15,7 +15,7 @@ import pytest
 from small import make_space, make_table
 
 from mvnas.cli import main
-from mvnas.cli.output import many, print, quoted, shown
+from mvnas.cli.output import many, print, printable, shell_word
 from mvnas.errors import LONGEST, MvnasError, SpaceError, unknown
 from mvnas.reports.plot import draw
 from mvnas.spaces.space import Space
@@ -62,7 +62,7 @@ def test_a_printed_command_names_the_same_file(
     name: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", to := stream(encoding))
-    print(f"cat -- {quoted(name)}")
+    print(f"cat -- {shell_word(name)}")
     to.flush()
     (tmp_path / name).write_text("it is this one")
     command = to.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def test_no_password_is_printed(text: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_what_is_no_password_stays() -> None:
     for text in ("wrote a://b/c and d@e", "https://host:80/x", "3 @ 4", "file:///a:b@c"[:9]):
-        assert shown(text, sys.stdout) == text
+        assert printable(text, sys.stdout) == text
 
 
 def test_an_error_is_one_line_of_bounded_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,12 @@
-"""One file a verb of the command line: a docstring that says what it does, `options` that it takes, and `run`.
+"""The verbs of the command line, one file each: `foo.py` is `mvnas foo`.
 
-A file `foo.py` here is `mvnas foo`. It has `FIGURES = False` where it has nothing to print as `--json`. Slow packages are imported
-inside functions, so that `mvnas --help` stays fast; all is printed by `mvnas.cli.output.print`.
+Such a file has
+
+- a docstring whose first line is the verb's help,
+- `options(to: argparse.ArgumentParser) -> None`, which adds its options; `--trust` and `--json` are added to all,
+- `run(args: argparse.Namespace) -> None`, which does the work, prints by `mvnas.cli.output.print`, and raises an
+  `MvnasError` on a mistake of the user's,
+- `FIGURES = False` if it has no `--json`.
+
+It imports slow packages such as torch inside of functions, so that `mvnas --help` stays fast.
 """

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mvnas.cli.options import count, pair, positive
-from mvnas.cli.output import print, quoted
+from mvnas.cli.output import print, shell_word
 from mvnas.cli.progress import Bar
 from mvnas.errors import TableError
 
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     if not like and len(table.passes) < FEWEST:
         print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
         return
-    print(f"more of this: mvnas fit {quoted(args.table)}")
+    print(f"more of this: mvnas fit {shell_word(args.table)}")
 
 
 def _import(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from mvnas.cli.named import load_tables
 from mvnas.cli.options import STUDY, count, device, duration, positive
-from mvnas.cli.output import many, print, quiet, quoted
+from mvnas.cli.output import many, print, quiet, shell_word
 from mvnas.cli.progress import Bar
 from mvnas.cli.verbs.verify import verified
 from mvnas.errors import StudyError
@@ -183,10 +183,12 @@ def run(args: argparse.Namespace) -> None:
     )
     print(
         rank_line(study)
-        or f"how far short scores may be trusted was not tried: mvnas rank {quoted(study.place)}{trusting}"
+        or f"how far short scores may be trusted was not tried: mvnas rank {shell_word(study.place)}{trusting}"
     )
     print(f"wrote {table} and {picture}")
-    print(f"export the knee, {knee.label}: mvnas export {quoted(study.place)} --pick knee --format tflite{trusting}")
+    print(
+        f"export the knee, {knee.label}: mvnas export {shell_word(study.place)} --pick knee --format tflite{trusting}"
+    )
     if stop.asked:
         raise stop.interrupt
     if args.verify:
