@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mvnas.backends import backend
-from mvnas.costs.filesize import file_bytes
+from mvnas.costs._filesize import file_bytes
 from mvnas.nn import arbitrary
 from mvnas.spaces.arch import PRECISIONS
 from mvnas.spaces.space import Space, published

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from mvnas.backends import backend
-from mvnas.costs.budget import price
+from mvnas.costs import Price
 from mvnas.graph import FLOAT_BYTES, Graph
 from mvnas.latency.model import LatencyModel
 from mvnas.nn import arbitrary
@@ -108,7 +108,7 @@ def main() -> None:
     archs = [arch for arch in (Space.load(name).arch() for name in published()) if space.locate(arch) is not None]
     archs += [space.sample(lambda name, options: generator.choice(options)) for _ in range(args.networks)]
     model = LatencyModel("none", {}, {}, factor=1.0, spread=0.0)
-    costs = [price(arch, model) for arch in archs]
+    costs = [Price(arch, model) for arch in archs]
     graphs = [arch.graph().deployed() for arch in archs]
     sizes: dict[str, list[float]] = {}
     truth: dict[str, list[tuple[int, int]]] = {}

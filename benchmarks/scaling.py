@@ -32,7 +32,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import insert
 
-from mvnas.costs.budget import repair
+from mvnas.budgets.feasible import repair
+from mvnas.costs import estimates, plain
 from mvnas.engines import Done, Job
 from mvnas.reports.plot import plot
 from mvnas.reports.report import frontier_table, summary_json
@@ -41,7 +42,7 @@ from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks
 from mvnas.strategies.strategy import Surrogate, Told
-from mvnas.studies.record import SIZES, key_of, predicted
+from mvnas.studies.record import key_of
 from mvnas.studies.study import Study
 from mvnas.training import Trained
 
@@ -128,7 +129,7 @@ def fill(study: Study, problem: Problem, count: int) -> None:
         number = len(seen)
         seen.add(key_of(picks))
         arch = problem.space.at(picks)
-        costs = predicted(arch, problem.model, problem.setup.costs)
+        costs = plain(estimates(arch, problem.model, problem.setup.costs))
         identity = number + 1
         row(models.TrialModel, trial_id=identity, number=number, study_id=study.record._study_id,
             state=TrialState.COMPLETE)  # fmt: skip
@@ -139,7 +140,6 @@ def fill(study: Study, problem: Problem, count: int) -> None:
             row(models.TrialValueModel, trial_id=identity, objective=objective, value=value,
                 value_type=models.TrialValueModel.TrialValueType.FINITE)  # fmt: skip
         attrs = {"host": "h", "pid": 1, "arch": arch.to_json(), "infeasible": over, **costs, "seconds": 60.0}
-        attrs |= {size: getattr(arch, size) for size in SIZES}
         for key, value in attrs.items():
             row(models.TrialUserAttributeModel, trial_id=identity, key=key, value_json=json.dumps(value))
         notes = {"NSGAIISampler:generation": number // POPULATION, "constraints:budget": 0.0}

@@ -47,6 +47,10 @@ class BudgetError(MvnasError):
     """A budget cannot be parsed, or no network of the space is within it."""
 
 
+class CostError(MvnasError):
+    """A cost that there is none of, or that is not declared as costs are."""
+
+
 class DataError(MvnasError):
     """Images or labels cannot be read or trained on."""
 

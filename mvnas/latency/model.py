@@ -254,7 +254,8 @@ class LatencyModel:
         Raises:
             TableError: energy was not measured, or of too few.
         """
-        assert self.table
+        if self.table is None:
+            raise TableError(f"energy on {self.device} must come from a table, but its model was made without one")
         return LatencyModel.fit(self.table, "energy")
 
     @cached_property

@@ -1,23 +1,22 @@
-"""Pictures: of a study, accuracy against latency or energy; of a table, how far to trust its model."""
+"""Pictures: of a study, accuracy against what was minimised beside it; of a table, how far to trust its model."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from itertools import product
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mvnas.costs.budget import UNITS
+from mvnas.costs import cost
 from mvnas.errors import MvnasError, StudyError, TableError, plain
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table
 from mvnas.measuring.holdout import shares, unseen
-from mvnas.studies.score import COSTS, Frontier, Score, objectives
+from mvnas.studies.score import Frontier, Score
 from mvnas.studies.study import Study
 from mvnas.system.disk import whole
 
@@ -31,7 +30,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def plot(study: Study, path: Path) -> None:
-    """Write the frontier of `study`, accuracy against latency or energy, as PNG, PDF or SVG, by the suffix of `path`.
+    """Write the frontier of `study`, accuracy against what was minimised beside it, as PNG, PDF or SVG, by the suffix of `path`.
 
     Raises:
         StudyError: nothing has finished yet, or the path has another suffix.
@@ -132,19 +131,19 @@ def draw_table(table: Table) -> Figure:
 
 def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "latency") -> Figure:
     """Figure of scores: candidates, their frontier as a step line with intervals of the objective, named baselines, the knee."""
-    cost, low, high = map(attrgetter, COSTS[objective])
-    front = Frontier.of(scores, objectives(objective))
+    front, its = Frontier.of(scores, [objective]), cost(objective)
     frontier = front.scores
     others = [score for score in scores if score not in frontier]
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()
     if others:
-        x, y = [cost(s) for s in others], [100 * s.accuracy for s in others]
+        x, y = [front.cost(s) for s in others], [100 * s.quality.value for s in others]
         axes.scatter(x, y, s=24, c=GREY, marker="o", label="other candidates", alpha=0.8, linewidths=0, zorder=2)
-    x, y = [cost(s) for s in frontier], [100 * s.accuracy for s in frontier]
-    right = max(map(cost, scores)) * 1.1
+    x, y = [front.cost(s) for s in frontier], [100 * s.quality.value for s in frontier]
+    right = max(map(front.cost, scores)) * 1.1
     axes.step([*x, right], [*y, y[-1]], where="post", color=BLUE, linewidth=1.6, zorder=3)
-    reach = [[cost(s) - low(s) for s in frontier], [high(s) - cost(s) for s in frontier]]
+    estimates = [s.costs[objective] for s in frontier]
+    reach = [[one.value - one.low for one in estimates], [one.high - one.value for one in estimates]]
     axes.errorbar(
         x,
         y,
@@ -155,13 +154,13 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
         elinewidth=1,
         capsize=2.5,
         zorder=4,
-        label=f"frontier, with 90 % {objective} interval",
+        label="frontier" + f", with 90 % {its.name} interval" * its.interval,
     )
     named = [s for s in scores if s.name]
     if named:
         axes.scatter(
-            [cost(s) for s in named],
-            [100 * s.accuracy for s in named],
+            [front.cost(s) for s in named],
+            [100 * s.quality.value for s in named],
             s=95,
             facecolors="none",
             edgecolors=VERMILION,
@@ -173,7 +172,7 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     for score in named:
         axes.annotate(
             score.name,
-            (cost(score), 100 * score.accuracy),
+            (front.cost(score), 100 * score.quality.value),
             xytext=(7, -11),
             color=VERMILION,
             textcoords="offset points",
@@ -183,7 +182,7 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     knee = front.pick("knee")
     axes.annotate(
         "knee",
-        (cost(knee), 100 * knee.accuracy),
+        (front.cost(knee), 100 * knee.quality.value),
         xytext=(0, 9),
         textcoords="offset points",
         ha="center",
@@ -196,7 +195,9 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "2357" else "")  # more would touch
     axes.tick_params(axis="x", which="minor", labelsize=8)
-    axes.set_xlabel(f"{objective} in {UNITS[objective]} at batch 1, predicted for {device}")
+    axes.set_xlabel(
+        its.name + f" in {its.unit}" * bool(its.unit) + f" at batch 1, predicted for {device}" * its.interval
+    )
     axes.set_ylabel("accuracy on held-out images in %")
     axes.set_title(title, fontsize=10)
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)

@@ -9,19 +9,19 @@ from dataclasses import asdict
 from importlib import metadata
 from itertools import chain, pairwise
 from math import isnan
-from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from mvnas.costs.budget import UNITS, Budget, price, show
+from mvnas.budgets import Budget
+from mvnas.costs import Price, cost, estimates, known, names, plain
 from mvnas.latency.model import Latency
 from mvnas.latency.table import Table
 from mvnas.measuring.clock import DRIFT
 from mvnas.measuring.holdout import Quality
 from mvnas.spaces.arch import Arch, kind_of, rules
 from mvnas.spaces.space import Space
-from mvnas.studies.score import COSTS, Score
+from mvnas.studies.score import Score
 from mvnas.system.disk import whole
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 SAMPLES = 2000
 SLOW = 0.1  # share of a table's timings that may be made on a machine slower than in its best tenth
 RESTLESS = 0.1  # mean difference between passes of a network that is too much
-
-COLUMNS = ("trial", "name", "accuracy", *chain(*COSTS.values()), "params", "macs", "memory_bytes",
-           "resolution", "precision")  # fmt: skip
 
 
 def cautions(table: Table) -> list[str]:
@@ -65,28 +62,28 @@ def cautions(table: Table) -> list[str]:
 
 
 def score_row(score: Score) -> dict[str, Any]:
-    """A score as one row of a table: what is known of it."""
-    known = vars(score) | {
+    """A score as one row of a table: what is known of it, what is predicted before what is counted."""
+    costs = dict(sorted(score.costs.items(), key=lambda row: not cost(row[0]).interval))
+    known = {
         "trial": score.number,
+        "name": score.name,
+        **score.quality.to_json(),
+        **plain(costs),
         "resolution": score.arch.resolution,
         "precision": score.arch.precision,
     }
-    return {
-        column: round(known[column], 6) if isinstance(known[column], float) else known[column]
-        for column in COLUMNS
-        if known[column] is not None
-    }
+    return {column: round(value, 6) if isinstance(value, float) else value for column, value in known.items()}
 
 
 def write_csv(scores: Iterable[Score], path: Path) -> None:
-    """Write scores of one study as CSV.
+    """Write scores of one study, one or more, as CSV.
 
     Raises:
         FileError: the path cannot be written.
     """
     rows = list(map(score_row, scores))
     with whole(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0] if rows else COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -115,19 +112,18 @@ def frontier_table(study: Study) -> str:
     """The Pareto set as text, knee marked."""
     frontier = study.frontier()
     knee = frontier.pick("knee")
-    costs = study.setup.costs
-    heads = [(f"{cost} {UNITS[cost]}", "90 % interval") for cost in costs]
-    rows = [("network", "accuracy", *chain(*heads), "params", "MACs", "memory", "px", "")]
+    predicted = study.setup.predicted
+    counted = [name for name in study.setup.costs if name not in predicted]
+    heads = [(f"{cost(name).heading} {cost(name).unit}", "90 % interval") for name in predicted]
+    rows = [("network", "accuracy", *chain(*heads), *(cost(name).heading for name in counted), "px", "")]
     for score in frontier.scores:
-        triples = [attrgetter(*COSTS[cost])(score) for cost in costs]
+        each = [score.costs[name] for name in predicted]
         rows.append(
             (
                 score.label,
-                f"{score.accuracy:.1%}",
-                *chain(*((f"{value:.2f}", f"{low:.2f} .. {high:.2f}") for value, low, high in triples)),
-                show("params", score.params),
-                show("macs", score.macs),
-                show("memory", score.memory_bytes),
+                f"{score.quality.value:.1%}",
+                *chain(*((f"{one.value:.2f}", f"{one.low:.2f} .. {one.high:.2f}") for one in each)),
+                *(cost(name).told(score.costs[name].value) for name in counted),
                 str(score.arch.resolution),
                 "knee" if score == knee else "",
             )
@@ -211,15 +207,15 @@ def verified_told(found: Verification) -> str:
     rows = [("network", "predicted ms", "90 % interval", "measured ms", "inside", "in budget", "accuracy", f"{found.longer}x",
              "judged at", "deployed at")]  # fmt: skip
     for row in found.rows:
-        score = row.score
+        score, latency = row.score, row.score.costs["latency"]
         rows.append((
             score.label,
-            f"{score.latency_ms:.2f}",
-            f"{score.latency_low_ms:.2f} .. {score.latency_high_ms:.2f}",
+            f"{latency.value:.2f}",
+            f"{latency.low:.2f} .. {latency.high:.2f}",
             "" if row.measured_ms is None else f"{row.measured_ms:.2f}",
             _answer(row.inside),
             _answer(None if row.excess is None else row.excess == 0),
-            f"{score.accuracy:.1%}",
+            f"{score.quality.value:.1%}",
             "" if row.accuracy is None else f"{row.accuracy:.1%}",
             f"{row.pixels} px",
             f"{score.arch.resolution} px",
@@ -276,26 +272,19 @@ def summary_json(study: Study) -> dict[str, Any]:
 
 
 def worst_cost(study: Study) -> float:
-    """Latency of the slowest finished candidate in ms, or energy of the most costly in mJ: where the hypervolume is measured from."""
+    """What the finished candidate of most cost costs, such as its ms of latency: where the hypervolume is measured from."""
     return max(map(study.frontier().cost, study.scores()), default=1.0)
 
 
 def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
     """Costs and predicted latency of a network, in total and by block."""
-    estimate = model.predict(arch)
     graph = arch.graph()
     shipped = graph.deployed().block_costs()
     return {
-        "params": arch.params,
         "trained_params": graph.params,
-        "macs": arch.macs,
-        "memory_bytes": arch.memory_bytes,
         "peak_bytes": arch.peak_bytes,
-        "latency_ms": estimate.value,
-        "latency_low_ms": estimate.low,
-        "latency_high_ms": estimate.high,
-        "measured_share": estimate.measured_share,
-        **_energy_json(arch, model),
+        **plain(estimates(arch, model, (name for name in names() if known(name, model)))),
+        "measured_share": model.predict(arch).measured_share,
         "device": model.device,
         "blocks": [
             {
@@ -315,14 +304,6 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
     }
 
 
-def _energy_json(arch: Arch, model: Latency) -> dict[str, float]:
-    """Predicted energy of a network, where the table of the model has energy."""
-    if not model.knows_energy:
-        return {}
-    energy = model.energy.predict(arch)
-    return {"energy_mj": energy.value, "energy_low_mj": energy.low, "energy_high_mj": energy.high}
-
-
 def network_table(told: dict[str, Any]) -> str:
     """The blocks of `network_json` as text."""
     rows = [("block", "output", "params", "MACs", "activations", "ms", "share", "timed")]
@@ -332,8 +313,8 @@ def network_table(told: dict[str, Any]) -> str:
                 f"{i} {block['block']}",
                 " x ".join(map(str, block["output"])),
                 f"{block['params']:,}",
-                show("macs", block["macs"]),
-                show("memory", block["peak_bytes"]),
+                cost("macs").told(block["macs"]),
+                cost("memory").told(block["peak_bytes"]),
                 f"{block['latency_ms']:.3f}",
                 f"{block['latency_ms'] / told['latency_ms']:.1%}",
                 f"{block['measured_share']:.0%}",
@@ -348,11 +329,12 @@ def space_json(space: Space, model: Latency, budget: Budget | None, *, seed: int
     archs = [
         space.sample(lambda name, values: generator.choice(values)) for _ in range(SAMPLES if space.choices else 1)
     ]
-    costs = [price(arch, model) for arch in archs]
+    costs = [Price(arch, model) for arch in archs]
+    bounded = [bound.cost for bound in budget.bounds] if budget else []
     spread = {}
-    for cost in costs[0]:
-        values = [row[cost] for row in costs]
-        spread[cost] = {"min": min(values), "median": median(values), "max": max(values)}
+    for name in dict.fromkeys((*costs[0], *bounded)):
+        values = [row[name] for row in costs]
+        spread[name] = {"min": min(values), "median": median(values), "max": max(values)}
     return {
         "space": space.name,
         "points": space.size,
@@ -370,6 +352,7 @@ def space_table(told: dict[str, Any]) -> str:
     """The costs of `space_json` as text."""
     rows = [("cost", "min", "median", "max")]
     rows += [
-        (cost, *(show(cost, values[key]) for key in ("min", "median", "max"))) for cost, values in told["costs"].items()
+        (name, *(cost(name).told(values[key]) for key in ("min", "median", "max")))
+        for name, values in told["costs"].items()
     ]
     return text_table(rows)

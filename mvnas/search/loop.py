@@ -16,7 +16,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from mvnas.costs.budget import repair
+from mvnas.budgets.feasible import repair
+from mvnas.costs import estimates
 from mvnas.engines import Doing, Done, Engine, Event, Failed, Job, Step, engine, seed_of
 from mvnas.errors import StudyError, unknown
 from mvnas.search.problem import Problem, check_predictions
@@ -24,8 +25,7 @@ from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks
 from mvnas.strategies.rungs import shares
 from mvnas.strategies.strategy import Proposal, Surrogate
-from mvnas.studies.record import candidate_of, describe, key_of, picks_of, predicted, rung_of
-from mvnas.studies.score import COSTS
+from mvnas.studies.record import candidate_of, describe, key_of, picks_of, rung_of
 from mvnas.studies.storage import HEARTBEAT, owned, written
 from mvnas.studies.study import SLACK, Study
 from mvnas.system.marks import mark
@@ -204,7 +204,7 @@ class _Run:
             self.exhausted = True
             return
         arch = problem.space.at(picks)
-        costs = predicted(arch, problem.model, problem.setup.costs)
+        costs = estimates(arch, problem.model, problem.setup.costs)
         name = next((name for name, its in problem.baselines.items() if its == picks), "")
         attrs = {"arch": arch.to_json(), "infeasible": self.infeasible, **({"name": name} if name else {})}
         if len(self.shares) > 1:
@@ -224,7 +224,7 @@ class _Run:
             until=self.shares[rung],
             begin=study.files.checkpoint(picks, rung - 1) if rung else None,
         )
-        self.running[number] = _Training(name, costs[COSTS[problem.setup.objective][0]], picks, rung)
+        self.running[number] = _Training(name, costs[problem.setup.objective].value, picks, rung)
         self.trainer.start(number, job)
 
     def draw(self, seed: int) -> tuple[Proposal, Mapping[str, Any], FrozenTrial | None]:

@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from mvnas.costs.budget import Budget, check_feasible, price
+from mvnas.budgets import Budget
+from mvnas.budgets.feasible import check_feasible
+from mvnas.costs import Price, cost, estimates, plain
 from mvnas.data import Data, Tell, data_marks, load
 from mvnas.engines import Engine, Images, is_built_in, module_of
-from mvnas.errors import StudyError, unknown
+from mvnas.errors import StudyError
 from mvnas.latency.model import MODEL, Latency, latency
 from mvnas.latency.table import DEVICE, load_each
 from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.space import Picks, Space, options, published
 from mvnas.strategies.rungs import shares
 from mvnas.strategies.surrogate import Validation
-from mvnas.studies.record import BUILT_IN, Setup, predicted
-from mvnas.studies.score import COSTS
+from mvnas.studies.record import BUILT_IN, Setup
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
 from mvnas.training import Schedule, factor_for
@@ -40,7 +41,7 @@ class Problem:
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; 0 if it fits."""
-        return self.budget.excess(price(arch, self.model))
+        return self.budget.excess(Price(arch, self.model))
 
     def scored_by(self, trainer: Engine | None) -> Setup:
         """The setup of this problem with its candidates trained by `trainer`: one of ours, or the user's with a mark of its code."""
@@ -67,8 +68,8 @@ class Problem:
         return Images(self.setup.data, self.skip_broken, self.setup.flip)
 
     def cost(self, arch: Arch) -> float:
-        """What is minimised beside accuracy, of a network: ms, or mJ."""
-        return price(arch, self.model)[self.setup.objective]
+        """What is minimised beside accuracy, of a network, such as ms of latency."""
+        return Price(arch, self.model)[self.setup.objective]
 
     @cached_property
     def baselines(self) -> dict[str, Picks]:
@@ -104,30 +105,28 @@ def from_names(
 ) -> Problem:
     """The problem that names and paths describe; `schedule` is the default one with the fields that are given where none is.
 
-    `objective`, latency or energy, is what is minimised beside accuracy; `rungs` are shares of the full training length;
+    `objective` is the name of the cost that is minimised beside accuracy; `rungs` are shares of the full training length;
     `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in training; None:
     unless their source says no. `tell` is called while images are read: with what, how many of them, and of how many.
 
     Raises:
         MvnasError: something is not there, not legal, or no network can meet the budget.
     """
-    if objective not in COSTS:
-        raise StudyError(unknown("objective", objective, COSTS))
+    cost(objective)  # a typo should not wait for the data
     shares(rungs)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
     fields = {name: value for name, value in given.items() if value is not None}
     Schedule(**fields)
     tables = load_each(device)
     model = latency(tables)
-    if objective == "energy":
-        _ = model.energy  # a table without it should not wait for the data
+    cost(objective).check(model)  # nor should a table without it
     choices = Space.load(space)
     if choices.precision == FLOAT:
         choices = choices.with_precisions([table.precision for table in tables])
-    Budget.parse(budget, lambda name: price(Space.load(name).arch(), model))  # a typo should not wait for the data
+    Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # a typo should not wait for the data
     images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
     choices = choices.with_classes(len(images.classes))
-    bounds = Budget.parse(budget, lambda name: price(Space.load(name).arch().with_classes(len(images.classes)), model))
+    bounds = Budget.parse(budget, lambda name: Price(Space.load(name).arch().with_classes(len(images.classes)), model))
     check_feasible(bounds, choices, model, seed=seed)
     if epochs is None:
         fields["epochs"] = default_epochs(len(images.train), len(images.classes))
@@ -150,6 +149,7 @@ def from_names(
             "device": mark(*(table.rows for table in tables)),
             "device.model": mark(f"model {MODEL}", *(table.contents for table in model.tables)),
         }
+        | _cost_marks(bounds, objective)
         | data_marks(images),
         engine=engine,
     )
@@ -171,6 +171,14 @@ def _code_marks(name: str, modules: Iterable[str]) -> dict[str, str]:
     return {f"{name}.code": mark(*map(code_mark, own))} if own else {}
 
 
+def _cost_marks(budget: Budget, objective: str) -> dict[str, str]:
+    """Marks of the user's own costs in a budget, or as an objective, if there are any."""
+    bound = _code_marks("budget", [bound.cost for bound in budget.bounds])
+    minimised = _code_marks("objective", [objective])
+    bound |= {"budget": mark(budget.text)} if bound else {}
+    return bound | minimised | ({"objective": mark(objective)} if minimised else {})
+
+
 def check_predictions(study: Study, problem: Problem) -> None:
     """Return if the problem predicts of candidates of the study what was predicted of them, whatever has changed since.
 
@@ -179,8 +187,8 @@ def check_predictions(study: Study, problem: Problem) -> None:
     """
     trials = [trial for trial in study.trials() if "arch" in trial.user_attrs]
     for trial in trials[:: len(trials) // LOOKS + 1]:
-        now = predicted(problem.space.at(trial.params), problem.model, problem.setup.costs)
-        for name, value in now.items():
+        now = estimates(problem.space.at(trial.params), problem.model, problem.setup.predicted)
+        for name, value in plain(now).items():
             before = trial.user_attrs.get(name, value)
             if abs(value / before - 1) > SAME:
                 raise StudyError(

@@ -1,11 +1,12 @@
-"""Order among points with two objectives, both to be minimised: who dominates whom, who stands apart, what they cover.
+"""Order among points of two objectives or more, all to be minimised: who dominates whom, and who stands apart.
 
-One point dominates another if it is no worse in both and better in one. Points are (n, 2).
+One point dominates another if it is no worse in every objective and better in one. Points are (n, objectives).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,21 @@ Places = NDArray[np.int64]
 def ranks(points: Array) -> Places:
     """Number of the front of each point: 0 if no other dominates it, 1 if only points of front 0 do, and so on: (n,)."""
     found = np.zeros(len(points), int)
-    tails: list[float] = []  # least second objective of each front so far
+    edges: list[list[tuple[float, ...]]] = []  # of each front so far, what is least in the objectives but the first
     before, front = None, 0
-    for place in np.lexsort((points[:, 1], points[:, 0])):
-        point = tuple(points[place])
+    for place in np.lexsort(points.T[::-1]):  # by the first objective, so that what comes later dominates nobody
+        point = tuple(points[place].tolist())
         if point != before:
-            front = bisect_right(tails, point[1])
-            tails[front : front + 1] = [point[1]]
+            rest = point[1:]
+            front = bisect_left(edges, True, key=lambda edge: not any(_no_worse(one, rest) for one in edge))
+            kept = edges[front] if front < len(edges) else []
+            edges[front : front + 1] = [[*(one for one in kept if not _no_worse(rest, one)), rest]]
         found[place], before = front, point
     return found
+
+
+def _no_worse(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def by_crowding(points: Array) -> Places:
@@ -46,10 +53,10 @@ def by_net(points: Array) -> Places:
     """Places of the points, best first: by rank, and within a front each the farthest from those before it.
 
     This is the epsilon-net order of arXiv:2106.12639, section 3; a front begins with its least first objective, and distances are
-    those of objectives scaled to the unit square.
+    those of objectives scaled to the unit cube.
     """
     fronts = ranks(points)
-    span = np.ptp(points, 0) if len(points) else np.ones(2)
+    span = np.ptp(points, 0) if len(points) else np.ones(points.shape[1])
     scaled = points / np.where(span > 0, span, 1)
     order: list[int] = []
     for front in range(fronts.max(initial=-1) + 1):

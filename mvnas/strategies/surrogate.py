@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mvnas.costs.budget import repair
+from mvnas.budgets.feasible import repair
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks, Space
 from mvnas.strategies.pareto import Array, by_crowding, ranks

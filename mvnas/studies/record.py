@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from itertools import chain, groupby
@@ -14,12 +14,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mvnas.errors import SpaceError, StudyError, plain
+from mvnas.costs import Counted, cost, from_plain
+from mvnas.costs import names as costs_of_ours
+from mvnas.costs import plain as plain_costs
+from mvnas.errors import CostError, SpaceError, StudyError, plain
+from mvnas.latency.estimate import Estimate
 from mvnas.latency.model import Latency
 from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch, Block, block, check_field, kind_of, required_fields
 from mvnas.spaces.space import Picks
 from mvnas.strategies.rungs import shares
-from mvnas.studies.score import COSTS, Score
+from mvnas.studies.score import Quality, Score
 
 NAME = "mvnas"  # of the record among Optuna's
 FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine")  # that a study holds to
@@ -27,8 +31,8 @@ FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; No
 SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
 BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
-SIZES = ("params", "macs", "memory_bytes")  # of an architecture, as trials tell them
-NUMBERS = (*SIZES, *chain(*COSTS.values()), "infeasible", "seconds")  # attributes of a trial that are numbers
+COUNTED = ("params", "macs", "memory")  # costs that every study tells of its candidates beside what it minimises
+NUMBERS = ("infeasible", "seconds")  # attributes of a trial that are numbers, beside costs
 TEXTS = ("name", "reason")  # and texts
 LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
 MOST = 1 << 14  # pixels of a resolution
@@ -62,8 +66,13 @@ class Setup:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """What is predicted of each candidate: latency, and the objective if it is another."""
-        return tuple(dict.fromkeys(("latency", self.objective)))
+        """Names of the costs that a study tells of each candidate: latency, the objective if it is another, and what is counted."""
+        return tuple(dict.fromkeys(("latency", self.objective, *COUNTED)))
+
+    @property
+    def predicted(self) -> list[str]:
+        """Those of them that are not counted."""
+        return [name for name in self.costs if cost(name).interval]
 
     @classmethod
     def read(cls, told: object) -> Setup:
@@ -71,11 +80,16 @@ class Setup:
 
         Raises:
             StudyError: a newer mvnas wrote it, or nobody did.
+            TrustError: it names a module that is not trusted.
         """
         values = fields_of(cls, told, "its setup")
         made = cls(**values | {"classes": tuple(values["classes"])})
-        if made.objective not in COSTS or not made.classes or not 0 < made.factor < inf:
-            raise StudyError("its setup must tell an objective, classes and a factor that there are, but does not")
+        try:
+            cost(made.objective, foreign=True)
+        except CostError as error:
+            raise StudyError(f"its setup must tell an objective that there is, but: {error}") from None
+        if not made.classes or not 0 < made.factor < inf:
+            raise StudyError("its setup must tell classes and a factor that there are, but does not")
         if not _is(made.schedule.get("epochs"), float):
             raise StudyError(f"its setup must tell epochs, but tells {_shown(made.schedule.get('epochs'))}")
         shares(made.rungs)
@@ -104,8 +118,8 @@ class Setup:
             )
 
 
-def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
-    """What Optuna's own tools show of a candidate: its blocks in a line, its sizes, and the costs that `predicted` gave.
+def describe(arch: Arch, costs: Mapping[str, Estimate]) -> dict[str, Any]:
+    """What Optuna's own tools show of a candidate: its blocks in a line, and its costs.
 
     >>> from mvnas.spaces.space import Space
     >>> describe(Space.load("mobilevit_xxs").arch(), {})["architecture"][:70]
@@ -115,8 +129,7 @@ def describe(arch: Arch, costs: Mapping[str, float]) -> dict[str, Any]:
     return {
         "architecture": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
         "precision": arch.precision,
-        **{size: getattr(arch, size) for size in SIZES},
-        **costs,
+        **plain_costs(costs),
     }
 
 
@@ -129,20 +142,6 @@ def _told(part: Any) -> str:
     return " ".join([kind_of(part), str(getattr(part, first.name)), *others])
 
 
-def predicted(arch: Arch, model: Latency, costs: Iterable[str]) -> dict[str, float]:
-    """What `model` predicts of a network, by the names of Score's fields: `costs` of COSTS with their intervals.
-
-    Raises:
-        UnmeasuredError: the model does not know one of the ops.
-        TableError: energy is asked for, and the model's table has none.
-    """
-    found: dict[str, float] = {}
-    for cost in costs:
-        estimate = (model.energy if cost == "energy" else model).predict(arch)
-        found |= dict(zip(COSTS[cost], (estimate.value, estimate.low, estimate.high), strict=True))
-    return found
-
-
 def check_trial(trial: FrozenTrial, setup: Setup) -> None:
     """Return if a trial tells what a search tells of one, whatever else it tells; its texts are made plain.
 
@@ -150,7 +149,8 @@ def check_trial(trial: FrozenTrial, setup: Setup) -> None:
         StudyError: it does not.
     """
     known = trial.user_attrs
-    for name in NUMBERS:
+    told = dict.fromkeys((*costs_of_ours(), *setup.costs))
+    for name in chain(NUMBERS, *(cost(name).keys for name in told)):
         if name in known and not _is(known[name], float):
             raise StudyError(f"{name} must be a number, but is {_shown(known[name])}")
     for name in TEXTS:
@@ -161,9 +161,9 @@ def check_trial(trial: FrozenTrial, setup: Setup) -> None:
     for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number)):
         if name in known and not (_is(known[name], int) and 0 <= known[name] <= most):
             raise StudyError(f"{name} must be in 0..{most}, but is {_shown(known[name])}")
-    costs = [*COSTS[setup.objective][:1]] if trial.state == TrialState.PRUNED else []
+    costs = [*cost(setup.objective).keys[:1]] if trial.state == TrialState.PRUNED else []
     if trial.state == TrialState.COMPLETE:
-        costs = [name for cost in setup.costs for name in COSTS[cost] if name != "latency_ms"]
+        costs = [key for name in setup.costs if name not in COUNTED for key in cost(name).keys if key != "latency_ms"]
         if len(trial.values or ()) != 2 or not 0 < trial.values[1] < inf:
             raise StudyError(f"its values must be an accuracy and a cost, but are {_shown(trial.values)}")
     if missing := [name for name in ("arch", *costs) if name not in known and costs]:
@@ -241,23 +241,31 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
     arch = _arch(known["arch"])
     device = model.device if model else setup.device
     precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
-    sources = {
-        "accuracy": f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}",
-        **dict.fromkeys(setup.costs, f"predicted for {device}{precision}"),
-    }
-    costs = {"latency_ms": trial.values[1]}  # an older study tells it nowhere else
-    costs |= {name: known[name] for cost in setup.costs for name in COSTS[cost] if name in known}
-    if model:
-        costs = predicted(arch, model, setup.costs)
+    how = f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}"
     return Score(
         arch=arch,
-        accuracy=trial.values[0],
-        **{name: known[name] if name in known else getattr(arch, name) for name in SIZES},
+        quality=Quality(trial.values[0]),
+        costs={name: _cost(name, arch, trial, setup, model) for name in setup.costs},
         number=trial.number,
         name=known["name"] if LABEL.fullmatch(known.get("name", "")) else "",  # files are called by it
-        sources=sources,
-        **costs,
+        sources={"accuracy": how, **dict.fromkeys(setup.predicted, f"predicted for {device}{precision}")},
     )
+
+
+def _cost(name: str, arch: Arch, trial: FrozenTrial, setup: Setup, model: Latency | None) -> Estimate:
+    """What a candidate costs: as `model` predicts it, as its trial tells it, or counted where an older trial does not."""
+    its = cost(name)
+    if model and its.interval:
+        return its.of(arch, model)
+    known = trial.user_attrs
+    if name == setup.objective:
+        known = {its.keys[0]: trial.values[1]} | known  # an older study tells it nowhere else
+    found = from_plain(name, known)
+    if found is None:
+        if not isinstance(its, Counted):
+            raise StudyError(f"it must tell {name}, but does not")
+        found = Estimate.exactly(its.count(arch), its.unit)
+    return found
 
 
 def _arch(told: Any) -> Arch:

@@ -24,6 +24,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mvnas.costs import cost
 from mvnas.errors import SpaceError, StudyError
 from mvnas.latency.model import Latency
 from mvnas.spaces.space import Picks
@@ -46,7 +47,7 @@ from mvnas.studies.record import (
     rung_of,
     score_of,
 )
-from mvnas.studies.score import COSTS, Frontier, Score, objectives
+from mvnas.studies.score import Frontier, Score
 from mvnas.studies.storage import Notes, Trials, damaged, open_storage, readable
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -135,7 +136,7 @@ class Study:
             known = record.user_attrs
             fresh = not known and record.directions == DIRECTIONS and not record.get_trials(deepcopy=False)
             if fresh:  # no other program's of the same name
-                _name(record, ("accuracy", COSTS[setup.objective][0]))
+                _name(record, ("accuracy", cost(setup.objective).keys[0]))
                 record.set_user_attr("setup", asdict(setup))
         study = cls(place, record)
         study.setup.check(setup, study.place)
@@ -223,14 +224,14 @@ class Study:
 
     def _ladder(self) -> tuple[list[dict[int, Point]], list[set[int]]]:
         """Accuracy and cost of the candidates that finished each rung, and the numbers of those that began it."""
-        cost = COSTS[self.setup.objective][0]
+        key = cost(self.setup.objective).keys[0]
         finished: list[dict[int, Point]] = [{} for _ in self.rungs]
         begun: list[set[int]] = [set() for _ in self.rungs]
         for trial in filter(counts, self.trials()):
             candidate, rung, accuracy = candidate_of(trial), rung_of(trial), accuracy_of(trial)
             begun[rung].add(candidate)
             if accuracy is not None:
-                finished[rung][candidate] = accuracy, trial.user_attrs[cost]
+                finished[rung][candidate] = accuracy, trial.user_attrs[key]
         return finished, begun
 
     def _known(self, trials: Sequence[FrozenTrial]) -> dict[Key, list[int]]:
@@ -341,10 +342,9 @@ class Study:
         """The frontier of every finished candidate."""
         trials = self.trials(TrialState.COMPLETE)
         if len(trials) > len(self._scores):
-            setup = self.setup
             new = {trial.number: self._score(trial) for trial in trials if trial.number not in self._scores}
             self._scores |= new
-            self._frontier = Frontier.of([*self._frontier.scores, *new.values()], objectives(setup.objective))
+            self._frontier = Frontier.of([*self._frontier.scores, *new.values()], [self.setup.objective])
         return self._frontier
 
     def _score(self, trial: FrozenTrial) -> Score:

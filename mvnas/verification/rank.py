@@ -171,7 +171,7 @@ def sample(study: Study, count: int | None = None) -> list[Score]:
 
 
 def _order(score: Score) -> tuple[float, int]:
-    return score.accuracy, score.number
+    return score.quality.value, score.number
 
 
 def ranking(study: Study, longest: int | None = None) -> Ranking | None:
@@ -181,8 +181,8 @@ def ranking(study: Study, longest: int | None = None) -> Ranking | None:
     if longest is None:
         return None
     truth = accuracies(study, longest)
-    short = {score.number: score.accuracy for score in study.scores()}
-    front = {score.number: score.accuracy for score in study.frontier().scores}
+    short = {score.number: score.quality.value for score in study.scores()}
+    front = {score.number: score.quality.value for score in study.frontier().scores}
 
     def compare(scores: Mapping[int, float]) -> Agreement | None:
         both = sorted(scores.keys() & truth.keys())

@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from mvnas.backends import Runtime, of_table
-from mvnas.costs.budget import Budget, price
+from mvnas.budgets import Budget
+from mvnas.costs import Price
 from mvnas.data import Data
 from mvnas.errors import ExportError, StudyError
 from mvnas.export import FORMATS, Judged, Pictures, export, origin
@@ -54,11 +55,8 @@ class Verified:
     @property
     def inside(self) -> bool | None:
         """Whether the measurement is within the interval of the prediction."""
-        return (
-            None
-            if self.measured_ms is None
-            else self.score.latency_low_ms <= self.measured_ms <= self.score.latency_high_ms
-        )
+        latency = self.score.costs["latency"]
+        return None if self.measured_ms is None else latency.low <= self.measured_ms <= latency.high
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,9 @@ class Verification:
         rows = self.measured
         if len(rows) < 2:
             return None
-        return float(kendalltau([row.score.latency_ms for row in rows], [row.measured_ms for row in rows]).statistic)
+        return float(
+            kendalltau([row.score.costs["latency"].value for row in rows], [row.measured_ms for row in rows]).statistic
+        )
 
 
 def verify(
@@ -165,13 +165,13 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
         return replace(row, told=f"training failed: {known.reason}")
     if form is None:
         return replace(row, told=f"{table.device['backend']} has no files to ship")
-    epochs = longer * setup.schedule["epochs"]
+    epochs, latency = longer * setup.schedule["epochs"], score.costs["latency"]
     card = {
         **origin(study, score),
         "epochs": epochs,
         "trained_px": row.pixels,
         "predicted": {"device": table.name, **{key: table.device[key] for key in ("backend", "precision", "threads")},
-                      "ms": score.latency_ms, "low_ms": score.latency_low_ms, "high_ms": score.latency_high_ms},
+                      "ms": latency.value, "low_ms": latency.low, "high_ms": latency.high},
     }  # fmt: skip
     how = f"measured on held-out images of {setup.data}, {epochs:g} epochs of training"
     try:
@@ -268,14 +268,16 @@ def _restless(timings: Sequence[Timing]) -> list[str]:
 def _budget(study: Study, model: Latency) -> Budget:
     """The budget of a study, by what `model` predicts where it names a network."""
     classes = len(study.setup.classes)
-    return Budget.parse(study.setup.budget, lambda name: price(Space.load(name).arch().with_classes(classes), model))
+    return Budget.parse(
+        study.setup.budget, lambda name: Price(Space.load(name).arch().with_classes(classes), model), foreign=True
+    )
 
 
 def _judge(row: Verified, budget: Budget, model: Latency) -> Verified:
     """A candidate with how far it is over the budget, its latency as measured."""
     if row.measured_ms is None:
         return row
-    costs = {**price(row.score.arch, model), "latency": row.measured_ms}
+    costs = {**Price(row.score.arch, model), "latency": row.measured_ms}
     return replace(row, excess=budget.excess(costs))
 
 

@@ -17,9 +17,10 @@ from small import make_space, make_table
 from mvnas.cli import main
 from mvnas.cli.output import many, print, printable, shell_word
 from mvnas.errors import LONGEST, MvnasError, SpaceError, unknown
+from mvnas.latency.estimate import Estimate
 from mvnas.reports.plot import draw
 from mvnas.spaces.space import Space
-from mvnas.studies.score import Score
+from mvnas.studies.score import Quality, Score
 
 ROOT = Path(__file__).parents[2]
 ARCH = Space.load("mobilevit_xxs").arch()
@@ -116,7 +117,11 @@ def test_argparse_prints_as_all_else(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_shows_names_as_they_are(name: str, tmp_path: Path) -> None:
-    figure = draw([Score(ARCH, 0.5, 5, 4, 6, 1, 1, 1, 0, name)], title=f"{name} $", device=f"$\\frac{name}$")
+    figure = draw(
+        [Score(ARCH, Quality(0.5), {"latency": Estimate(5, 4, 6, "ms")}, 0, name)],
+        title=f"{name} $",
+        device=f"$\\frac{name}$",
+    )
     for suffix in (".png", ".svg"):
         figure.savefig(tmp_path / f"f{suffix}", dpi=20)
     assert not any(text.get_parse_math() for text in (figure.axes[0].title, figure.axes[0].xaxis.label))

@@ -10,8 +10,10 @@ from itertools import product
 import pytest
 
 from mvnas.backends.roofline import Backend
-from mvnas.costs.budget import Bound, Budget, check_feasible, price, repair, show
-from mvnas.costs.filesize import file_bytes
+from mvnas.budgets import Bound, Budget
+from mvnas.budgets.feasible import check_feasible, repair
+from mvnas.costs import Price, cost
+from mvnas.costs._filesize import file_bytes
 from mvnas.errors import BudgetError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency.model import LatencyModel
@@ -47,7 +49,7 @@ SMALL = Space.from_data(
     name="small",
 )
 COSTS = [  # of every point of the small space
-    price(SMALL.at(dict(zip(SMALL.choices, picks, strict=True))), MODEL) for picks in product(*SMALL.choices.values())
+    Price(SMALL.at(dict(zip(SMALL.choices, picks, strict=True))), MODEL) for picks in product(*SMALL.choices.values())
 ]
 
 
@@ -127,7 +129,7 @@ def test_excess_adds_up_what_is_over(text: str, costs: dict[str, float], excess:
 
 
 @pytest.mark.parametrize(
-    ("cost", "value", "shown"),
+    ("name", "value", "shown"),
     [
         ("params", 5_578_632, "5.579M"),
         ("macs", 2_000_831_488, "2.001G"),
@@ -138,13 +140,13 @@ def test_excess_adds_up_what_is_over(text: str, costs: dict[str, float], excess:
         ("memory", 512, "512 B"),
     ],
 )
-def test_costs_are_shown_for_people(cost: str, value: float, shown: str) -> None:
-    assert show(cost, value) == shown
+def test_costs_are_shown_for_people(name: str, value: float, shown: str) -> None:
+    assert cost(name).told(value) == shown
 
 
 def test_prices_are_those_of_the_architecture() -> None:
     arch = MOBILEVIT.sample(lambda name, options: options[0])
-    costs = price(arch, MODEL)
+    costs = Price(arch, MODEL)
     assert costs == {
         "params": arch.params, "macs": arch.macs, "latency": MODEL.predict(arch).value,
         "size": file_bytes(arch), "memory": arch.memory_bytes,
@@ -163,9 +165,9 @@ def test_a_budget_of_the_cheapest_point_is_feasible_and_one_below_is_not(cost: s
 def test_feasible_is_what_some_point_of_the_space_meets(seed: int) -> None:
     generator = random.Random(seed)
     bounds = []
-    for cost in generator.sample(["params", "latency", "memory"], 2):
-        values = sorted(costs[cost] for costs in COSTS)
-        bounds.append(Bound(cost, values[generator.randrange(len(values) // 3)]))
+    for name in generator.sample(["params", "latency", "memory"], 2):
+        values = sorted(costs[name] for costs in COSTS)
+        bounds.append(Bound(name, values[generator.randrange(len(values) // 3)]))
     budget = Budget("a random budget", tuple(bounds))
     if any(budget.excess(costs) == 0 for costs in COSTS):
         check_feasible(budget, SMALL, MODEL)
@@ -190,7 +192,7 @@ def test_repair_ends_within_the_budget(text: str, seed: int) -> None:
     start = {name: generator.choice(options) for name, options in MOBILEVIT.choices.items()}
 
     def excess(arch: object) -> float:
-        return budget.excess(price(arch, MODEL))  # type: ignore[arg-type]
+        return budget.excess(Price(arch, MODEL))  # type: ignore[arg-type]
 
     picks, left, over = repair(start, MOBILEVIT, excess, generator)
     assert left == excess(MOBILEVIT.at(picks)) == 0

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mvnas.backends import backend
-from mvnas.costs.budget import Budget, price
-from mvnas.costs.filesize import Held, file_bytes, held
+from mvnas.budgets import Budget
+from mvnas.costs import Price
+from mvnas.costs._filesize import Held, file_bytes, held
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import DEVICE, Table
 from mvnas.nn import arbitrary
@@ -52,7 +53,7 @@ def test_what_a_file_holds_is_every_number_once() -> None:
 
 def test_a_budget_of_size_is_of_the_file_at_its_precision() -> None:
     arch, model = Space.load("tiny_vit_5m_224").arch(), LatencyModel.fit(Table.load(DEVICE))
-    costs = {precision: price(replace(arch, precision=precision), model)["size"] for precision in PRECISIONS}
+    costs = {precision: Price(replace(arch, precision=precision), model)["size"] for precision in PRECISIONS}
     assert (
         costs["float32"] > 4 * arch.params and costs["float32"] > costs["float16"] > costs["int8"] > 1.6 * arch.params
     )

@@ -16,8 +16,10 @@ from small import make_space
 
 from mvnas.backends import backend
 from mvnas.backends.roofline import Backend
+from mvnas.budgets import Bound, Budget
+from mvnas.budgets.feasible import check_feasible
 from mvnas.cli import main
-from mvnas.costs.budget import Bound, Budget, check_feasible, price
+from mvnas.costs import Price
 from mvnas.errors import BudgetError, EnergyError, TableError
 from mvnas.graph import Graph, Node
 from mvnas.latency.model import LatencyModel, latency
@@ -29,7 +31,7 @@ from mvnas.measuring.protocol import Protocol
 from mvnas.reports.plot import draw
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
-from mvnas.studies.score import Frontier, objectives
+from mvnas.studies.score import Frontier
 from mvnas.studies.study import Study
 
 SPAN = 65_536_000_000
@@ -271,13 +273,13 @@ def test_energy_leaves_latency_as_it_is(table: Table) -> None:
     assert (
         LatencyModel.fit(plain).predict_each(archs).value == LatencyModel.fit(table).predict_each(archs).value
     ).all()
-    assert "energy" in price(archs[0], LatencyModel.fit(table))
-    assert "energy" not in list(price(archs[0], LatencyModel.fit(plain)))
+    assert "energy" in Price(archs[0], LatencyModel.fit(table))
+    assert "energy" not in list(Price(archs[0], LatencyModel.fit(plain)))
 
 
 def test_a_budget_bounds_energy(space: Path, table: Table) -> None:
     model, choices = LatencyModel.fit(table), Space.load(space)
-    least = min(price(arch, model)["energy"] for arch in table.networks)
+    least = min(Price(arch, model)["energy"] for arch in table.networks)
     check_feasible(Budget("", (Bound("energy", least),)), choices, model)
     with pytest.raises(BudgetError, match="the nearest feasible is .*mJ-energy") as caught:
         check_feasible(Budget.parse("0.01mJ"), choices, model)
@@ -289,7 +291,7 @@ def test_energy_that_was_not_measured_of_ops_is_told(table: Table, device: dict[
     ops = {kernel: replace(timing, energy_mj=None) for kernel, timing in table.ops.items()}
     model = LatencyModel.fit(replace(table, ops=ops, device={**table.device, **device}))
     with pytest.raises(TableError, match=f"energy on powered must have been measured op by op, but .*{told}"):
-        price(next(iter(table.networks)), model)["energy"]
+        Price(next(iter(table.networks)), model)["energy"]
 
 
 def test_energy_of_a_like_device_follows_from_a_few(
@@ -357,18 +359,20 @@ def test_a_search_minimises_energy(
     scores = study.scores()
     for score, trial in zip(scores, study.trials(), strict=True):
         energy = model.energy.predict(score.arch)
-        found = (score.energy_low_mj, score.energy_mj, score.energy_high_mj)
+        found = (score.costs["energy"].low, score.costs["energy"].value, score.costs["energy"].high)
         assert found == pytest.approx((energy.low, energy.value, energy.high))
-        assert trial.values == [score.accuracy, score.energy_mj]
-        assert score.latency_ms == pytest.approx(model.predict(score.arch).value)
-    assert study.frontier() == Frontier.of(scores, objectives("energy"))
-    assert study.on(model).frontier().scores[0].energy_mj == pytest.approx(study.frontier().scores[0].energy_mj)
+        assert trial.values == [score.quality.value, score.costs["energy"].value]
+        assert score.costs["latency"].value == pytest.approx(model.predict(score.arch).value)
+    assert study.frontier() == Frontier.of(scores, ["energy"])
+    assert study.on(model).frontier().scores[0].costs["energy"].value == pytest.approx(
+        study.frontier().scores[0].costs["energy"].value
+    )
 
     assert main(["front", str(place), "--csv", str(sheet)]) == 0
     assert "energy mJ" in capsys.readouterr().out
     with sheet.open() as file:
         assert [float(row["energy_mj"]) for row in csv.DictReader(file)] == pytest.approx(
-            [score.energy_mj for score in study.frontier().scores], abs=1e-6
+            [score.costs["energy"].value for score in study.frontier().scores], abs=1e-6
         )
     assert main(["plot", str(place), "--out", str(picture)]) == 0
     assert picture.stat().st_size > 10_000
@@ -379,7 +383,7 @@ def test_a_search_minimises_energy(
     for objective, device, told in (
         ("latency", str(table.path), "objective was energy and is latency"),
         ("energy", "genoa-1t", "energy on genoa-1t must have been measured op by op, but its table has none"),
-        ("power", str(table.path), "unknown objective 'power'"),
+        ("power", str(table.path), "unknown cost 'power'"),
     ):
         assert main([*command, objective, "--device", device]) == 2
         assert told in capsys.readouterr().err.splitlines()[-1]

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from mvnas.errors import TableError
+from mvnas.latency.estimate import Estimate
 from mvnas.latency.table import DEVICE, Table
 from mvnas.measuring.holdout import by_system, shares, unseen
 from mvnas.reports.plot import KINDS, draw, draw_table, plot_table
 from mvnas.spaces.space import Space
-from mvnas.studies.score import Frontier, Score
+from mvnas.studies.score import Frontier, Quality, Score
 
 ARCH = Space.load("mobilevit_xxs").arch()
 
 
 def score(number: int, accuracy: float, ms: float, name: str = "") -> Score:
-    return Score(ARCH, accuracy, ms, 0.9 * ms, 1.1 * ms, 1, 1, 1, number, name)
+    return Score(ARCH, Quality(accuracy), {"latency": Estimate(ms, 0.9 * ms, 1.1 * ms, "ms")}, number, name)
 
 
 SCORES = [
@@ -35,13 +36,13 @@ def test_picture_shows_every_score_the_step_the_intervals_and_the_names() -> Non
     shown = {tuple(point) for cloud in clouds for point in cloud.get_offsets()}
     frontier = Frontier.of(SCORES).scores
     steps = next(line for line in axes.lines if line.get_drawstyle() == "steps-post")
-    assert {(s.latency_ms, 100 * s.accuracy) for s in SCORES if s not in frontier} <= shown
+    assert {(s.costs["latency"].value, 100 * s.quality.value) for s in SCORES if s not in frontier} <= shown
     assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True))[:-1] == [
-        (s.latency_ms, pytest.approx(100 * s.accuracy)) for s in frontier
+        (s.costs["latency"].value, pytest.approx(100 * s.quality.value)) for s in frontier
     ]
     (bars,) = axes.containers
     spans = [segment[:, 0].tolist() for segment in bars.lines[2][0].get_segments()]
-    assert spans == [[pytest.approx(s.latency_low_ms), pytest.approx(s.latency_high_ms)] for s in frontier]
+    assert spans == [[pytest.approx(s.costs["latency"].low), pytest.approx(s.costs["latency"].high)] for s in frontier]
     texts = [text.get_text() for text in axes.texts]
     assert {"mobilevit_xxs", "mobilevit_xs", "knee"} == set(texts)
     assert "ms" in axes.get_xlabel()

@@ -153,13 +153,13 @@ def test_a_study_whose_candidates_have_come_to_exceed_its_budget_goes_on(
 ) -> None:
     place, theirs = str(tmp_path / "s.db"), engine("theirs.engine", problem.images)
     scores = search(problem, study=place, trials=5, trainer=theirs).scores()
-    largest = max(score.params for score in scores)
+    largest = max(score.costs["params"].value for score in scores)
     bound = replace(problem.budget.bounds[0], high=largest - 1.0)
     tighter = replace(
         problem, budget=replace(problem.budget, bounds=(bound,))
     )  # as if predictions had shifted a little
     after = search(tighter, study=place, trials=7, trainer=theirs).scores()
-    assert after[:5] == scores and all(score.params < largest for score in after[5:])
+    assert after[:5] == scores and all(score.costs["params"].value < largest for score in after[5:])
 
 
 def test_a_study_goes_on_with_its_engine_alone(space: Path, table: Path, package: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_trainings_go_on_where_they_rested_and_come_to_what_was_asked(
     assert all((job.begin is None) == (job.until == SHARES[0]) for job in engine.jobs)
 
     scores = study.scores()
-    assert [score.accuracy for score in scores] == [truth(score.arch, 1.0) for score in scores]
+    assert [score.quality.value for score in scores] == [truth(score.arch, 1.0) for score in scores]
     ends = {}
     for one in study.told:
         assert one.accuracy == truth(climb.space.at(one.picks), SHARES[one.rung])
@@ -171,7 +171,7 @@ def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, t
         assert (rung_of(rested), rung_of(trial), rested.params) == (0, 1, trial.params)
         assert rested.state == TrialState.PRUNED and set(rested.intermediate_values) == {0}
         job = Job(score.arch, SHORT, problem.setup.factor, seed_of(score.arch, problem.setup.seed))
-        assert score.accuracy == train(job, data).quality
+        assert score.quality.value == train(job, data).quality
 
 
 @pytest.mark.usefixtures("shared")

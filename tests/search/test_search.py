@@ -40,17 +40,23 @@ def test_finished_candidates_are_within_budget_and_new(problem: Problem, study: 
     scores = study.scores()
     assert len(scores) == 6
     assert len({score.arch for score in scores}) == 6
-    assert all(problem.excess(score.arch) == 0 and score.params <= 20_000 for score in scores)
+    assert all(problem.excess(score.arch) == 0 and score.costs["params"].value <= 20_000 for score in scores)
     assert study.infeasible() > 0
 
 
 def test_score_is_what_the_architecture_costs(problem: Problem, study: Study) -> None:
     for score in study.scores():
         estimate = problem.model.predict(score.arch)
-        assert (score.latency_ms, score.latency_low_ms) == pytest.approx((estimate.value, estimate.low))
+        assert (score.costs["latency"].value, score.costs["latency"].low) == pytest.approx(
+            (estimate.value, estimate.low)
+        )
         arch = score.arch
-        assert (score.params, score.macs, score.memory_bytes) == (arch.params, arch.macs, arch.memory_bytes)
-        assert 0 <= score.accuracy <= 1
+        assert (score.costs["params"].value, score.costs["macs"].value, score.costs["memory"].value) == (
+            arch.params,
+            arch.macs,
+            arch.memory_bytes,
+        )
+        assert 0 <= score.quality.value <= 1
 
 
 def test_weights_are_kept_for_the_frontier_alone_and_fit(study: Study) -> None:
@@ -62,7 +68,7 @@ def test_weights_are_kept_for_the_frontier_alone_and_fit(study: Study) -> None:
 
 def test_same_seed_same_search(problem: Problem, study: Study, tmp_path: Path) -> None:
     again = search(problem, study=str(tmp_path / "again.db"), trials=6)
-    assert [(s.arch, s.accuracy) for s in again.scores()] == [(s.arch, s.accuracy) for s in study.scores()]
+    assert [(s.arch, s.quality.value) for s in again.scores()] == [(s.arch, s.quality.value) for s in study.scores()]
 
 
 def test_continues_to_the_total_and_keeps_what_there_is(problem: Problem, tmp_path: Path) -> None:
@@ -154,12 +160,12 @@ def test_killed_search_loses_no_finished_trial(space: Path, table: Path, tmp_pat
         time.sleep(0.3)
         os.kill(process.pid, signal.SIGKILL)
     before = Study.load(str(place))
-    finished = [(score.number, score.arch, score.accuracy) for score in before.scores()]
+    finished = [(score.number, score.arch, score.quality.value) for score in before.scores()]
     running = [trial.params for trial in before.trials(TrialState.RUNNING) if "arch" in trial.user_attrs]
     assert len(finished) >= 2
     subprocess.run([*command, str(len(finished) + 2)], check=True, capture_output=True)
     after = Study.load(str(place))
-    assert [(score.number, score.arch, score.accuracy) for score in after.scores()][: len(finished)] == finished
+    assert [(score.number, score.arch, score.quality.value) for score in after.scores()][: len(finished)] == finished
     assert len(after.scores()) == len(finished) + 2
     assert all(params in [trial.params for trial in after.trials(TrialState.COMPLETE)] for params in running)
 
@@ -264,7 +270,7 @@ def test_accuracy_is_that_of_the_precision_that_is_searched(space: Path, table: 
     module = build(score.arch.graph())
     module.load_state_dict(load_file(study.files.weights(score.number)))
     side = pixels(score.arch.resolution, fixed.setup.factor)
-    assert 0.2 < score.accuracy == pytest.approx(evaluate(module, fixed.data.val, side=side), abs=0.1)
+    assert 0.2 < score.quality.value == pytest.approx(evaluate(module, fixed.data.val, side=side), abs=0.1)
 
 
 def test_a_table_that_does_not_tell_its_precision_is_searched_at_float32(

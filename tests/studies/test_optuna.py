@@ -7,6 +7,8 @@ from pathlib import Path
 import optuna
 from small import make_problem, make_space, make_table, search
 
+from mvnas.costs import plain
+from mvnas.latency.estimate import Estimate
 from mvnas.spaces.space import Space
 from mvnas.studies.record import describe
 
@@ -21,15 +23,16 @@ def test_optuna_reads_a_study(tmp_path: Path) -> None:
     scores = {score.number: score for score in study.scores()}
     for trial in record.trials:
         score = scores[trial.number]
-        assert tuple(trial.values) == (score.accuracy, score.latency_ms)
+        assert tuple(trial.values) == (score.quality.value, score.costs["latency"].value)
         assert trial.constraints == {"budget": 0}
-        assert trial.user_attrs["latency_ms"] == score.latency_ms
+        assert {key: trial.user_attrs[key] for key in plain(score.costs)} == plain(score.costs)
+        assert score.costs.keys() == {"latency", "params", "macs", "memory"}
 
 
 def test_a_candidate_is_described_in_a_line_and_by_its_costs() -> None:
     arch = Space.load("mobilevit_xxs").arch()
-    told = describe(arch, {"latency_ms": 3.5})
+    made = {"latency": Estimate(3.5, 3.0, 4.0, "ms"), "params": Estimate.exactly(9)}
+    told = describe(arch, made)
     assert told["architecture"].startswith("256 px: stem 16, inverted_residual 16 expand 2, ")
     assert "2x inverted_residual 24 expand 2, " in told["architecture"] and told["architecture"].endswith(", head 320")
-    assert (told["params"], told["macs"], told["memory_bytes"]) == (arch.params, arch.macs, arch.memory_bytes)
-    assert (told["precision"], told["latency_ms"]) == ("float32", 3.5)
+    assert (told["precision"], told["latency_ms"], told["latency_high_ms"], told["params"]) == ("float32", 3.5, 4.0, 9)

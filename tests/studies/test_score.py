@@ -11,14 +11,23 @@ import numpy as np
 import pytest
 
 from mvnas.errors import StudyError
+from mvnas.latency.estimate import Estimate
 from mvnas.spaces.space import Space
-from mvnas.studies.score import Frontier, Score, objectives
+from mvnas.studies.score import Frontier, Quality, Score
 
 ARCH = Space.load("mobilevit_xxs").arch()
 
 
 def score(accuracy: float, latency_ms: float, number: int = 0) -> Score:
-    return Score(ARCH, accuracy, latency_ms, latency_ms, latency_ms, 1, 1, 1, number)
+    return Score(ARCH, Quality(accuracy), {"latency": Estimate.exactly(latency_ms, "ms")}, number)
+
+
+def accuracy(one: Score) -> float:
+    return one.quality.value
+
+
+def ms(one: Score) -> float:
+    return one.costs["latency"].value
 
 
 def cloud(seed: int, count: int = 40) -> list[Score]:
@@ -32,14 +41,14 @@ each_cloud = pytest.mark.parametrize("scores", [cloud(seed) for seed in range(20
 
 @each_cloud
 def test_a_frontier_holds_what_nothing_beats_and_nothing_else(scores: list[Score]) -> None:
-    points = np.array([(-one.accuracy, one.latency_ms) for one in scores])
+    points = np.array([(-accuracy(one), ms(one)) for one in scores])
     no_worse = (points[:, None] <= points[None]).all(-1)
     better = (points[:, None] < points[None]).any(-1)
     unbeaten = ~(no_worse & better).any(0)
     frontier = Frontier.of(scores)
     assert {one.number for one in frontier.scores} == set(np.flatnonzero(unbeaten))
-    latencies = [one.latency_ms for one in frontier.scores]
-    accuracies = [one.accuracy for one in frontier.scores]
+    latencies = [ms(one) for one in frontier.scores]
+    accuracies = [accuracy(one) for one in frontier.scores]
     assert latencies == sorted(latencies)
     assert accuracies == sorted(accuracies)
     assert Frontier.of(frontier.scores) == frontier
@@ -49,9 +58,9 @@ def test_a_frontier_holds_what_nothing_beats_and_nothing_else(scores: list[Score
 @each_cloud
 def test_hypervolume_is_the_share_of_a_grid_that_is_beaten(scores: list[Score]) -> None:
     slowest = 15.0  # some scores are slower
-    accuracy = (np.arange(20) + 0.5) / 20  # the middle of each cell of the grid the scores lie on
+    heights = (np.arange(20) + 0.5) / 20  # the middle of each cell of the grid the scores lie on
     latency = np.arange(15) + 0.5
-    beaten = [(accuracy[:, None] < one.accuracy) & (latency > one.latency_ms) for one in scores]
+    beaten = [(heights[:, None] < accuracy(one)) & (latency > ms(one)) for one in scores]
     expected = np.mean(np.any(beaten, axis=0))
     assert Frontier.of(scores).hypervolume(worst=slowest) == pytest.approx(expected)
 
@@ -66,10 +75,10 @@ def test_hypervolume_of_none_and_of_the_perfect_network() -> None:
 def test_best_and_fastest_are_the_ends(scores: list[Score]) -> None:
     frontier = Frontier.of(scores)
     best, fastest, knee = (frontier.pick(what) for what in ("best", "fastest", "knee"))
-    assert best.accuracy == max(one.accuracy for one in scores)
-    assert best.latency_ms == min(one.latency_ms for one in scores if one.accuracy == best.accuracy)
-    assert fastest.latency_ms == min(one.latency_ms for one in scores)
-    assert fastest.accuracy == max(one.accuracy for one in scores if one.latency_ms == fastest.latency_ms)
+    assert accuracy(best) == max(accuracy(one) for one in scores)
+    assert ms(best) == min(ms(one) for one in scores if accuracy(one) == accuracy(best))
+    assert ms(fastest) == min(ms(one) for one in scores)
+    assert accuracy(fastest) == max(accuracy(one) for one in scores if ms(one) == ms(fastest))
     assert knee in frontier.scores
 
 
@@ -77,10 +86,10 @@ def test_best_and_fastest_are_the_ends(scores: list[Score]) -> None:
 def test_the_knee_is_farthest_above_the_line_between_the_ends(scores: list[Score]) -> None:
     frontier = Frontier.of(scores)
     start, end = frontier.pick("fastest"), frontier.pick("best")
-    span = np.array([log(end.latency_ms / start.latency_ms), end.accuracy - start.accuracy])
+    span = np.array([log(ms(end) / ms(start)), accuracy(end) - accuracy(start)])
 
     def distance(one: Score) -> float:
-        x, y = np.array([log(one.latency_ms / start.latency_ms), one.accuracy - start.accuracy]) / span
+        x, y = np.array([log(ms(one) / ms(start)), accuracy(one) - accuracy(start)]) / span
         return float((y - x) / np.sqrt(2))
 
     if span.all():
@@ -89,12 +98,15 @@ def test_the_knee_is_farthest_above_the_line_between_the_ends(scores: list[Score
 
 @each_cloud
 def test_a_frontier_of_energy_is_that_of_the_same_latencies_but_for_what_is_fastest(scores: list[Score]) -> None:
-    powered = [replace(one, latency_ms=30 - one.latency_ms, energy_mj=one.latency_ms) for one in scores]
-    frontier, energy = Frontier.of(scores), Frontier.of(powered, objectives("energy"))
+    powered = [
+        replace(one, costs={"latency": Estimate.exactly(30 - ms(one), "ms"), "energy": one.costs["latency"]})
+        for one in scores
+    ]
+    frontier, energy = Frontier.of(scores), Frontier.of(powered, ["energy"])
     assert [one.number for one in energy.scores] == [one.number for one in frontier.scores]
     assert all(energy.pick(what).number == frontier.pick(what).number for what in ("knee", "best"))
     assert energy.hypervolume(worst=15) == frontier.hypervolume(worst=15)
-    assert energy.pick("fastest").latency_ms == energy.scores[-1].latency_ms
+    assert ms(energy.pick("fastest")) == ms(energy.scores[-1])
 
 
 def test_the_knee_of_a_known_curve() -> None:
@@ -110,12 +122,13 @@ def test_equal_scores_stay_in_the_order_of_their_trials() -> None:
 
 
 def test_more_objectives_keep_more() -> None:
-    small, large = score(0.7, 3.0, 1), replace(score(0.8, 2.0, 2), params=9)
-    assert Frontier.of([small, large]).scores == (large,)
-    assert Frontier.of([small, large], {"accuracy": 1, "latency_ms": -1, "params": -1}).scores == (
-        large,
-        small,
+    made = score(0.7, 3.0, 1), score(0.8, 2.0, 2)
+    small, large = (
+        replace(one, costs={**one.costs, "params": Estimate.exactly(number)})
+        for one, number in zip(made, (1, 9), strict=True)
     )
+    assert Frontier.of([small, large]).scores == (large,)
+    assert Frontier.of([small, large], ["latency", "params"]).scores == (large, small)
 
 
 def test_what_cannot_be_picked_is_told() -> None:

@@ -43,7 +43,7 @@ def front(study: Study) -> set[int]:
 def note(study: Study, times: int, accuracy: Callable[[float], float]) -> None:
     """Let the study know of a longer training of every candidate, whose accuracy is some function of the short one."""
     for score in study.scores():
-        row = Retrained(score.number, times, accuracy(score.accuracy))
+        row = Retrained(score.number, times, accuracy(score.quality.value))
         study.record.set_user_attr(f"{KEY} {score.number} x{times}", vars(row))
 
 
@@ -51,8 +51,8 @@ def test_a_sample_holds_the_frontier_and_one_of_each_stratum_of_the_others(study
     chosen = sample(study, CANDIDATES)
     assert len({score.number for score in chosen}) == CANDIDATES
     assert front(study) <= {score.number for score in chosen}
-    assert [score.accuracy for score in chosen] == sorted(score.accuracy for score in chosen)
-    others = sorted((score.accuracy, score.number) for score in study.scores() if score.number not in front(study))
+    assert [score.quality.value for score in chosen] == sorted(score.quality.value for score in chosen)
+    others = sorted((score.quality.value, score.number) for score in study.scores() if score.number not in front(study))
     places = [place for place, (_, number) in enumerate(others) if number in {score.number for score in chosen}]
     strata = np.array_split(np.arange(len(others)), CANDIDATES - len(front(study)))
     assert all(sum(place in stratum for place in places) == 1 for stratum in strata)

@@ -51,7 +51,11 @@ def test_arithmetic_keeps_its_word(folder: Path) -> None:
     assert (found.coverage, found.kept, found.cautions) == (1, 1, ())
     assert found.tau in (None, pytest.approx(1))
     for row in found.rows:
-        assert row.measured_ms == pytest.approx(row.score.latency_ms, rel=0.05) and row.inside and row.excess == 0
+        assert (
+            row.measured_ms == pytest.approx(row.score.costs["latency"].value, rel=0.05)
+            and row.inside
+            and row.excess == 0
+        )
         assert row.accuracy == retrained(study)[row.score.number, 2].accuracy
         assert row.file is None and "no files to ship" in row.told
         assert row.pixels < row.score.arch.resolution

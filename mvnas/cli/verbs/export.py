@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
             side = pixels(arch.resolution, setup.factor)
             card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
             if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
-                judged = Judged.of(arch, score.accuracy, side, score.sources["accuracy"])
+                judged = Judged.of(arch, score.quality.value, side, score.sources["accuracy"])
             if side < arch.resolution:
                 print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
                       "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip

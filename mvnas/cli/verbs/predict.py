@@ -18,7 +18,7 @@ def options(to: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from mvnas.cli.network import resolve
-    from mvnas.costs.budget import show
+    from mvnas.costs import cost
     from mvnas.latency.model import latency
     from mvnas.reports.report import network_json, network_table
 
@@ -35,12 +35,13 @@ def run(args: argparse.Namespace) -> None:
         return
     print(f"{network.name} at {network.arch.resolution} px on {told['device']} (predicted, with a 90 % interval)\n")
     print(network_table(told))
+    memory = cost("memory").told
     print(
-        f"\n{told['params']:,} parameters ({told['trained_params']:,} in training), {told['macs']:,} MACs, {show('memory', told['memory_bytes'])} of memory "
-        f"({show('memory', told['peak_bytes'])} of activations), "
+        f"\n{told['params']:,} parameters ({told['trained_params']:,} in training), {told['macs']:,} MACs, {memory(told['memory_bytes'])} of memory "
+        f"({memory(told['peak_bytes'])} of activations), "
         f"{told['latency_ms']:.2f} ms ({told['latency_low_ms']:.2f} .. {told['latency_high_ms']:.2f}); "
         f"{told['measured_share']:.0%} of the time is in ops that were timed themselves, the rest is modelled"
     )
     if "energy_mj" in told:
-        low, high = (show("energy", told[f"energy_{end}_mj"]) for end in ("low", "high"))
-        print(f"{show('energy', told['energy_mj'])} ({low} .. {high}) a run beyond what the machine draws at rest")
+        value, low, high = (cost("energy").told(told[key]) for key in cost("energy").keys)
+        print(f"{value} ({low} .. {high}) a run beyond what the machine draws at rest")

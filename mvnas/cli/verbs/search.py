@@ -36,8 +36,9 @@ def options(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--objective",
         default="latency",
-        metavar="latency|energy",
-        help="what to minimise beside accuracy; energy needs a table that has it (%(default)s)",
+        metavar="COST",
+        help="what to minimise beside accuracy: latency, energy, which needs a table that has it, params, macs, size, "
+        "memory, or a module of yours (%(default)s)",
     )
     length = to.add_mutually_exclusive_group()
     length.add_argument("--trials", type=count, help="full trainings in all, earlier runs of the study included (20)")
@@ -90,7 +91,7 @@ def options(to: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from contextlib import closing
 
-    from mvnas.costs.budget import show
+    from mvnas.costs import cost
     from mvnas.engines import engine
     from mvnas.reports.plot import plot
     from mvnas.reports.report import (
@@ -179,7 +180,7 @@ def run(args: argparse.Namespace) -> None:
     if told := rest_line(study):
         print(told)
     print(
-        f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{show(args.objective, worst)})"
+        f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
     )
     print(
         rank_line(study)

@@ -17,12 +17,14 @@ def options(to: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from mvnas.costs.budget import Budget, check_feasible, price
+    from mvnas.budgets import Budget
+    from mvnas.budgets.feasible import check_feasible
+    from mvnas.costs import Price
     from mvnas.reports.report import space_json, space_table
     from mvnas.spaces.space import Space
 
     model, space = load_model(args.device), Space.load(args.space)
-    budget = Budget.parse(args.budget, lambda name: price(Space.load(name).arch(), model)) if args.budget else None
+    budget = Budget.parse(args.budget, lambda name: Price(Space.load(name).arch(), model)) if args.budget else None
     if budget:
         check_feasible(budget, space, model)
     told = space_json(space, model, budget)
