@@ -43,6 +43,7 @@ ROOMS = [
     "search",
     "verification",
     "reports",
+    "testing",
     "cli",
 ]  # a room imports from those before it
 PLUG_INS = ("backends", "blocks", "costs", "data", "engines", "tasks", "techniques")  # of which the loader names the files

@@ -172,7 +172,8 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | found, indent=2))
         return
     worst, knee = worst_cost(study), study.frontier().pick("knee")
-    trusting = " --trust" if any("." in kind for kind in task.space.kinds) else ""
+    own = [*task.space.kinds, args.objective, *(bound.cost for bound in task.budget.bounds)]
+    trusting = " --trust" if any("." in name for name in own) else ""
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
     if study.exhausted:
