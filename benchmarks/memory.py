@@ -20,12 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from mvnas.backends import backend
 from mvnas.costs import Price
 from mvnas.graph import FLOAT_BYTES, Graph
 from mvnas.latency.model import LatencyModel
+from mvnas.measuring.order import tau
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
 from mvnas.spaces.space import Space, published
@@ -93,10 +93,7 @@ def between_ops(graph: Graph) -> int:
 
 def row(name: str, p: np.ndarray, t: np.ndarray) -> str:
     errors = abs(p / t - 1)
-    return (
-        f"| {name} | {errors.mean():.1%} | {errors.max():.1%} | {(p - t).mean() / 1e6:+.2f} MB "
-        f"| {kendalltau(p, t).statistic:.3f} |"
-    )
+    return f"| {name} | {errors.mean():.1%} | {errors.max():.1%} | {(p - t).mean() / 1e6:+.2f} MB | {tau(p, t):.3f} |"
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from mvnas.latency.model import (
     spread,
 )
 from mvnas.latency.table import Table, Timing
+from mvnas.measuring.order import tau
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import systems
 
@@ -53,8 +54,6 @@ class Quality:
 
     @classmethod
     def of(cls, name: str, truth: Array, predicted: Array, bounds: tuple[Array, Array] | None = None) -> Quality:
-        from scipy.stats import kendalltau
-
         error = np.abs(predicted / truth - 1)
         inside = width = None
         if bounds is not None:
@@ -66,7 +65,7 @@ class Quality:
             float((error <= 0.05).mean()),
             float((error <= 0.10).mean()),
             float(error.max()),
-            float(kendalltau(truth, predicted).statistic) if len(truth) > 1 else None,
+            float(tau(truth, predicted)) if len(truth) > 1 else None,
             inside,
             width,
         )

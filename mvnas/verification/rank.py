@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvnas.data import Data
 from mvnas.errors import StudyError
+from mvnas.measuring.order import Array, rho, tau
 from mvnas.studies.score import Score
 from mvnas.studies.study import Study
 from mvnas.system.progress import Progress, silent
@@ -23,8 +23,6 @@ FEWEST = (
 ENOUGH = 0.5  # what the lower end of tau's interval must reach: three pairs in four in the same order
 CONFIDENCE, RESAMPLES = 0.95, 999
 PAIRS = 10**6  # of candidates compared at once, which bounds memory
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,6 @@ class Agreement:
         if len(one) < FEWEST or min(len(set(one)), len(set(other))) == 1:
             return None
         return cls(len(one), *_estimate(tau, one, other), *_estimate(rho, one, other))
-
-
-def tau(one: Array, other: Array) -> Array:
-    """Kendall's tau-b of rows, (..., n) each: (...); 0 where all values of a row are equal."""
-    a, b = (np.sign(rows[..., :, None] - rows[..., None, :]) for rows in (one, other))
-    pairs = np.sqrt((a * a).sum((-2, -1)) * (b * b).sum((-2, -1)))
-    return np.asarray((a * b).sum((-2, -1)) / np.maximum(pairs, 1))
-
-
-def rho(one: Array, other: Array) -> Array:
-    """Spearman's rho of rows, (..., n) each: (...); 0 where all values of a row are equal."""
-    from scipy.stats import rankdata
-
-    a, b = (rankdata(rows, axis=-1) - (rows.shape[-1] + 1) / 2 for rows in (one, other))
-    return np.asarray((a * b).sum(-1) / np.sqrt(np.maximum((a * a).sum(-1) * (b * b).sum(-1), 1e-9)))
 
 
 def _estimate(

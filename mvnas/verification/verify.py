@@ -20,6 +20,7 @@ from mvnas.latency.model import Latency, latency
 from mvnas.latency.table import Table, Timing
 from mvnas.measuring.clock import DRIFT, cpu
 from mvnas.measuring.measure import measure_networks
+from mvnas.measuring.order import tau
 from mvnas.measuring.protocol import STANDARD, Protocol
 from mvnas.nn import deploy
 from mvnas.ops import State
@@ -84,14 +85,11 @@ class Verification:
     @property
     def tau(self) -> float | None:
         """Kendall's tau of predicted and measured latency; None for fewer than two candidates."""
-        from scipy.stats import kendalltau
-
         rows = self.measured
         if len(rows) < 2:
             return None
-        return float(
-            kendalltau([row.score.costs["latency"].value for row in rows], [row.measured_ms for row in rows]).statistic
-        )
+        predicted = [row.score.costs["latency"].value for row in rows]
+        return float(tau(predicted, [row.measured_ms or 0.0 for row in rows]))
 
 
 def verify(

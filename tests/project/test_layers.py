@@ -46,7 +46,15 @@ ROOMS = [
     "testing",
     "cli",
 ]  # a room imports from those before it
-PLUG_INS = ("backends", "blocks", "costs", "data", "engines", "tasks", "techniques")  # of which the loader names the files
+PLUG_INS = (
+    "backends",
+    "blocks",
+    "costs",
+    "data",
+    "engines",
+    "tasks",
+    "techniques",
+)  # of which the loader names the files
 CIRCLES = ({"ops", "graph", "nn"}, {"spaces.arch", "spaces.space"}, {"latency.model", "latency.transfer"})
 EXCEPT = {("ops", "nn"), ("ops", "graph")}
 PACKAGES = {
