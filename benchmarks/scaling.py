@@ -35,8 +35,9 @@ from sqlalchemy import insert
 from mvnas.budgets.feasible import repair
 from mvnas.costs import estimates, plain
 from mvnas.engines import Done, Job
+from mvnas.reports.json import summary_json
 from mvnas.reports.plot import plot
-from mvnas.reports.report import frontier_table, summary_json
+from mvnas.reports.tables import frontier_table
 from mvnas.search import Problem, search
 from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch

@@ -32,7 +32,7 @@ def load_model(device: str) -> Latency:
 def load_tables(device: str) -> list[Table]:
     """Load tables by their names with commas between, and print cautions about them."""
     from mvnas.latency.table import load_each
-    from mvnas.reports.report import cautions
+    from mvnas.reports.lines import cautions
 
     tables = load_each(device)
     for told in (told for table in tables for told in cautions(table)):

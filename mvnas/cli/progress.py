@@ -29,7 +29,7 @@ class Bar:
 
     def status(self, status: Any) -> None:
         """Show the progress of a search."""
-        from mvnas.reports.report import rests
+        from mvnas.reports.lines import rests
 
         left = "" if status.left_seconds is None else f", {clock(status.left_seconds)} left"
         resting = f"{rests(status.resting)}, " if status.resting else ""

@@ -262,7 +262,7 @@ def test_what_nothing_else_tells_of_is_told_with_its_file(
     def fail(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("mvnas.reports.report.frontier_table", fail)
+    monkeypatch.setattr("mvnas.reports.tables.frontier_table", fail)
     assert main(["front", str(home / "s.db")]) == 2
     refused(capsys, "/some/file must be there to use, but the system says: Permission denied")
 

@@ -32,7 +32,7 @@ from mvnas.measuring.measure import measure
 from mvnas.measuring.plan import sample
 from mvnas.measuring.protocol import Protocol
 from mvnas.ops import Conv, Map
-from mvnas.reports.plot import plot_table
+from mvnas.reports.plot_table import plot_table
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 

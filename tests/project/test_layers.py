@@ -188,7 +188,7 @@ def test_data_knows_nothing_of_architectures(name: str) -> None:
     [
         "mvnas",
         "mvnas.spaces.space, mvnas.budgets, mvnas.studies.score, mvnas.latency.table",
-        "mvnas.cli.network, mvnas.reports.report",
+        "mvnas.cli.network, mvnas.reports.json, mvnas.reports.tables, mvnas.reports.lines",
         "mvnas.search",
         "mvnas.cli",
     ],

@@ -11,7 +11,8 @@ from mvnas.errors import TableError
 from mvnas.latency.estimate import Estimate
 from mvnas.latency.table import DEVICE, Table
 from mvnas.measuring.holdout import by_system, shares, unseen
-from mvnas.reports.plot import KINDS, draw, draw_table, plot_table
+from mvnas.reports.plot import draw
+from mvnas.reports.plot_table import KINDS, draw_table, plot_table
 from mvnas.spaces.space import Space
 from mvnas.studies.score import Frontier, Quality, Score
 

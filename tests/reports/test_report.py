@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mvnas.latency.table import Table, shipped
-from mvnas.reports.report import cautions
+from mvnas.reports.lines import cautions
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from small import SHORT, make_problem, search
 from mvnas.data import load
 from mvnas.engines import Done, Event, Job, seed_of, train
 from mvnas.errors import StudyError
-from mvnas.reports.report import rest_line, summary_json
+from mvnas.reports.json import summary_json
+from mvnas.reports.lines import rest_line
 from mvnas.search import Problem
 from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch

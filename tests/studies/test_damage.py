@@ -24,7 +24,7 @@ from mvnas.cli import main
 from mvnas.cli.network import resolve
 from mvnas.engines import Done, Event, Job
 from mvnas.errors import MvnasError
-from mvnas.reports.report import frontier_table
+from mvnas.reports.tables import frontier_table
 from mvnas.search import Problem
 from mvnas.studies import storage
 from mvnas.studies.files import intact

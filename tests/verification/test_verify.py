@@ -21,7 +21,7 @@ from mvnas.export import load as load_weights
 from mvnas.latency.table import Table
 from mvnas.measuring.measure import measure
 from mvnas.nn import build, example
-from mvnas.reports.report import verified_told
+from mvnas.reports.tables import verified_told
 from mvnas.spaces.space import Space
 from mvnas.studies.study import Study
 from mvnas.verification.retrain import images, retrained, weights

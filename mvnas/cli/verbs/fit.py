@@ -21,14 +21,14 @@ def run(args: argparse.Namespace) -> None:
 
     from mvnas.latency.model import LatencyModel
     from mvnas.measuring.holdout import by_system, held_out, left_out
-    from mvnas.reports.report import quality_table
+    from mvnas.reports.tables import quality_table
 
     (table,) = load_tables(args.table)
     like = table.device.get("like")
     rows = left_out(table) if like else held_out(table)
     systems = [] if like else by_system(table)
     if args.out:
-        from mvnas.reports.plot import plot_table
+        from mvnas.reports.plot_table import plot_table
 
         plot_table(table, Path(args.out))
     model = LatencyModel.fit(table)

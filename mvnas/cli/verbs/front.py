@@ -18,7 +18,9 @@ def options(to: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from mvnas.reports.report import frontier_table, rank_line, rest_line, summary_json, write_csv
+    from mvnas.reports.json import summary_json, write_csv
+    from mvnas.reports.lines import rank_line, rest_line
+    from mvnas.reports.tables import frontier_table
 
     study = load_study(args)
     study.pick("knee")

@@ -20,7 +20,8 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.cli.network import resolve
     from mvnas.costs import cost
     from mvnas.latency.model import latency
-    from mvnas.reports.report import network_json, network_table
+    from mvnas.reports.json import network_json
+    from mvnas.reports.tables import network_table
 
     network = resolve(args.network)
     tables = load_tables(args.device)

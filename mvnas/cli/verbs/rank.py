@@ -19,7 +19,7 @@ def options(to: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from mvnas.reports.report import rank_told
+    from mvnas.reports.tables import rank_told
     from mvnas.studies.storage import owned
     from mvnas.studies.study import Study
     from mvnas.verification.rank import rank

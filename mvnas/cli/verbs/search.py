@@ -93,16 +93,10 @@ def run(args: argparse.Namespace) -> None:
 
     from mvnas.costs import cost
     from mvnas.engines import engine
+    from mvnas.reports.json import summary_json, verified_json, worst_cost, write_csv
+    from mvnas.reports.lines import rank_line, rest_line
     from mvnas.reports.plot import plot
-    from mvnas.reports.report import (
-        frontier_table,
-        rank_line,
-        rest_line,
-        summary_json,
-        verified_json,
-        worst_cost,
-        write_csv,
-    )
+    from mvnas.reports.tables import frontier_table
     from mvnas.search.loop import PATIENCE, search
     from mvnas.search.problem import from_names
     from mvnas.studies.place import masked

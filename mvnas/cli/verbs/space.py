@@ -20,7 +20,8 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.budgets import Budget
     from mvnas.budgets.feasible import check_feasible
     from mvnas.costs import Price
-    from mvnas.reports.report import space_json, space_table
+    from mvnas.reports.json import space_json
+    from mvnas.reports.tables import space_table
     from mvnas.spaces.space import Space
 
     model, space = load_model(args.device), Space.load(args.space)

@@ -24,7 +24,7 @@ def options(to: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from mvnas.reports.report import verified_json
+    from mvnas.reports.json import verified_json
     from mvnas.studies.study import Study
 
     found = verified(Study.load(args.study), args, args.longer)
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
 def verified(study: Study, args: argparse.Namespace, longer: int) -> Verification:
     """The verified frontier of a study, told unless plain data is asked for."""
-    from mvnas.reports.report import verified_told
+    from mvnas.reports.tables import verified_told
     from mvnas.studies.storage import owned
     from mvnas.verification.retrain import images
     from mvnas.verification.verify import folder, verify

@@ -1,0 +1,77 @@
+"""What is told of a study or a latency table in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from itertools import pairwise
+from math import isnan
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from mvnas.latency.table import Table
+from mvnas.measuring.clock import DRIFT
+
+if TYPE_CHECKING:
+    from mvnas.studies.study import Study
+    from mvnas.verification.rank import Agreement, Ranking
+
+SLOW = 0.1  # share of a table's timings that may be made on a machine slower than in its best tenth
+RESTLESS = 0.1  # mean difference between passes of a network that is too much
+
+
+def cautions(table: Table) -> list[str]:
+    """What speaks against trusting a table's figures as they are, a sentence each."""
+    told = []
+    for package, version in table.device["versions"].items():
+        try:
+            here = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+        if here != version:
+            told.append(
+                f"{table.name} was measured with {package} {version}, but {here} is installed; latency may differ"
+            )
+    every = [timing.reference_ms for timing in (*table.ops.values(), *table.networks.values())]
+    looks = sorted(look for look in every if not isnan(look))  # where others timed networks there was no reference op
+    slow = fmean(look > DRIFT * looks[len(looks) // 10] for look in looks) if looks else 0.0
+    if slow > SLOW:
+        told.append(
+            f"{slow:.0%} of {table.name} was measured while its machine was {DRIFT - 1:.0%} slower or more; `mvnas measure` times that again"
+        )
+    pairs = [abs(a.min_ms / b.min_ms - 1) for passes in table.passes.values() for a, b in pairwise(passes)]
+    if pairs and fmean(pairs) > RESTLESS:
+        told.append(
+            f"networks of {table.name} took {fmean(pairs):.0%} more or less from pass to pass; measure on a quieter machine"
+        )
+    return told
+
+
+def rank_line(study: Study) -> str | None:
+    """How far a study's short scores may be trusted, in one line; None where nothing was trained longer."""
+    from mvnas.verification.rank import ranking
+
+    found = ranking(study)
+    return ranking_line(found) if found else None
+
+
+def ranking_line(found: Ranking) -> str:
+    return (
+        f"short scores rank like {found.longest}x longer ones: {_tau(found.overall)}"
+        if found.overall
+        else f"too few candidates were trained {found.longest}x longer to compare orders"
+    )
+
+
+def _tau(found: Agreement) -> str:
+    return f"tau {found.tau:.2f} ({found.tau_low:.2f} .. {found.tau_high:.2f}), {found.candidates} candidates"
+
+
+def rests(resting: Mapping[str, int]) -> str:
+    """How many candidates rest at which rung, in words."""
+    return ", ".join(f"{count} rest after {share} of the epochs" for share, count in resting.items())
+
+
+def rest_line(study: Study) -> str | None:
+    """How many candidates were not trained in full, in one line; None where all are."""
+    return f"not trained in full: {rests(study.resting)}; the frontier is of those that were" if study.resting else None
