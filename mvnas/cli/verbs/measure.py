@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mvnas.cli.options import count, pair, positive
 from mvnas.cli.output import print, shell_word
 from mvnas.cli.progress import Bar
 from mvnas.errors import TableError
+
+if TYPE_CHECKING:
+    from mvnas.backends import Runtime
+    from mvnas.latency.table import Table
+    from mvnas.spaces.space import Space
 
 
 def options(to: argparse.ArgumentParser) -> None:
@@ -53,17 +61,7 @@ def options(to: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
-    from mvnas.backends import backend, of_table
-    from mvnas.backends import names as backends
-    from mvnas.latency.model import FEWEST, LatencyModel, column
     from mvnas.latency.table import read_device
-    from mvnas.measuring.energy import counter
-    from mvnas.measuring.holdout import held_out, left_out
-    from mvnas.measuring.measure import measure
-    from mvnas.measuring.plan import coverage
-    from mvnas.spaces.space import Space, names
 
     folder = Path(args.table)
     known = read_device(folder) if (folder / "device.json").exists() else {}
@@ -72,55 +70,96 @@ def run(args: argparse.Namespace) -> None:
         raise TableError("--minutes must come with --like TABLE; a whole table ends when its ops are timed")
     if args.file:
         _import(args)
+    else:
+        _measure(args, known, like)
+
+
+def _measure(args: argparse.Namespace, known: Mapping[str, Any], like: str | None) -> None:
+    """Time what the table lacks, and report its errors."""
+    from mvnas.latency.model import FEWEST
+    from mvnas.measuring.energy import counter
+    from mvnas.measuring.holdout import held_out, left_out
+    from mvnas.measuring.measure import measure
+    from mvnas.spaces.space import Space, names
+
+    runtime = _runtime(args, known)
+    spaces = [Space.load(name) for name in (names() if args.space == "all" else args.space.split(","))]
+    with Bar(args.json) as bar:
+        table = measure(
+            spaces,
+            runtime,
+            folder=Path(args.table),
+            ops=args.ops,
+            like=like,
+            minutes=args.minutes,
+            networks=args.networks,
+            seed=args.seed,
+            progress=bar.step,
+            counter=counter(args.energy) if args.energy else None,
+        )
+    facts = _facts(args, table, spaces)
+    enough = bool(like) or len(table.passes) >= FEWEST
+    errors = (left_out(table)[-1:] if like else held_out(table)) if enough else []
+    if args.json:
+        print(json.dumps(facts | {"held_out": [asdict(row) for row in errors]}, indent=2))
         return
+    _report(args, facts)
+    for row in errors:
+        print(f"{row.name}: off by {row.mape:.1%} on average, {row.worst:.1%} at worst")
+    if enough:
+        print(f"more of this: mvnas fit {shell_word(args.table)}")
+    else:
+        print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
+
+
+def _runtime(args: argparse.Namespace, known: Mapping[str, Any]) -> Runtime:
+    """The runtime to time: that of the options, or of the table that is continued, whose settings stay."""
+    from mvnas.backends import backend, names, of_table
+
     flags = {"threads": args.threads, "precision": args.precision}
     asked = [*args.setting, *((key, value) for key, value in flags.items() if value is not None)]
     if len(dict(asked)) < len(asked):
         raise TableError(f"each setting must be given once, but got {', '.join(key for key, _ in asked)}")
-    if known.get("backend") in ({args.backend} if args.backend else backends()):
-        runtime = of_table(known, **dict(asked))
-    else:
-        runtime = backend(args.backend or "tflite", **dict(asked))
-    spaces = [Space.load(name) for name in (names() if args.space == "all" else args.space.split(","))]
-    with Bar(args.json) as bar:
-        table = measure(spaces, runtime, folder=folder, ops=args.ops, like=like, minutes=args.minutes,
-                        networks=args.networks, seed=args.seed, progress=bar.step,
-                        counter=counter(args.energy) if args.energy else None)  # fmt: skip
+    if known.get("backend") in ({args.backend} if args.backend else names()):
+        return of_table(known, **dict(asked))
+    return backend(args.backend or "tflite", **dict(asked))
+
+
+def _facts(args: argparse.Namespace, table: Table, spaces: Sequence[Space]) -> dict[str, Any]:
+    """What is known of the table now, as plain data."""
+    from mvnas.latency.model import LatencyModel, column
+    from mvnas.measuring.plan import coverage
+
     drift = [timing.reference_ms for timing in table.ops.values()]
-    covered = coverage(spaces, LatencyModel.of_kernels(table))
-    told = {
+    facts = {
         "table": args.table,
         "ops": len(table.ops),
         "networks": len(table.networks),
         "reference_ms": {"min": min(drift), "max": max(drift)},
-        "coverage": covered,
+        "coverage": coverage(spaces, LatencyModel.of_kernels(table)),
     }
     if args.energy:
-        told |= {"ops_with_energy": len(column(table.ops, "energy")), "rest_watts": table.device["rest_watts"][-1]}
-    judged = left_out(table)[-1:] if like else held_out(table) if len(table.passes) >= FEWEST else []
-    rows = {row.name: asdict(row) for row in judged}
-    if args.json:
-        print(json.dumps(told | {"held_out": list(rows.values())}, indent=2))
-        return
+        facts |= {"ops_with_energy": len(column(table.ops, "energy")), "rest_watts": table.device["rest_watts"][-1]}
+    return facts
+
+
+def _report(args: argparse.Namespace, facts: Mapping[str, Any]) -> None:
+    """Print the facts in sentences."""
+    low, high = facts["reference_ms"].values()
     print(
-        f"{args.table}: {told['ops']} ops and {told['networks']} networks; {covered:.0%} of random networks of {args.space} can be priced"
+        f"{args.table}: {facts['ops']} ops and {facts['networks']} networks; {facts['coverage']:.0%} of random networks "
+        f"of {args.space} can be priced"
     )
-    print(
-        f"the reference ops took {min(drift):.3f} .. {max(drift):.3f} ms: the machine drifted by {max(drift) / min(drift) - 1:.0%} at most"
-    )
+    print(f"the reference ops took {low:.3f} .. {high:.3f} ms: the machine drifted by {high / low - 1:.0%} at most")
     if args.energy:
         print(
-            f"energy of {told['ops_with_energy']} ops was told from the {told['rest_watts']:.2f} W that the machine drew at rest"
+            f"energy of {facts['ops_with_energy']} ops was told from the {facts['rest_watts']:.2f} W that the machine "
+            "drew at rest"
         )
-    for name, row in rows.items():
-        print(f"{name}: off by {row['mape']:.1%} on average, {row['worst']:.1%} at worst")
-    if not like and len(table.passes) < FEWEST:
-        print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
-        return
-    print(f"more of this: mvnas fit {shell_word(args.table)}")
 
 
 def _import(args: argparse.Namespace) -> None:
+    """Add networks that others timed."""
     from mvnas.cli.network import named_arch
     from mvnas.measuring.imported import import_networks
 
@@ -130,5 +169,6 @@ def _import(args: argparse.Namespace) -> None:
         print(json.dumps({"table": args.table, "networks": len(table.networks), "passes": passes, "imported": source}))
         return
     print(
-        f"{args.table}: took {source['networks']} networks from {source['file']}; {len(table.networks)} in {passes} passes in all"
+        f"{args.table}: took {source['networks']} networks from {source['file']}; {len(table.networks)} in {passes} "
+        "passes in all"
     )
