@@ -42,8 +42,7 @@ from mvnas.search import Problem, search
 from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks
-from mvnas.strategies.strategy import Surrogate, Told
-from mvnas.studies.record import key_of
+from mvnas.strategies import Told, key_of, strategy
 from mvnas.studies.study import Study
 from mvnas.training import Trained
 
@@ -187,7 +186,7 @@ def main() -> None:
         times = (generator.choice(lengths) for _ in itertools.count())
         engine = Simulated(workers, times, timer)
         total = before + workers + args.asks
-        search(problem, study=place, trials=total, strategy=args.strategy, trainer=engine, show=engine.told)
+        search(problem, study=place, trials=total, strategy=strategy(args.strategy), trainer=engine, show=engine.told)
         print(
             f"{before:8} {workers:8} {engine.busy:8.1%}   {told(engine.asks[1:])}   {told(engine.tells[1:])}",
             flush=True,
@@ -213,7 +212,7 @@ def main() -> None:
         for part, work in parts.items():
             print(f"{part:>16} {took(timer, work):6.2f} s")
         print(f"{'in all':>16} {timer() - begun:6.2f} s, {len(study.scores())} candidates")
-        surrogate, history = Surrogate(problem.space, problem.cost, problem.excess, problem.validation), study.told
+        surrogate, history = strategy("surrogate")(problem.context(None)), study.told
         proposing = []
         for number in range(len(history), len(history) + args.asks):
             begun = timer()

@@ -19,26 +19,19 @@ import csv
 import json
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
-import optuna
 from matplotlib.figure import Figure
 
 from mvnas.latency.table import append, read_network
-from mvnas.search.loop import Affordable, ExhaustedError, make_sampler, mark
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
-from mvnas.strategies.strategy import Strategy, Surrogate, Told
-from mvnas.strategies.surrogate import Validation
-from mvnas.studies.study import DIRECTIONS, Study
+from mvnas.strategies import Context, Told, Validation, strategy
 
 HERE = Path(__file__).parent
 SHOWN = (10, 20, 30, 50, 70, 100, 150, 200)
-SAMPLERS = {"random": "RandomSampler", "nsga2": "NSGAIISampler", "tpe": "TPESampler", "gp": "GPSampler"}
 NAMES = {
     "random": "random",
     "nsga2": "NSGA-II",
@@ -98,38 +91,22 @@ def volume(points: list[tuple[float, float]], worst: float) -> float:
     return area
 
 
-def ask(strategy: Strategy, record: Record, *, seed: int) -> Iterator[Event]:
-    """The replay of a strategy, one training after another."""
+def replay(name: str, record: Record, *, seed: int, trainings: int) -> Iterator[Event]:
+    """The replay of a strategy, one training after another, as a search runs it."""
+    shares = record.shares if name == "rungs" else (1.0,)
+    context = Context(record.space, record.cost, record.excess, record.validation, shares, trainings)
+    chooser = strategy({"rungs": "surrogate", "nsga2": "nsgaii"}.get(name, name))(context)
     history: list[Told] = []
     spent, candidates = 0.0, 0
-    while proposal := strategy.next(history, (), seed):
+    while proposal := chooser.next(history, (), seed):
         number = candidates if proposal.number is None else proposal.number
         candidates += proposal.number is None
         latency, accuracies = record.trained[record.space.at(proposal.picks)]
-        share = strategy.shares[proposal.rung]
+        share = shares[proposal.rung]
         accuracy = accuracies[record.shares.index(share)]
-        spent += share - (strategy.shares[proposal.rung - 1] if proposal.rung else 0)
-        history.append(Told(number, proposal.picks, proposal.rung, accuracy))
+        spent += share - (shares[proposal.rung - 1] if proposal.rung else 0)
+        history.append(Told(number, proposal.picks, proposal.rung, accuracy, proposal.notes))
         yield spent, accuracy if share == 1 else 0.0, latency
-
-
-def sample(name: str, record: Record, *, seed: int, trainings: int) -> Iterator[Event]:
-    """The replay of an Optuna sampler, as a search runs it."""
-    study = optuna.create_study(directions=DIRECTIONS)
-    told = Study("", study)
-    task = SimpleNamespace(space=record.space, excess=record.excess, baselines={})
-    for spent in range(1, trainings + 1):
-        turn = int(mark(str(seed), str(spent - 1)), 16) % 2**31
-        study.sampler = Affordable(task, told, make_sampler(name, turn, trainings), turn, record.excess)  # type: ignore[arg-type]
-        try:
-            trial = study.ask()
-            arch = record.space.sample(trial.suggest_categorical)
-        except ExhaustedError:
-            return
-        trial.set_constraint("budget", 0.0)
-        latency, accuracies = record.trained[arch]
-        study.tell(trial, (accuracies[-1], latency))
-        yield spent, accuracies[-1], latency
 
 
 def curve(events: Iterator[Event], record: Record, trainings: int) -> list[float]:
@@ -155,17 +132,11 @@ def replays(args: argparse.Namespace, record: Record) -> dict[str, np.ndarray]:
             done[row["strategy"], int(row["seed"])] = [float(share) for share in row["volumes"].split()]
     curves = {}
     for name in args.strategies.split(","):
-        if name in SAMPLERS:
-            start = partial(sample, SAMPLERS[name], record, trainings=args.trainings)
-        else:
-            shares = record.shares if name == "rungs" else (1.0,)
-            surrogate = Surrogate(record.space, record.cost, record.excess, record.validation, shares=shares)
-            start = partial(ask, surrogate, record)
         for seed in range(args.seeds):
             if (name, seed) in done:
                 continue
             begun = time.monotonic()
-            done[name, seed] = curve(start(seed=seed), record, args.trainings)
+            done[name, seed] = curve(replay(name, record, seed=seed, trainings=args.trainings), record, args.trainings)
             volumes = " ".join(f"{share:.5f}" for share in done[name, seed])
             append(path, ("strategy", "seed", "volumes"), {"strategy": name, "seed": seed, "volumes": volumes})
             print(f"{name} {seed}: {time.monotonic() - begun:.1f} s", flush=True)

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mvnas.search.loop import Status, search
+    from mvnas.search.loop import search
     from mvnas.search.problem import Problem
+    from mvnas.search.status import Status
 
 __all__ = ["Problem", "Status", "search"]
 
@@ -13,6 +14,6 @@ def __getattr__(name: str) -> Any:
     """What this room offers, imported when it is asked for: torch and Optuna take seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    from mvnas.search import loop, problem
+    from mvnas.search import loop, problem, status
 
-    return getattr(problem if name == "Problem" else loop, name)
+    return {"Problem": problem.Problem, "Status": status.Status, "search": loop.search}[name]

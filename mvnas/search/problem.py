@@ -17,8 +17,8 @@ from mvnas.latency.model import MODEL, Latency, latency
 from mvnas.latency.table import DEVICE, load_each
 from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.space import Picks, Space, options, published
+from mvnas.strategies import Context, Validation
 from mvnas.strategies.rungs import shares
-from mvnas.strategies.surrogate import Validation
 from mvnas.studies.record import BUILT_IN, Setup
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
@@ -44,7 +44,9 @@ class Problem:
         return self.budget.excess(Price(arch, self.model))
 
     def scored_by(self, trainer: Engine | None) -> Setup:
-        """The setup of this problem with its candidates trained by `trainer`: one of ours, or the user's with a mark of its code."""
+        """The setup of this problem with its candidates trained by `trainer`: one of ours, or the user's with a mark of
+        its code.
+        """
         if trainer is None or is_built_in(trainer):
             return replace(self.setup, engine=BUILT_IN)
         name = self.setup.engine if "." in self.setup.engine else module_of(trainer)
@@ -61,6 +63,11 @@ class Problem:
     def validation(self) -> Validation:
         """What accuracies are shares of."""
         return Validation(len(self.data.val), 1 / len(self.data.classes))
+
+    def context(self, trials: int | None) -> Context:
+        """What a strategy is made from, where the study is to have so many full trainings."""
+        steps = shares(self.setup.rungs)
+        return Context(self.space, self.cost, self.excess, self.validation, steps, trials)
 
     @property
     def images(self) -> Images:
@@ -103,11 +110,13 @@ def from_names(
     flip: bool | None = None,
     tell: Tell | None = None,
 ) -> Problem:
-    """The problem that names and paths describe; `schedule` is the default one with the fields that are given where none is.
+    """The problem that names and paths describe; `schedule` is the default one with the fields that are given where
+    none is.
 
-    `objective` is the name of the cost that is minimised beside accuracy; `rungs` are shares of the full training length;
-    `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in training; None:
-    unless their source says no. `tell` is called while images are read: with what, how many of them, and of how many.
+    `objective` is the name of the cost that is minimised beside accuracy; `rungs` are shares of the full training
+    length; `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in
+    training; None: unless their source says no. `tell` is called while images are read: with what, how many of them,
+    and of how many.
 
     Raises:
         MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -157,10 +166,12 @@ def from_names(
 
 
 def default_epochs(images: int, classes: int) -> float:
-    """Length of a candidate's training where the user says nothing: what shows EACH images of every class, 2 epochs at most.
+    """Length of a candidate's training where the user says nothing: what shows EACH images of every class, 2 epochs at
+    most.
 
-    Few classes count as FEWEST. A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs` sets any other
-    length. Were it so many images in all, a thousand classes would be seen eight times each, and candidates differ by luck.
+    Few classes count as FEWEST. A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs`
+    sets any other length. Were it so many images in all, a thousand classes would be seen eight times each, and
+    candidates differ by luck.
     """
     return min(2.0, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))
 
@@ -192,6 +203,7 @@ def check_predictions(study: Study, problem: Problem) -> None:
             before = trial.user_attrs.get(name, value)
             if abs(value / before - 1) > SAME:
                 raise StudyError(
-                    f"the study {study.place} must be continued as it began, but what is predicted for {problem.setup.device} has changed since: "
+                    f"the study {study.place} must be continued as it began, but what is predicted for "
+                    f"{problem.setup.device} has changed since: "
                     f"{name} of trial {trial.number} was {before:.4g} and is {value:.4g}; name another --study"
                 )

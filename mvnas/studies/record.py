@@ -38,8 +38,6 @@ LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a
 MOST = 1 << 14  # pixels of a resolution
 SHOWN = 60  # letters of a value that is told
 
-Key = tuple[tuple[str, Any], ...]
-
 
 @dataclass(frozen=True)
 class Setup:
@@ -308,11 +306,6 @@ def picks_of(trial: FrozenTrial) -> Picks:
     """The point of the space that a trial is of: drawn, or queued."""
     picks: Picks = trial.params if "arch" in trial.user_attrs else trial.system_attrs.get("fixed_params", trial.params)
     return picks
-
-
-def key_of(picks: Mapping[str, Any]) -> Key:
-    """Picks in a form that sets can hold."""
-    return tuple(sorted(picks.items()))
 
 
 def rung_of(trial: FrozenTrial) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
 from optuna.study import Study
@@ -37,7 +37,6 @@ from mvnas.studies.place import file_of, masked, scrubbed, sqlalchemy_url
 from mvnas.system import disk
 
 HEARTBEAT = 30  # seconds between two signs of life of a driver that shares a study
-DRAWN = -1  # stands for the id of a trial that is being drawn
 TIMEOUT = 60.0  # seconds that a look at a file waits for another process that writes it
 TRIES = 5  # to open a database that other drivers are setting up at the same time
 PATIENCE = 10  # seconds to reach a database's server
@@ -215,29 +214,6 @@ class Trials(_CachedStorage):
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         with readable(self._place):
             return super().get_study_user_attrs(study_id)
-
-
-class Notes:
-    """A storage of trials that were read, which keeps what a sampler notes of the trial that it draws: that is yet to be made."""
-
-    def __init__(self, storage: BaseStorage, trials: list[FrozenTrial]) -> None:
-        self.storage, self.trials = storage, trials
-        self.notes: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.storage, name)
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        trials = [trial for trial in self.trials if states is None or trial.state in states]
-        return copies(trials) if deepcopy else trials
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        if trial_id == DRAWN:
-            self.notes[key] = value
-        else:
-            self.storage.set_trial_system_attr(trial_id, key, value)
 
 
 def open_storage(place: str, orphaned: Callable[[Study, FrozenTrial], None], *, new: bool) -> Trials:

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import asdict
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -18,8 +17,6 @@ from typing import Any, cast
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -28,19 +25,17 @@ from mvnas.costs import cost
 from mvnas.errors import SpaceError, StudyError
 from mvnas.latency.model import Latency
 from mvnas.spaces.space import Picks
+from mvnas.strategies import Asked, Key, Told, key_of
 from mvnas.strategies.rungs import Point, resting, shares
-from mvnas.strategies.strategy import Asked, Told
 from mvnas.studies.files import StudyFiles
 from mvnas.studies.place import file_of, masked
 from mvnas.studies.record import (
     NAME,
-    Key,
     Setup,
     accuracy_of,
     candidate_of,
     check_trial,
     counts,
-    key_of,
     notes_of,
     picks_of,
     requeued,
@@ -48,7 +43,7 @@ from mvnas.studies.record import (
     score_of,
 )
 from mvnas.studies.score import Frontier, Score
-from mvnas.studies.storage import Notes, Trials, damaged, open_storage, readable
+from mvnas.studies.storage import Trials, damaged, open_storage, readable
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -204,7 +199,7 @@ class Study:
         """Every training that has ended, as strategies are told of it."""
         ended = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [
-            Told(candidate_of(trial), trial.params, rung_of(trial), accuracy_of(trial))
+            Told(candidate_of(trial), trial.params, rung_of(trial), accuracy_of(trial), notes_of(trial))
             for trial in ended
             if counts(trial)
         ]
@@ -213,7 +208,7 @@ class Study:
     def asked(self) -> list[Asked]:
         """Every candidate in training, as strategies are told of it."""
         running = self.trials(TrialState.RUNNING)
-        return [Asked(candidate_of(trial), trial.params, rung_of(trial)) for trial in running]
+        return [Asked(candidate_of(trial), trial.params, rung_of(trial), notes_of(trial)) for trial in running]
 
     @property
     def resting(self) -> dict[str, int]:
@@ -245,17 +240,6 @@ class Study:
     def queued(self) -> FrozenTrial | None:
         """What waits at the head of the queue."""
         return next(iter(self.trials(TrialState.WAITING)), None)
-
-    def draw(self, sampler: BaseSampler) -> tuple[Picks, dict[str, Any], FrozenTrial | None]:
-        """What a sampler draws, and notes of the trial, which is yet to be made; or what waits at the head of the queue."""
-        storage = Notes(self.record._storage, self.trials())
-        queued = self.queued
-        study = copy(self.record)
-        study._storage = cast(BaseStorage, storage)
-        trial = create_trial(state=TrialState.RUNNING, system_attrs=queued.system_attrs if queued else None)
-        sampler.before_trial(study, trial)
-        picks = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
-        return picks, storage.notes | (notes_of(queued) if queued else {}), queued
 
     def ask(
         self,

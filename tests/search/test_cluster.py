@@ -22,13 +22,15 @@ import mvnas
 from mvnas.engines import Done, Failed, Job, engine
 from mvnas.errors import StudyError
 from mvnas.search import Problem
-from mvnas.search.loop import Affordable, make_sampler
+from mvnas.strategies import strategy
 from mvnas.studies.study import Study, _driver
 from mvnas.training import Schedule
 
 
 def drawn(study: Study, problem: Problem) -> tuple[Any, Any]:
-    return study.draw(Affordable(problem, study, make_sampler("RandomSampler", 0, 4), 0, problem.excess))[:2]
+    proposal = strategy("random")(problem.context(4)).next(study.told, study.asked, 0)
+    assert proposal
+    return proposal.picks, proposal.notes
 
 
 def asked(study: Study, problem: Problem, draw: tuple[Any, Any]) -> int:

@@ -27,7 +27,8 @@ from mvnas.engines import Done, Event, Failed, Job, Step, engine, failure
 from mvnas.errors import DataError, FileError, StudyError, TrainingError
 from mvnas.search import Problem
 from mvnas.search import search as search_with
-from mvnas.studies.record import key_of, picks_of
+from mvnas.strategies import key_of
+from mvnas.studies.record import picks_of
 from mvnas.studies.study import SLACK, Study
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule

@@ -22,9 +22,9 @@ from small import SHORT, make_problem, make_table, search, write_images
 from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableError
 from mvnas.nn import build
 from mvnas.search import Problem
-from mvnas.search.loop import make_sampler
 from mvnas.search.problem import from_names
 from mvnas.spaces.space import published
+from mvnas.strategies import strategy
 from mvnas.studies.study import Study
 from mvnas.training import Schedule
 from mvnas.training.fit import evaluate
@@ -188,12 +188,12 @@ def test_interrupt_puts_the_candidate_back(problem: Problem, tmp_path: Path, mon
 
 @pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "NSGAIIISampler"])
 def test_any_sampler_of_optuna_searches(sampler: str, problem: Problem, tmp_path: Path) -> None:
-    assert len(search(problem, study=str(tmp_path / "s.db"), trials=3, strategy=sampler).scores()) == 3
+    assert len(search(problem, study=str(tmp_path / "s.db"), trials=3, strategy=strategy(sampler)).scores()) == 3
 
 
 def test_unknown_sampler_has_a_near_miss() -> None:
     with pytest.raises(StudyError, match="did you mean 'NSGAIISampler'"):
-        make_sampler("NSGAISampler", 0, 10)
+        strategy("NSGAISampler")
 
 
 def test_small_space_is_exhausted_and_the_search_ends(space: Path, table: Path, tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ from small import SPACE
 
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
+from mvnas.strategies import Asked, Context, Proposal, Told, Validation
+from mvnas.strategies._accuracy import Model, logits
+from mvnas.strategies._points import Points
+from mvnas.strategies._proposing import _together, evolve, improvement, propose
 from mvnas.strategies.rungs import SHARES
-from mvnas.strategies.strategy import Asked, Proposal, Surrogate, Told
-from mvnas.strategies.surrogate import Model, Points, Validation, _together, evolve, improvement, propose
+from mvnas.strategies.surrogate import Strategy
 
 SMALL = Space.from_data(yaml.safe_load(SPACE), source="small")
 LARGE = Space.load("mobilevit")
@@ -44,7 +47,7 @@ def area(points: np.ndarray, worst: float) -> float:
     return float((rises * np.maximum(worst - ordered[:, 1], 0)).sum())
 
 
-def run(strategy: Surrogate, count: int, seed: int = 0, workers: int = 1) -> tuple[list[Told], list[Proposal]]:
+def run(strategy: Strategy, count: int, seed: int = 0, workers: int = 1) -> tuple[list[Told], list[Proposal]]:
     """History and proposals of a search whose `workers` trainings finish in order."""
     history: list[Told] = []
     pending: list[Asked] = []
@@ -59,23 +62,25 @@ def run(strategy: Surrogate, count: int, seed: int = 0, workers: int = 1) -> tup
         one = pending.pop(0)
         arch = strategy.points.space.at(one.picks)
         failed = one.number % 7 == 3
-        history.append(Told(*one, None if failed else accuracy(arch, strategy.shares[one.rung])))
+        history.append(
+            Told(one.number, one.picks, one.rung, None if failed else accuracy(arch, strategy.shares[one.rung]))
+        )
     return history, proposals
 
 
 @pytest.mark.parametrize("shares", [(1.0,), SHARES])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_proposals_are_new_affordable_and_repeat(shares: Sequence[float], workers: int) -> None:
-    history, proposals = run(Surrogate(SMALL, cost, excess, VALIDATION, shares=shares), 20, workers=workers)
+    history, proposals = run(Strategy(Context(SMALL, cost, excess, VALIDATION, shares)), 20, workers=workers)
     begun = [tuple(one.picks.items()) for one in proposals if one.number is None]
     assert len(set(begun)) == len(begun)
     assert all(excess(SMALL.at(one.picks)) == 0 for one in proposals)
-    again = Surrogate(SMALL, cost, excess, VALIDATION, shares=shares)
+    again = Strategy(Context(SMALL, cost, excess, VALIDATION, shares))
     assert run(again, 20, workers=workers) == (history, proposals)
     assert run(again, 20, seed=1, workers=workers)[1] != proposals
     if workers == 1:  # goes on from any point of its history, whoever asks
         for i in (3, 9, 18):
-            assert Surrogate(SMALL, cost, excess, VALIDATION, shares=shares).next(history[:i], (), 0) == proposals[i]
+            assert Strategy(Context(SMALL, cost, excess, VALIDATION, shares)).next(history[:i], (), 0) == proposals[i]
 
 
 def test_a_batch_of_a_long_study_is_chosen_once_and_again_by_whoever_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,20 +90,20 @@ def test_a_batch_of_a_long_study_is_chosen_once_and_again_by_whoever_goes_on(mon
         chosen.append(count)
         return propose(*args, count=count, **settings)
 
-    monkeypatch.setattr("mvnas.strategies.strategy.propose", counting)
-    monkeypatch.setattr("mvnas.strategies.strategy.PATIENCE", 5)
-    history, proposals = run(Surrogate(SMALL, cost, excess, VALIDATION), 30)
+    monkeypatch.setattr("mvnas.strategies.surrogate.propose", counting)
+    monkeypatch.setattr("mvnas.strategies.surrogate.PATIENCE", 5)
+    history, proposals = run(Strategy(Context(SMALL, cost, excess, VALIDATION)), 30)
     assert chosen == [1] * 7 + [2, 2, 2, 3, 3, 4, 4, 5]  # from the third on; a fifth of what there is from the tenth on
     assert len({tuple(one.picks.items()) for one in proposals}) == 30
     for i in (11, 17, 28):
-        assert Surrogate(SMALL, cost, excess, VALIDATION).next(history[:i], (), 0) == proposals[i]
+        assert Strategy(Context(SMALL, cost, excess, VALIDATION)).next(history[:i], (), 0) == proposals[i]
 
 
 def test_a_space_is_searched_to_its_end_and_no_further() -> None:
     points = Points(SMALL, cost, lambda arch: 0.0)
     costs = points.look(list(np.ndindex(*points.sizes)))[:, 0]
     limit = np.sort(costs)[14]
-    tight = Surrogate(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), VALIDATION, shares=(1.0,))
+    tight = Strategy(Context(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), VALIDATION, (1.0,)))
     history, _ = run(tight, 100)
     assert len(history) == (costs <= limit).sum()
 
@@ -196,7 +201,7 @@ def test_it_beats_chance_by_a_wide_margin() -> None:
 
     ours, chance = [], []
     for seed in range(4):
-        strategy, history = Surrogate(SMALL, cost, lambda arch: 0.0, VALIDATION, shares=(1.0,)), []
+        strategy, history = Strategy(Context(SMALL, cost, lambda arch: 0.0, VALIDATION, (1.0,))), []
         while len(history) < 25:
             picks = strategy.next(history, (), seed).picks
             history.append(Told(len(history), picks, 0, truth[points.row(picks)][0]))
@@ -229,14 +234,14 @@ def test_an_accuracy_is_known_to_half_an_image_at_both_ends_and_tells_nothing_be
     few, many = Validation(100, 1 / 1000), Validation(50_000, 1 / 1000)
     accuracies = np.array([0.02, 0.3, 0.995, 1.0])
     for validation, bound in ((few, np.log(199)), (many, np.log(99_999))):
-        logits, variance = validation.logits(accuracies, np.zeros(4))
-        assert logits[-1] == pytest.approx(bound) and (np.diff(logits) >= 0).all()
-        mirrored, same = validation.logits(1 - accuracies[1:3], np.zeros(2))
-        assert mirrored == pytest.approx(-logits[1:3]) and same == pytest.approx(variance[1:3])
-    assert few.logits(np.zeros(1), np.zeros(1))[0] == pytest.approx(-np.log(199))
-    chance, _ = many.logits(np.array([0.0, 0.0004, 0.001, 0.0011]), np.zeros(4))
+        found, variance = logits(validation, accuracies, np.zeros(4))
+        assert found[-1] == pytest.approx(bound) and (np.diff(found) >= 0).all()
+        mirrored, same = logits(validation, 1 - accuracies[1:3], np.zeros(2))
+        assert mirrored == pytest.approx(-found[1:3]) and same == pytest.approx(variance[1:3])
+    assert logits(few, np.zeros(1), np.zeros(1))[0] == pytest.approx(-np.log(199))
+    chance, _ = logits(many, np.array([0.0, 0.0004, 0.001, 0.0011]), np.zeros(4))
     assert chance[:2] == pytest.approx(chance[2]) == pytest.approx(-np.log(999)) and chance[3] > chance[2]
-    assert many.logits(np.array([0.5]), np.array([0.01]))[1] == pytest.approx(0.16)
+    assert logits(many, np.array([0.5]), np.array([0.01]))[1] == pytest.approx(0.16)
 
 
 def test_the_same_order_is_proposed_for_whatever_its_accuracies_are() -> None:
@@ -262,10 +267,10 @@ def test_the_same_order_is_proposed_for_whatever_its_accuracies_are() -> None:
 def test_candidates_that_have_come_to_be_over_the_budget_are_learnt_from_and_left_alone(
     over: int, shares: Sequence[float]
 ) -> None:
-    history, _ = run(Surrogate(SMALL, cost, excess, VALIDATION, shares=shares), 20)
+    history, _ = run(Strategy(Context(SMALL, cost, excess, VALIDATION, shares)), 20)
     costs = sorted(cost(SMALL.at(one.picks)) for one in history)
     limit = (costs[-over - 1] + costs[-over]) / 2 if over < len(history) else costs[0] * 0.999
-    shifted = Surrogate(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), VALIDATION, shares=shares)
+    shifted = Strategy(Context(SMALL, cost, lambda arch: max(0.0, cost(arch) / limit - 1), VALIDATION, shares))
     proposal = shifted.next(history, (), 0)
     assert proposal is None or cost(SMALL.at(proposal.picks)) <= limit
     assert proposal is not None or over == len(history)

@@ -57,7 +57,7 @@ def options(to: argparse.ArgumentParser) -> None:
         "--strategy",
         default="surrogate",
         metavar="NAME",
-        help="how candidates are chosen: surrogate, or a sampler of Optuna such as NSGAIISampler (%(default)s)",
+        help="surrogate, a sampler of Optuna such as tpe or NSGAIISampler, or a module of yours (%(default)s)",
     )
     to.add_argument(
         "--rungs",
@@ -99,9 +99,11 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.reports.tables import frontier_table
     from mvnas.search.loop import PATIENCE, search
     from mvnas.search.problem import from_names
+    from mvnas.strategies import strategy
     from mvnas.studies.place import masked
     from mvnas.verification.rank import LONGER
 
+    chooser = strategy(args.strategy)
     with Bar(args.json) as bar:
         task = from_names(
             args.budget,
@@ -145,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
             study=args.study,
             trials=args.trials,
             seconds=args.time,
-            strategy=args.strategy,
+            strategy=chooser,
             trainer=trainer,
             show=bar.status,
             stop=stop,
