@@ -5,8 +5,7 @@ One point dominates another if it is no worse in every objective and better in o
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +17,23 @@ Places = NDArray[np.int64]
 def ranks(points: Array) -> Places:
     """Number of the front of each point: 0 if no other dominates it, 1 if only points of front 0 do, and so on: (n,)."""
     found = np.zeros(len(points), int)
-    edges: list[list[tuple[float, ...]]] = []  # of each front so far, what is least in the objectives but the first
+    edges: list[list[list[float]]] = []  # of each front so far, what is least in the objectives but the first
     before, front = None, 0
-    for place in np.lexsort(points.T[::-1]):  # by the first objective, so that what comes later dominates nobody
-        point = tuple(points[place].tolist())
+    order = np.lexsort(points.T[::-1])  # by the first objective, so that what comes later dominates nobody
+    for place, point in zip(order.tolist(), points[order].tolist(), strict=True):
         if point != before:
             rest = point[1:]
-            front = bisect_left(edges, True, key=lambda edge: not any(_no_worse(one, rest) for one in edge))
+            if len(rest) == 1:  # each edge is one number, and they rise
+                front = bisect_right(edges, [rest])
+            else:  # whoever is dominated in a front is so in all before it
+                front = bisect_left(edges, True, key=lambda edge: not any(_no_worse(one, rest) for one in edge))
             kept = edges[front] if front < len(edges) else []
             edges[front : front + 1] = [[*(one for one in kept if not _no_worse(rest, one)), rest]]
         found[place], before = front, point
     return found
 
 
-def _no_worse(one: Sequence[float], other: Sequence[float]) -> bool:
+def _no_worse(one: list[float], other: list[float]) -> bool:
     return all(a <= b for a, b in zip(one, other, strict=True))
 
 

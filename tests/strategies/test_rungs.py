@@ -22,10 +22,11 @@ def brute_force(points: np.ndarray) -> list[int]:
     return found
 
 
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", range(20))
-def test_ranks_are_those_of_brute_force_and_orders_obey_them(seed: int) -> None:
+def test_ranks_are_those_of_brute_force_and_orders_obey_them(seed: int, objectives: int) -> None:
     generator = np.random.default_rng(seed)
-    points = generator.integers(0, 8, (generator.integers(1, 60), 2)).astype(float)  # with ties and equal points
+    points = generator.integers(0, 8, (generator.integers(1, 60), objectives)).astype(float)  # with ties and equals
     assert ranks(points).tolist() == brute_force(points)
     for order in (by_crowding(points), by_net(points)):
         assert sorted(order) == list(range(len(points)))
