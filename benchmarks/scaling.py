@@ -33,7 +33,7 @@ from optuna.trial import TrialState
 from sqlalchemy import insert
 
 from mvnas.budgets.feasible import repair
-from mvnas.costs import estimates, plain
+from mvnas.costs import estimates, to_json
 from mvnas.engines import Done, Job
 from mvnas.reports.json import summary_json
 from mvnas.reports.plot import plot
@@ -129,7 +129,7 @@ def fill(study: Study, problem: Problem, count: int) -> None:
         number = len(seen)
         seen.add(key_of(picks))
         arch = problem.space.at(picks)
-        costs = plain(estimates(arch, problem.model, problem.setup.costs))
+        costs = to_json(estimates(arch, problem.model, problem.setup.costs))
         identity = number + 1
         row(models.TrialModel, trial_id=identity, number=number, study_id=study.record._study_id,
             state=TrialState.COMPLETE)  # fmt: skip

@@ -156,7 +156,7 @@ def estimates(arch: Arch, model: Latency, which: Iterable[str]) -> dict[str, Est
     return {name: cost(name).of(arch, model) for name in which}
 
 
-def plain(costs: Mapping[str, Estimate]) -> dict[str, float]:
+def to_json(costs: Mapping[str, Estimate]) -> dict[str, float]:
     """Costs as plain data: values, and the ends of intervals where they are predicted, each by its key."""
     found: dict[str, float] = {}
     for name, its in costs.items():
@@ -164,8 +164,8 @@ def plain(costs: Mapping[str, Estimate]) -> dict[str, float]:
     return found
 
 
-def from_plain(name: str, data: Mapping[str, Any]) -> Estimate | None:
-    """The estimate that `plain` wrote of a cost; None if it did not."""
+def from_json(name: str, data: Mapping[str, Any]) -> Estimate | None:
+    """The estimate that `to_json` wrote of a cost; None if it did not."""
     keys = cost(name).keys
     if any(key not in data for key in keys):
         return None

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mvnas.budgets import Budget
-from mvnas.costs import Price, cost, estimates, known, names, plain
+from mvnas.costs import Price, cost, estimates, known, names, to_json
 from mvnas.latency.model import Latency
 from mvnas.spaces.arch import Arch, kind_of, rules
 from mvnas.spaces.space import Space
@@ -32,7 +32,7 @@ def score_row(score: Score) -> dict[str, Any]:
         "trial": score.number,
         "name": score.name,
         **score.quality.to_json(),
-        **plain(costs),
+        **to_json(costs),
         "resolution": score.arch.resolution,
         "precision": score.arch.precision,
     }
@@ -115,7 +115,7 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
     return {
         "trained_params": graph.params,
         "peak_bytes": arch.peak_bytes,
-        **plain(estimates(arch, model, (name for name in names() if known(name, model)))),
+        **to_json(estimates(arch, model, (name for name in names() if known(name, model)))),
         "measured_share": model.predict(arch).measured_share,
         "device": model.device,
         "blocks": [

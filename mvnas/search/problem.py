@@ -9,7 +9,7 @@ from typing import Any
 
 from mvnas.budgets import Budget
 from mvnas.budgets.feasible import check_feasible
-from mvnas.costs import Price, cost, estimates, plain
+from mvnas.costs import Price, cost, estimates, to_json
 from mvnas.data import Data, Tell, data_marks, load
 from mvnas.engines import Engine, Images, is_built_in, module_of
 from mvnas.errors import StudyError
@@ -199,7 +199,7 @@ def check_predictions(study: Study, problem: Problem) -> None:
     trials = [trial for trial in study.trials() if "arch" in trial.user_attrs]
     for trial in trials[:: len(trials) // LOOKS + 1]:
         now = estimates(problem.space.at(trial.params), problem.model, problem.setup.predicted)
-        for name, value in plain(now).items():
+        for name, value in to_json(now).items():
             before = trial.user_attrs.get(name, value)
             if abs(value / before - 1) > SAME:
                 raise StudyError(

@@ -14,9 +14,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mvnas.costs import Counted, cost, from_plain
+from mvnas.costs import Counted, cost, from_json, to_json
 from mvnas.costs import names as costs_of_ours
-from mvnas.costs import plain as plain_costs
 from mvnas.errors import CostError, SpaceError, StudyError, plain
 from mvnas.latency.estimate import Estimate
 from mvnas.latency.model import Latency
@@ -127,7 +126,7 @@ def describe(arch: Arch, costs: Mapping[str, Estimate]) -> dict[str, Any]:
     return {
         "architecture": f"{arch.resolution} px: " + ", ".join(f"{n}x {part}" if n > 1 else part for part, n in runs),
         "precision": arch.precision,
-        **plain_costs(costs),
+        **to_json(costs),
     }
 
 
@@ -258,7 +257,7 @@ def _cost(name: str, arch: Arch, trial: FrozenTrial, setup: Setup, model: Latenc
     known = trial.user_attrs
     if name == setup.objective:
         known = {its.keys[0]: trial.values[1]} | known  # an older study tells it nowhere else
-    found = from_plain(name, known)
+    found = from_json(name, known)
     if found is None:
         if not isinstance(its, Counted):
             raise StudyError(f"it must tell {name}, but does not")

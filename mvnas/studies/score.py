@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mvnas.costs import plain
+from mvnas.costs import to_json
 from mvnas.errors import StudyError, unknown
 from mvnas.latency.estimate import Estimate
 from mvnas.spaces.arch import FLOAT, Arch
@@ -52,7 +52,7 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the architecture last."""
-        known = {**self.quality.to_json(), **plain(self.costs), "number": self.number, "name": self.name}
+        known = {**self.quality.to_json(), **to_json(self.costs), "number": self.number, "name": self.name}
         return known | {"sources": dict(self.sources), "arch": self.arch.to_json()}
 
     @property

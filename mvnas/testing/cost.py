@@ -12,7 +12,7 @@ from functools import cache
 from math import inf
 
 from mvnas.budgets import Bound, Budget
-from mvnas.costs import Cost, Price, cost, from_plain, names, plain
+from mvnas.costs import Cost, Price, cost, from_json, names, to_json
 from mvnas.latency.model import Latency, LatencyModel
 from mvnas.latency.table import DEVICE, Table
 from mvnas.spaces.arch import Arch
@@ -66,7 +66,7 @@ class CostContract:
         its = cost(self.name)
         for arch in networks():
             one = its.of(arch, self.model())
-            again = from_plain(self.name, plain({self.name: one}))
+            again = from_json(self.name, to_json({self.name: one}))
             assert again and (again.value, again.low, again.high) == (one.value, one.low, one.high)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 from small import make_problem, make_space, make_table, search
 
-from mvnas.costs import plain
+from mvnas.costs import to_json
 from mvnas.latency.estimate import Estimate
 from mvnas.spaces.space import Space
 from mvnas.studies.record import describe
@@ -25,7 +25,7 @@ def test_optuna_reads_a_study(tmp_path: Path) -> None:
         score = scores[trial.number]
         assert tuple(trial.values) == (score.quality.value, score.costs["latency"].value)
         assert trial.constraints == {"budget": 0}
-        assert {key: trial.user_attrs[key] for key in plain(score.costs)} == plain(score.costs)
+        assert {key: trial.user_attrs[key] for key in to_json(score.costs)} == to_json(score.costs)
         assert score.costs.keys() == {"latency", "params", "macs", "memory"}
 
 
