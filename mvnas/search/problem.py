@@ -19,7 +19,7 @@ from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.space import Picks, Space, options, published
 from mvnas.strategies import Context, Validation
 from mvnas.strategies.rungs import shares
-from mvnas.studies.record import BUILT_IN, Setup
+from mvnas.studies.setup import BUILT_IN, Setup
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
 from mvnas.training import Schedule, factor_for

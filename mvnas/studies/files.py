@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mvnas.ops import State
 from mvnas.spaces.space import Picks
 from mvnas.strategies import key_of
-from mvnas.studies.place import file_of, masked
-from mvnas.studies.record import NAME
+from mvnas.studies.place import NAME, file_of, masked
 from mvnas.system import disk
 
 if TYPE_CHECKING:

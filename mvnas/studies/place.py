@@ -11,6 +11,7 @@ from mvnas.errors import StudyError
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SECRET = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)([^&]*)", re.IGNORECASE)  # of a query
 HIDDEN = "***"
+NAME = "mvnas"  # of our study among those of Optuna that a place may hold
 DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}  # what SQLAlchemy calls them
 
 

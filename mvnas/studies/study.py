@@ -28,10 +28,11 @@ from mvnas.spaces.space import Picks
 from mvnas.strategies import Asked, Key, Told, key_of
 from mvnas.strategies.rungs import Point, resting, shares
 from mvnas.studies.files import StudyFiles
-from mvnas.studies.place import file_of, masked
-from mvnas.studies.record import (
-    NAME,
-    Setup,
+from mvnas.studies.place import NAME, file_of, masked
+from mvnas.studies.score import Frontier, Score
+from mvnas.studies.setup import Setup
+from mvnas.studies.storage import Trials, damaged, open_storage, readable
+from mvnas.studies.trials import (
     accuracy_of,
     candidate_of,
     check_trial,
@@ -42,8 +43,6 @@ from mvnas.studies.record import (
     rung_of,
     score_of,
 )
-from mvnas.studies.score import Frontier, Score
-from mvnas.studies.storage import Trials, damaged, open_storage, readable
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

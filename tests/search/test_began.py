@@ -19,7 +19,7 @@ from mvnas.engines import engine
 from mvnas.errors import StudyError
 from mvnas.search import Problem
 from mvnas.search.problem import default_epochs
-from mvnas.studies.record import BUILT_IN
+from mvnas.studies.setup import BUILT_IN
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
 from mvnas.training import Schedule

@@ -28,8 +28,8 @@ from mvnas.errors import DataError, FileError, StudyError, TrainingError
 from mvnas.search import Problem
 from mvnas.search import search as search_with
 from mvnas.strategies import key_of
-from mvnas.studies.record import picks_of
 from mvnas.studies.study import SLACK, Study
+from mvnas.studies.trials import picks_of
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule
 

@@ -22,8 +22,8 @@ from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch
 from mvnas.strategies import strategy
 from mvnas.strategies.rungs import resting
-from mvnas.studies.record import candidate_of, rung_of
 from mvnas.studies.study import RESTS, Study
+from mvnas.studies.trials import candidate_of, rung_of
 from mvnas.training import Checkpoint, Trained
 
 SHARES = (1 / 4, 1 / 2, 1.0)

@@ -10,7 +10,7 @@ from small import make_problem, make_space, make_table, search
 from mvnas.costs import to_json
 from mvnas.latency.estimate import Estimate
 from mvnas.spaces.space import Space
-from mvnas.studies.record import describe
+from mvnas.studies.trials import describe
 
 
 def test_optuna_reads_a_study(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from mvnas.latency.table import NETWORKS_COLUMNS, Table, _network, append, read_
 from mvnas.measuring.imported import import_networks
 from mvnas.spaces.arch import Arch, _block_class, _fields, block
 from mvnas.spaces.space import Space
-from mvnas.studies.record import Setup, _arch
+from mvnas.studies.setup import Setup
+from mvnas.studies.trials import _arch
 from mvnas.system import trust
 from mvnas.verification.retrain import images
 

@@ -1,118 +1,33 @@
-"""What is written in a study's record: how it began, and what each trial tells of a candidate."""
+"""What each trial of a study tells of a candidate, in the attributes that Optuna keeps."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import fields
 from functools import lru_cache
 from itertools import chain, groupby
 from math import inf
-from shlex import quote
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mvnas.costs import Counted, cost, from_json, to_json
 from mvnas.costs import names as costs_of_ours
-from mvnas.errors import CostError, SpaceError, StudyError, plain
+from mvnas.errors import SpaceError, StudyError, plain
 from mvnas.latency.estimate import Estimate
 from mvnas.latency.model import Latency
 from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch, Block, block, check_field, kind_of, required_fields
 from mvnas.spaces.space import Picks
-from mvnas.strategies.rungs import shares
+from mvnas.studies.checking import fits, shown
 from mvnas.studies.score import Quality, Score
+from mvnas.studies.setup import COUNTED, Setup
 
-NAME = "mvnas"  # of the record among Optuna's
-FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine")  # that a study holds to
-FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
-SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
-BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
-COUNTED = ("params", "macs", "memory")  # costs that every study tells of its candidates beside what it minimises
 NUMBERS = ("infeasible", "seconds")  # attributes of a trial that are numbers, beside costs
 TEXTS = ("name", "reason")  # and texts
 LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
 MOST = 1 << 14  # pixels of a resolution
-SHOWN = 60  # letters of a value that is told
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a study remembers and every command that continues it must agree with.
-
-    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show: one of the
-    field's name, and others such as `device.model` of what else belongs to it. A study may be older than a mark.
-    """
-
-    budget: str
-    space: str
-    data: str
-    device: str
-    schedule: Mapping[str, Any]
-    seed: int
-    factor: float
-    classes: tuple[str, ...]
-    note: str = ""
-    marks: Mapping[str, str] = field(default_factory=dict)
-    objective: str = "latency"
-    rungs: str = "1"
-    engine: str = BUILT_IN
-    flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
-
-    @property
-    def costs(self) -> tuple[str, ...]:
-        """Names of the costs that a study tells of each candidate: latency, the objective if it is another, and what is counted."""
-        return tuple(dict.fromkeys(("latency", self.objective, *COUNTED)))
-
-    @property
-    def predicted(self) -> list[str]:
-        """Those of them that are not counted."""
-        return [name for name in self.costs if cost(name).interval]
-
-    @classmethod
-    def read(cls, told: object) -> Setup:
-        """The setup that a study tells, with texts that a terminal may show.
-
-        Raises:
-            StudyError: a newer mvnas wrote it, or nobody did.
-            TrustError: it names a module that is not trusted.
-        """
-        values = fields_of(cls, told, "its setup")
-        made = cls(**values | {"classes": tuple(values["classes"])})
-        try:
-            cost(made.objective, foreign=True)
-        except CostError as error:
-            raise StudyError(f"its setup must tell an objective that there is, but: {error}") from None
-        if not made.classes or not 0 < made.factor < inf:
-            raise StudyError("its setup must tell classes and a factor that there are, but does not")
-        if not _is(made.schedule.get("epochs"), float):
-            raise StudyError(f"its setup must tell epochs, but tells {_shown(made.schedule.get('epochs'))}")
-        shares(made.rungs)
-        return made
-
-    def check(self, wanted: Setup, study: str) -> None:
-        """Return if a command that wants `wanted` may continue this study.
-
-        Raises:
-            StudyError: it contradicts the study; the message names the difference.
-        """
-        have, want = ({**asdict(setup), **setup.schedule, "flip": FLIP[setup.flip]} for setup in (self, wanted))
-        for key in dict.fromkeys([*FIELDS, *self.schedule, *wanted.schedule]):
-            before, now = have.get(key, 0), _plain(want.get(key, 0))  # an older study lacks what was off
-            marks = [mark for mark in self.marks if mark.partition(".")[0] == key]
-            same = all(self.marks[mark] == wanted.marks.get(mark) for mark in marks) if marks else before in (now, None)
-            if same:
-                continue
-            change, advice = f"{key} was {before} and is {now}", "set it back"
-            if before == now:
-                change, advice = f"the content of {key} {before} has changed since", "bring it back"
-            elif key in (*FIELDS, *SETTABLE):
-                advice = f"give --{key} {quote(str(before))}"
-            raise StudyError(
-                f"the study {study} must be continued as it began, but {change}; {advice} or name another --study"
-            )
 
 
 def describe(arch: Arch, costs: Mapping[str, Estimate]) -> dict[str, Any]:
@@ -148,84 +63,35 @@ def check_trial(trial: FrozenTrial, setup: Setup) -> None:
     known = trial.user_attrs
     told = dict.fromkeys((*costs_of_ours(), *setup.costs))
     for name in chain(NUMBERS, *(cost(name).keys for name in told)):
-        if name in known and not _is(known[name], float):
-            raise StudyError(f"{name} must be a number, but is {_shown(known[name])}")
+        if name in known and not fits(known[name], float):
+            raise StudyError(f"{name} must be a number, but is {shown(known[name])}")
     for name in TEXTS:
         if name in known:
             if not isinstance(known[name], str):
-                raise StudyError(f"{name} must be a text, but is {_shown(known[name])}")
+                raise StudyError(f"{name} must be a text, but is {shown(known[name])}")
             known[name] = plain(known[name])
     for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number)):
-        if name in known and not (_is(known[name], int) and 0 <= known[name] <= most):
-            raise StudyError(f"{name} must be in 0..{most}, but is {_shown(known[name])}")
+        if name in known and not (fits(known[name], int) and 0 <= known[name] <= most):
+            raise StudyError(f"{name} must be in 0..{most}, but is {shown(known[name])}")
     costs = [*cost(setup.objective).keys[:1]] if trial.state == TrialState.PRUNED else []
     if trial.state == TrialState.COMPLETE:
         costs = [key for name in setup.costs if name not in COUNTED for key in cost(name).keys if key != "latency_ms"]
         if len(trial.values or ()) != 2 or not 0 < trial.values[1] < inf:
-            raise StudyError(f"its values must be an accuracy and a cost, but are {_shown(trial.values)}")
+            raise StudyError(f"its values must be an accuracy and a cost, but are {shown(trial.values)}")
     if missing := [name for name in ("arch", *costs) if name not in known and costs]:
         raise StudyError(f"it must tell {missing[0]}, but does not, and so was not made by a search")
     if trial.state == TrialState.PRUNED and rung_of(trial) not in trial.intermediate_values:
         raise StudyError(f"it must tell its accuracy at rung {rung_of(trial)}, but does not")
     accuracy = accuracy_of(trial)
     if accuracy is not None and not 0 <= accuracy <= 1:
-        raise StudyError(f"its accuracy must be in 0..1, but is {_shown(accuracy)}")
+        raise StudyError(f"its accuracy must be in 0..1, but is {shown(accuracy)}")
     picks = picks_of(trial)
     if not isinstance(picks, Mapping) or not all(
         isinstance(value, str | int | float | None) for value in picks.values()
     ):
-        raise StudyError(f"it must be a point of a space, but is {_shown(picks)}")
+        raise StudyError(f"it must be a point of a space, but is {shown(picks)}")
     if trial.state == TrialState.WAITING and "fixed_params" not in trial.system_attrs:
         raise StudyError("what waits must be a point of the space, but it names none")
-
-
-def fields_of(kind: type, told: object, name: str) -> dict[str, Any]:
-    """What plain data tells of the fields of a dataclass, with texts that a terminal may show; `name` is what it is called.
-
-    Raises:
-        StudyError: a newer mvnas wrote it, or nobody did.
-    """
-    if not isinstance(told, Mapping):
-        raise StudyError(f"{name} must be an object, but is {_shown(told)}")
-    kinds, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
-    if more := [str(key) for key in told if key not in known]:
-        raise StudyError(f"this mvnas does not know {_shown(', '.join(more))} of {name}; a newer one may")
-    for key, one in known.items():
-        if key not in told and one.default is MISSING and one.default_factory is MISSING:
-            raise StudyError(f"{name} must tell {key}, but does not")
-        if key in told and not _is(told[key], kinds[key]):
-            raise StudyError(f"{key} of {name} must be of another kind, but is {_shown(told[key])}")
-    values: dict[str, Any] = _plain(told)
-    return values
-
-
-def _is(value: object, kind: Any) -> bool:
-    """Whether plain data is of a kind: text, whole number, finite number, or some of these."""
-    if isinstance(kind, UnionType):
-        return any(_is(value, one) for one in get_args(kind))
-    if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(_is(part, get_args(kind)[0]) for part in value)
-    if get_origin(kind) is not None:
-        return isinstance(value, Mapping) and all(_is(part, get_args(kind)[1]) for part in value.values())
-    if kind in (int, float):
-        wanted = int if kind is int else (int, float)
-        return isinstance(value, wanted) and not isinstance(value, bool) and -inf < value < inf
-    return kind is Any or isinstance(value, kind)
-
-
-def _plain(value: Any) -> Any:
-    """Plain data whose texts may be shown."""
-    if isinstance(value, str):
-        return plain(value)
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list) else value
-
-
-def _shown(value: object) -> str:
-    """What was found in place of something else."""
-    told = plain(value if isinstance(value, str) else repr(value))
-    return told if len(told) <= SHOWN else f"{told[:SHOWN]}..."
 
 
 def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> Score:
@@ -279,15 +145,15 @@ def _arch(told: Any) -> Arch:
         made = Arch(tuple(blocks), told["resolution"], told.get("precision", FLOAT))
         if (
             not blocks
-            or not _is(made.resolution, int)
+            or not fits(made.resolution, int)
             or not 0 < made.resolution <= MOST
             or made.precision not in PRECISIONS
         ):
             raise SpaceError(
-                f"resolution {_shown(made.resolution)}, precision {_shown(made.precision)}, {len(blocks)} blocks"
+                f"resolution {shown(made.resolution)}, precision {shown(made.precision)}, {len(blocks)} blocks"
             )
     except (SpaceError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
-        raise StudyError(f"its architecture must be one, but is not: {_shown(str(error))}") from None
+        raise StudyError(f"its architecture must be one, but is not: {shown(str(error))}") from None
     return made
 
 
