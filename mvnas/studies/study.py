@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cache, cached_property, partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, cast
 
 import optuna
@@ -27,6 +23,7 @@ from mvnas.latency.model import Latency
 from mvnas.spaces.space import Picks
 from mvnas.strategies import Asked, Key, Told, key_of
 from mvnas.strategies.rungs import Point, resting, shares
+from mvnas.studies.drivers import driver, gone
 from mvnas.studies.files import StudyFiles
 from mvnas.studies.place import NAME, file_of, masked
 from mvnas.studies.score import Frontier, Score
@@ -253,7 +250,7 @@ class Study:
             state=TrialState.RUNNING,
             params=dict(picks),
             distributions={name: CategoricalDistribution(values) for name, values in choices.items()},
-            user_attrs={**_driver(), **attrs},
+            user_attrs={**driver(), **attrs},
             system_attrs=dict(notes),
             constraints={"budget": excess},
         )
@@ -365,7 +362,7 @@ class Study:
         self.beat(new)  # of a driver that may have died before it could
         self._met |= new
         for trial in running:
-            if trial.number not in ours and (not self.shared or _gone(trial.user_attrs)):
+            if trial.number not in ours and (not self.shared or gone(trial.user_attrs)):
                 self.retry(trial)
         if self.shared:
             with warnings.catch_warnings():
@@ -438,47 +435,6 @@ def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
     waiting = requeued(trial)
     if waiting:
         record.add_trial(waiting)
-
-
-def _driver() -> dict[str, Any]:
-    """What a trial tells of the process that has it trained: an id that no other process has, and where to look for it."""
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "driver": _id(pid), "namespace": _namespace()}
-
-
-@cache
-def _id(pid: int) -> str:
-    """A random name of this process; a fork has another."""
-    return secrets.token_hex(8)
-
-
-@cache
-def _namespace() -> str:
-    """Within what a process is known by its number: one boot of one machine, and one container. Empty where that cannot be told."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _gone(told: Mapping[str, Any]) -> bool:
-    """Whether the process that a trial names is gone for sure: all others are known by their heartbeats."""
-    mine, pid = _driver(), told.get("pid")
-    if told.get("driver") == mine["driver"]:
-        return True  # an earlier search in this process
-    if (
-        not (isinstance(pid, int) and 0 < pid < 1 << 31)
-        or told.get("namespace") != mine["namespace"]
-        or not mine["namespace"]
-    ):
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return bool(pid == mine["pid"])  # of which this one is the only process now
 
 
 def _ranges(numbers: list[int]) -> str:
