@@ -19,7 +19,8 @@ from mvnas.search.status import Status
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks
 from mvnas.strategies import Maker, Noting, Proposal, Strategy, key_of
-from mvnas.studies.storage import HEARTBEAT, owned, written
+from mvnas.studies.faults import written
+from mvnas.studies.storage import HEARTBEAT, owned
 from mvnas.studies.study import SLACK, Study
 from mvnas.studies.trials import candidate_of, describe, notes_of, picks_of, rung_of
 from mvnas.system.stop import Stop

@@ -24,11 +24,13 @@ from mvnas.spaces.space import Picks
 from mvnas.strategies import Asked, Key, Told, key_of
 from mvnas.strategies.rungs import Point, resting, shares
 from mvnas.studies.drivers import driver, gone
+from mvnas.studies.faults import damaged, readable
 from mvnas.studies.files import StudyFiles
 from mvnas.studies.place import NAME, file_of, masked
+from mvnas.studies.rows import Trials
 from mvnas.studies.score import Frontier, Score
 from mvnas.studies.setup import Setup
-from mvnas.studies.storage import Trials, damaged, open_storage, readable
+from mvnas.studies.storage import open_storage
 from mvnas.studies.trials import (
     accuracy_of,
     candidate_of,

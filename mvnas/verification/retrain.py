@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from mvnas.data import Data, Tell, data_marks, load
 from mvnas.errors import ExportError, StudyError, TrainingError, plain
 from mvnas.studies.checking import fields_of
+from mvnas.studies.faults import damaged
 from mvnas.studies.files import intact, save_whole
 from mvnas.studies.score import Score
 from mvnas.studies.setup import BUILT_IN
-from mvnas.studies.storage import damaged
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
 

@@ -26,7 +26,7 @@ from mvnas.engines import Done, Event, Job
 from mvnas.errors import MvnasError
 from mvnas.reports.tables import frontier_table
 from mvnas.search import Problem
-from mvnas.studies import storage
+from mvnas.studies import faults
 from mvnas.studies.files import intact
 from mvnas.studies.study import Study
 from mvnas.training import Checkpoint, Trained
@@ -265,7 +265,7 @@ def test_a_file_that_another_program_holds_is_told_as_such(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = copied(made, tmp_path / "copy")
-    monkeypatch.setattr(storage, "TIMEOUT", 0.0)
+    monkeypatch.setattr(faults, "TIMEOUT", 0.0)
     with closing(sqlite3.connect(place)) as database:
         database.execute("BEGIN EXCLUSIVE")
         assert "another program has held" in told(lambda: Study.load(str(place)))

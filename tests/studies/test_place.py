@@ -37,7 +37,7 @@ def test_a_study_opens_where_locks_of_all_kinds_are_one(
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr("mvnas.studies.storage.TIMEOUT", 0.5)
+    monkeypatch.setattr("mvnas.studies.faults.TIMEOUT", 0.5)
     place = str(tmp_path / "s.db")
     assert len(search(problem, study=place, trials=1).scores()) == 1
     with owned(place), pytest.raises(StudyError, match="another process searches"), owned(place):
