@@ -1,4 +1,5 @@
-"""Architectures sampled, built as graphs and costed with predicted latency, a second, and what remembering blocks gains.
+"""Architectures sampled, built as graphs and costed with predicted latency, a second, and what remembering blocks
+gains.
 
     python benchmarks/costing.py [--rounds 5] [--count 2000]
 

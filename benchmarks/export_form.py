@@ -3,8 +3,8 @@
     pip install litert-torch timm
     python benchmarks/export_form.py [mobilevit_s] [--rounds 20]
 
-Both files hold the same weights, random ones: a fresh module of timm has zeros where a converter then drops whole blocks.
-They are timed in turn, several runs at a time, pinned to one core with one thread.
+Both files hold the same weights, random ones: a fresh module of timm has zeros where a converter then drops whole
+blocks. They are timed in turn, several runs at a time, pinned to one core with one thread.
 """
 
 from __future__ import annotations
@@ -66,16 +66,18 @@ def main() -> None:
         base = min(times["timm, converted"])
         print(f"{args.network} at {arch.resolution} px, one thread, {6 * args.rounds} runs each, in turn\n")
         print(
-            "| file | written in s | ops | most axes | min ms | median ms | of timm's (min) |\n|---|---|---|---|---|---|---|"
+            "| file | written in s | ops | most axes | min ms | median ms | of timm's (min)"
+            " |\n|---|---|---|---|---|---|---|"
         )
         for word, path in files.items():
             print(
-                f"| {word} | {seconds[word]:.2f} | {len(op_names(path))} | {max(tensor_ranks(path))} | {min(times[word]):.2f} "
-                f"| {median(times[word]):.2f} | {min(times[word]) / base:.3f} |"
+                f"| {word} | {seconds[word]:.2f} | {len(op_names(path))} | {max(tensor_ranks(path))} |"
+                f" {min(times[word]):.2f} | {median(times[word]):.2f} | {min(times[word]) / base:.3f} |"
             )
         (y,) = runtime.run(ours, [image.numpy()])
         print(
-            f"\nmax |difference| of the written file from timm's module in torch: {abs(y - truth).max():.1e} at |logit| up to {abs(truth).max():.1f}"
+            f"\nmax |difference| of the written file from timm's module in torch: {abs(y - truth).max():.1e} at |logit|"
+            f" up to {abs(truth).max():.1f}"
         )
 
 

@@ -3,9 +3,9 @@
     python benchmarks/latency_bar.py latency_tables/genoa-1t [--networks 100] [--sitting 2]
 
 Networks of 1 to 8 million parameters at 160 to 320 px are timed in three interleaved passes on the machine of the table
-and kept in benchmarks/held_out/, so that only the first run takes minutes; truth is the fastest pass. Where that folder is
-complete the machine is not asked. The first sitting follows the table at once; each `--sitting` more times the same networks
-again, hours or days later, since an interval must hold then too.
+and kept in benchmarks/held_out/, so that only the first run takes minutes; truth is the fastest pass. Where that folder
+is complete the machine is not asked. The first sitting follows the table at once; each `--sitting` more times the same
+networks again, hours or days later, since an interval must hold then too.
 """
 
 from __future__ import annotations
@@ -130,24 +130,28 @@ def main() -> None:
     truth = fastest(passes)
     millions = [arch.params / 1e6 for arch in archs]
     print(
-        f"{table.name}: {table.device['cpu']}, {table.device['backend']} {table.device['precision']}, {table.device['threads']} thread(s)"
+        f"{table.name}: {table.device['cpu']}, {table.device['backend']} {table.device['precision']},"
+        f" {table.device['threads']} thread(s)"
     )
     print(
         f"{len(table.ops)} op timings, {len(table.passes)} networks to calibrate on, {len(archs)} held out: "
         f"{min(millions):.1f} to {max(millions):.1f} M parameters, {truth.min():.1f} to {truth.max():.1f} ms\n"
     )
     print(
-        "| predictor | MAPE | within 5 % | within 10 % | worst | Kendall tau | 90 % interval |\n|---|---|---|---|---|---|---|"
+        "| predictor | MAPE | within 5 % | within 10 % | worst | Kendall tau | 90 % interval"
+        " |\n|---|---|---|---|---|---|---|"
     )
     for row in judge(table, passes):
         print(show(replace(row, name=f"**{row.name}**") if row.name == OURS else row))
     predicted = LatencyModel.fit(table).predict_each(archs).value
     kept = [(truth[predicted <= bound] <= bound).mean() for bound in predicted]
     print(
-        f"\nof the networks predicted within a bound, {np.mean(kept):.1%} are, on average over the predictions as bounds"
+        f"\nof the networks predicted within a bound, {np.mean(kept):.1%} are, on average over the predictions as"
+        " bounds"
     )
     print(
-        "\n| kernels taken out of the table | MAPE | within 5 % | within 10 % | worst | Kendall tau | 90 % interval |\n|---|---|---|---|---|---|---|"
+        "\n| kernels taken out of the table | MAPE | within 5 % | within 10 % | worst | Kendall tau | 90 % interval"
+        " |\n|---|---|---|---|---|---|---|"
     )
     for told in splits(table, passes):
         print(told if isinstance(told, str) else show(told))

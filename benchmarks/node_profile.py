@@ -1,4 +1,5 @@
-"""The profile of ONNX Runtime against the clock: the sum of a network's nodes, each its fastest run, and the network end to end.
+"""The profile of ONNX Runtime against the clock: the sum of a network's nodes, each its fastest run, and the network
+end to end.
 
     python benchmarks/node_profile.py [--rounds 10]
 

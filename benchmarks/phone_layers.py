@@ -3,9 +3,9 @@
     python benchmarks/phone_layers.py ../shared/data/phone_layers
 
 The data are `pixel4.csv.gz` and `pixel6.csv.gz` of microsoft/nn-Meter (branch dev/hybrid-transformer, MIT), not part of
-this project. Each layer kind is a sum of matrix products, stated as a `mvnas.latency.regression.Workload`; nothing says which phone
-it is. Two splits: random (5 folds of configurations), and one resolution held out at a time. Share within 10 % is what the
-authors of that data report.
+this project. Each layer kind is a sum of matrix products, stated as a `mvnas.latency.regression.Workload`; nothing says
+which phone it is. Two splits: random (5 folds of configurations), and one resolution held out at a time. Share within
+10 % is what the authors of that data report.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ Describe = Callable[[Any], Workload]
 
 
 def attention(row: Any) -> Workload:
-    """Layer norm, projections to q, k and v, attention of as many whole heads of width 16 as fit into c, projection back.
+    """Layer norm, projections to q, k and v, attention of as many whole heads of width 16 as fit into c, projection
+    back.
 
-    Of 168 channels 10 heads use 160 (`channels // head_dim` in nn-Meter's build_lut_attnffn.py); v is v_scale times as wide.
+    Of 168 channels 10 heads use 160 (`channels // head_dim` in nn-Meter's build_lut_attnffn.py); v is v_scale times as
+    wide.
     """
     n, c, v = row.hw**2, row.c_in, row.v_scale
     heads = c // HEAD
@@ -120,7 +122,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     print(
-        "| phone | layer | timings | split | mvnas within 10 % (MAPE) | random forest | MACs only |\n|---|---|---|---|---|---|---|"
+        "| phone | layer | timings | split | mvnas within 10 % (MAPE) | random forest | MACs only"
+        " |\n|---|---|---|---|---|---|---|"
     )
     for phone in ("pixel4", "pixel6"):
         for name in KINDS:

@@ -2,12 +2,13 @@
 
     python benchmarks/phone_ops.py ../shared/data/phone_ops
 
-The data are those of qed-usc/mobile-ml-benchmark (MIT), not part of this project: ops of 102 CNNs as TFLite's GPU delegate
-ran them on three phones, and the same networks end to end. Kinds are what the delegate runs: its kernel, which the data
-name (so that a choice such as Winograd's is taken as known), and the stride; what it fuses behind an op counts as elements
-moved. Ops are split by configuration (5 folds), since many occur in several networks. Networks are split in halves: one's
-ops and whole networks fit and calibrate, the other's judge, both ways, five times. An op that was timed in the first half
-costs its timing there, any other is predicted, and a network is a power of its sum: as in `mvnas.latency.model`.
+The data are those of qed-usc/mobile-ml-benchmark (MIT), not part of this project: ops of 102 CNNs as TFLite's GPU
+delegate ran them on three phones, and the same networks end to end. Kinds are what the delegate runs: its kernel, which
+the data name (so that a choice such as Winograd's is taken as known), and the stride; what it fuses behind an op counts
+as elements moved. Ops are split by configuration (5 folds), since many occur in several networks. Networks are split in
+halves: one's ops and whole networks fit and calibrate, the other's judge, both ways, five times. An op that was timed
+in the first half costs its timing there, any other is predicted, and a network is a power of its sum: as in
+`mvnas.latency.model`.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
     OMP_NUM_THREADS=1 python benchmarks/proxy.py [--data ../shared/data/imagenette128] [--factor 0.125] [--images 2400]
     python benchmarks/proxy.py --recorded benchmarks/proxy/rungs.csv
 
-A fixed sample of MobileViTs of at most 6 million parameters is trained by each schedule and by a long one, from other seeds. Every
-training is a row of benchmarks/proxy/NAME.csv; a run makes those that are missing, one architecture after the other, for --minutes
-at most, and tells of what there is. Seconds are of the processor, so that neighbours count less.
+A fixed sample of MobileViTs of at most 6 million parameters is trained by each schedule and by a long one, from other
+seeds. Every training is a row of benchmarks/proxy/NAME.csv; a run makes those that are missing, one architecture after
+the other, for --minutes at most, and tells of what there is. Seconds are of the processor, so that neighbours count
+less.
 
-With --recorded, nothing is trained: the rungs of what benchmarks/record_trainings.py recorded are compared with the last.
+With --recorded, nothing is trained: the rungs of what benchmarks/record_trainings.py recorded are compared with the
+last.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def sample(count: int, classes: int) -> list[Arch]:
 
 
 def part(split: Split, count: int) -> Split:
-    """`count` images of a split, or all if there are fewer; those of a smaller count are among those of a larger one."""
+    """`count` images of a split, or all if there are fewer; those of a smaller count are among those of a larger
+    one.
+    """
     places = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
     return Split(split.images[places], split.targets[places])
 
@@ -164,7 +168,8 @@ def main() -> None:
             print(f"{place}/{len(archs)} {name}: {accuracy:.1%} in {seconds:.1f} s", file=sys.stderr, flush=True)
     print(f"{args.data}: {images} + {len(data.val)} images, {factor:g} of the deployed size\n")
     print(
-        "| schedule | networks | accuracy | seconds | tau to the long one (95 %) | tau a second |\n|---|---|---|---|---|---|"
+        "| schedule | networks | accuracy | seconds | tau to the long one (95 %) | tau a second"
+        " |\n|---|---|---|---|---|---|"
     )
     for name, variant in schedules.items():
         done = [arch for arch in archs if key(arch, name) in known and key(arch, "long") in known]
@@ -173,8 +178,10 @@ def main() -> None:
         accuracies, seconds = zip(*(known[key(arch, name)] for arch in done), strict=True)
         found = None if name == "long" else Agreement.of(accuracies, [known[key(arch, "long")][0] for arch in done])
         worth = f"{found.tau / fmean(seconds):.3f}" if found else ""
-        print(f"| {name}, {variant.schedule.epochs:g} epochs | {len(done)} | {spread(accuracies)} | {fmean(seconds):.1f} "
-              f"| {told(found)} | {worth} |")  # fmt: skip
+        print(
+            f"| {name}, {variant.schedule.epochs:g} epochs | {len(done)} | {spread(accuracies)} | {fmean(seconds):.1f} "
+            f"| {told(found)} | {worth} |"
+        )
     every = [arch for arch in archs if all(key(arch, name) in known for name in schedules)]
     ranks = {name: rankdata([known[key(arch, name)][0] for arch in every]) for name in schedules}
     long = ranks.pop("long")

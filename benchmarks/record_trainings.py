@@ -2,9 +2,9 @@
 
     python benchmarks/record_trainings.py [--epochs 4] [--workers 2] [--data digits] [--out benchmarks/data/trained]
 
-Each network is trained once; its accuracy is taken after a third of the steps, where a training of rungs may rest, and at the
-end. One row a network goes to `trained.csv`, the conditions to `trained.json`. Networks come in random order, so that what there
-is at any time is a sample. A run that is stopped continues where it was.
+Each network is trained once; its accuracy is taken after a third of the steps, where a training of rungs may rest, and
+at the end. One row a network goes to `trained.csv`, the conditions to `trained.json`. Networks come in random order, so
+that what there is at any time is a sample. A run that is stopped continues where it was.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python benchmarks/sittings.py 8963119 66aacd6 09af450 72f7a2a a17816e 1d70e58 74d3ab3
 
-Arguments are commits of this repository, of which latency_tables/ and benchmarks/held_out/ are read. Each table, fitted by
-the code of today, judges the held-out networks of its device: those timed minutes after it and those of other sittings,
-with the conformal interval alone and with what sittings add. A shift is the mean of log measured / predicted. At last
-sittings are drawn anew: 100 of a sitting's networks, with replacement, about a shift drawn from those of all others.
+Arguments are commits of this repository, of which latency_tables/ and benchmarks/held_out/ are read. Each table, fitted
+by the code of today, judges the held-out networks of its device: those timed minutes after it and those of other
+sittings, with the conformal interval alone and with what sittings add. A shift is the mean of log measured / predicted.
+At last sittings are drawn anew: 100 of a sitting's networks, with replacement, about a shift drawn from those of all
+others.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ def show(name: str, some: list[Pair]) -> None:
     low, high = (np.sqrt(square / chi2.ppf(q, count)) for q in (0.95, 0.05))
     alone, widened = np.array([pair.covers() for pair in some]).T
     print(
-        f"{name}: {count} pairs; deviation of the shift {np.sqrt(square / count):.2%} (90 %, were they independent: {low:.2%} to "
-        f"{high:.2%}); covered alone {alone.mean():.1%} ({alone.min():.0%} to {alone.max():.0%}), "
-        f"with sittings {widened.mean():.1%} ({widened.min():.0%} to {widened.max():.0%})"
+        f"{name}: {count} pairs; deviation of the shift {np.sqrt(square / count):.2%} (90 %, were they independent:"
+        f" {low:.2%} to {high:.2%}); covered alone {alone.mean():.1%} ({alone.min():.0%} to {alone.max():.0%}), with"
+        f" sittings {widened.mean():.1%} ({widened.min():.0%} to {widened.max():.0%})"
     )
 
 
@@ -99,8 +100,9 @@ def redrawn(some: list[Pair]) -> None:
     for told, covered in zip(("alone", "with sittings"), np.hstack(rows), strict=True):
         low, high = np.quantile(covered, (0.05, 0.95))
         print(
-            f"drawn anew, {told}: {covered.mean():.1%} of networks covered; of 100 of one sitting {low:.0%} to {high:.0%} "
-            f"(9 in 10 sittings), and {((covered >= 0.85) & (covered <= 0.95)).mean():.0%} of sittings lie in 85 to 95 %"
+            f"drawn anew, {told}: {covered.mean():.1%} of networks covered; of 100 of one sitting {low:.0%} to"
+            f" {high:.0%} (9 in 10 sittings), and {((covered >= 0.85) & (covered <= 0.95)).mean():.0%} of sittings lie"
+            " in 85 to 95 %"
         )
 
 
@@ -110,7 +112,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         found = pairs(parser.parse_args().commits, Path(folder))
     print(
-        "| table | made | networks, hours later | shift | scatter | alone | with sittings |\n|---|---|---|---|---|---|---|"
+        "| table | made | networks, hours later | shift | scatter | alone | with sittings"
+        " |\n|---|---|---|---|---|---|---|"
     )
     for pair in found:
         alone, widened = pair.covers()

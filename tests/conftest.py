@@ -1,4 +1,6 @@
-"""What several tests need: timm, a phone, a small search, and modules whose weights and statistics are not those of a fresh module."""
+"""What several tests need: timm, a phone, a small search, and modules whose weights and statistics are not those of
+a fresh module.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from mvnas.studies.study import Study
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each test process a folder for locks of its own, so that each may measure: with one folder one may at a time."""
+    """Give each test process a folder for locks of its own, so that each may measure: with one folder one may at a
+    time.
+    """
     folder = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(
         prefix=os.environ.get("PYTEST_XDIST_WORKER", "tests") + "-"
     )

@@ -10,7 +10,9 @@ Stopwatch = Callable[[], float]
 
 
 class Sample(NamedTuple):
-    """Some runs of one file in a row on a device: milliseconds of the fastest and of the median, and how many they were."""
+    """Some runs of one file in a row on a device: milliseconds of the fastest and of the median, and how many they
+    were.
+    """
 
     min_ms: float
     median_ms: float

@@ -1,4 +1,4 @@
-"""The command line: `main` finds the verbs in `mvnas/cli/verbs/`, runs one, and turns errors and interrupts into exit codes."""
+"""The command line: `main` runs a verb of `mvnas/cli/verbs/` and turns errors and interrupts into exit codes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _give_caches() -> None:
-    """Give libraries a place for their caches where there is no home for them; they would look for the user's name, or complain."""
+    """Give libraries a folder for their caches where there is no home folder: they would fail or complain."""
     with suppress(RuntimeError):  # neither HOME nor an entry for the user
         if os.access(Path.home(), os.W_OK):
             return

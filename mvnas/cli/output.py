@@ -17,7 +17,8 @@ SECRET = re.compile(r"(://[^/\s:@]*:)\S*(?=@)|(?<=[?&]password=)[^&\s]*")  # the
 def print(*parts: object, file: TextIO | None = None, end: str = "\n", flush: bool = False) -> None:
     """Print what may be anybody's text; all that is printed here, since it takes the name of Python's own.
 
-    Control characters are escaped, and so is what the terminal's encoding does not have; passwords of databases are masked.
+    Control characters are escaped, and so is what the terminal's encoding does not have; passwords of databases are
+    masked.
     """
     stream = file or sys.stdout
     builtins.print(printable(" ".join(map(str, parts)), stream), file=stream, end=end, flush=flush)

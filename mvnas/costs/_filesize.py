@@ -1,4 +1,6 @@
-"""The size of a network's TFLite file by arithmetic: numbers at their precision, scales of channels, tables of ops and tensors.
+"""The size of a network's TFLite file, by arithmetic.
+
+It is made of numbers at their precision, scales of channels, and tables of ops and tensors.
 
 What a file holds is found once a block. `benchmarks/file_size.py` compares it with files.
 """
@@ -49,9 +51,9 @@ FILE_BYTES = 600  # of the rest
 class Held(NamedTuple):
     """What a file holds of some ops.
 
-    `dense` and `depthwise` are weights, each with so many `outputs` with a bias; `floats` numbers in float32 at every precision. `ops`
-    are those of the file at float32, `constants` its tensors with data, `weights` those of them that are weights. `ranges` and `casts`
-    are of int8 alone: tensors with a range, and ops from and to 8 bits.
+    `dense` and `depthwise` are weights, each with so many `outputs` with a bias; `floats` numbers in float32 at every
+    precision. `ops` are those of the file at float32, `constants` its tensors with data, `weights` those of them that
+    are weights. `ranges` and `casts` are of int8 alone: tensors with a range, and ops from and to 8 bits.
     """
 
     dense: int = 0
@@ -150,7 +152,7 @@ def _act_ops(act: str) -> int:
 
 
 def _multiplied(op: Conv | Linear, x: Any) -> Held:
-    """Weights and biases, of which files have always some, an activation, and what pads a map or makes maps of tokens."""
+    """Size of weights and biases, of an activation, and of ops that pad a map or make maps of tokens."""
     ops = 1 + _act_ops(op.act)
     casts = (op.act in FLOAT_ACTS) + 2 * (op.act == "hardsigmoid")
     if isinstance(op, Linear):

@@ -82,9 +82,10 @@ def load(
 
     `digits` is the data set, and `./digits` a path of that name. `cache` is
     `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
-    `tell` is called with what is read, how many images of it, and of how many, 0 if that is not known; not where a cache has them.
-    `flip` says whether training may mirror the images; None: as the source says, and most do not say no. `foreign` says that a file
-    named the source, such as a study: a module is then run only if it is trusted (`mvnas.system.trust`).
+    `tell` is called with what is read, how many images of it, and of how many, 0 if that is not known; not where a
+    cache has them. `flip` says whether training may mirror the images; None: as the source says, and most do not say
+    no. `foreign` says that a file named the source, such as a study: a module is then run only if it is trusted
+    (`mvnas.system.trust`).
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
@@ -159,7 +160,8 @@ def _dataset(path: Path) -> Source:
         return made
     if path.suffix.lower() not in TABLES:
         raise DataError(
-            f"the data must be a folder or a file ending in {' or '.join(TABLES)}, but {path} is neither; unpack it first"
+            f"the data must be a folder or a file ending in {' or '.join(TABLES)}, but {path} is neither; unpack it"
+            " first"
         )
     made = import_module(f"{__name__}.parquet").Dataset(path)
     return made

@@ -16,7 +16,8 @@ from mvnas.system import disk
 def cached(folder: Path, build: Callable[..., Data]) -> Data:
     """The data kept in `folder`, which `build(folder=...)` fills first where it is absent.
 
-    It is filled under another name and renamed, so that a kill in between leaves nothing that is ever read, and what one left is removed.
+    It is filled under another name and renamed, so that a kill in between leaves nothing that is ever read, and what
+    one left is removed.
 
     Raises: DataError if the place cannot be written, or what is there cannot be read.
     """

@@ -17,7 +17,8 @@ SIDED = re.compile(r"^(\d+|[^\W\d_])$|(?<![a-z])(left|right)(?![a-z])", re.IGNOR
 
 
 class Item(NamedTuple):
-    """An image as its source holds it, a path, encoded bytes, or a uint8 array (H, W[, 3]), and what is to be said of it.
+    """An image as its source holds it, a path, encoded bytes, or a uint8 array (H, W[, 3]), and what is to be said of
+    it.
 
     `target` is the number of a class, or where the source has no classes a number or an array of numbers.
     """
@@ -72,7 +73,7 @@ class Data:
 
     @property
     def sided(self) -> str:
-        """A class whose mirrored images may be of another, by its name: a number, a letter, or a side. Empty if none."""
+        """A class whose mirrored images may be of another, by its name (a number, a letter, a side); or empty."""
         return next((name for name in self.classes if SIDED.search(name)), "")
 
     @cached_property

@@ -73,7 +73,8 @@ def _plan(
     _check(classes, val, "validation")
     if val.shape[1:] != targets.shape[1:]:
         raise DataError(
-            f"targets must be of one shape, but training has {targets.shape[1:]} and validation {val.shape[1:]}; mend them"
+            f"targets must be of one shape, but training has {targets.shape[1:]} and validation {val.shape[1:]}; mend"
+            " them"
         )
     return side, {"train": np.ones(len(targets), bool), "val": np.ones(len(val), bool)}
 

@@ -68,7 +68,8 @@ def opened(image: Path | bytes | np.ndarray) -> Iterator[Image.Image]:
             with _open(image) as picture:
                 if (count := picture.width * picture.height) > most:
                     raise ValueError(
-                        f"it has {count / 1e6:,.0f} million pixels, and may have {most / 1e6:,.0f}; {VARIABLE}={count} allows it"
+                        f"it has {count / 1e6:,.0f} million pixels, and may have {most / 1e6:,.0f}; {VARIABLE}={count}"
+                        " allows it"
                     )
                 yield picture
         finally:
@@ -76,7 +77,7 @@ def opened(image: Path | bytes | np.ndarray) -> Iterator[Image.Image]:
 
 
 def pixels(image: Path | bytes | np.ndarray, side: int, told: Counter[str]) -> np.ndarray:
-    """The image as sRGB, uint8 (3, side, side): upright, short side scaled to `side`, the centre cut out, laid on white.
+    """Decode an image to sRGB, uint8 (3, side, side): upright, scaled to `side`, cropped to the centre, on white.
 
     Embedded colour profiles are applied. What is lost or guessed is counted in `told`.
 

@@ -16,7 +16,7 @@ _RANKS = {word: rank for rank, word in enumerate(_KINDS)}
 
 
 class Named(NamedTuple):
-    """What a name says: the kind of split, its place among synonyms, and the words beside, which splits of one set share."""
+    """A split by its name: its kind, its index among synonyms, and the words that splits of one set share."""
 
     kind: str
     rank: int

@@ -11,7 +11,7 @@ Tell = Callable[[str, int, int], None]  # of what is done, how much of it, and o
 
 
 class Told:
-    """Items of `source`, told of as they are taken; how many there are is known where it is a list, or from the second pass on."""
+    """A source that reports each item that is taken; their number is known of lists, or from the second pass on."""
 
     def __init__(self, source: Source, tell: Tell) -> None:
         self.source, self.tell = source, tell

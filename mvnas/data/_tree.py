@@ -25,7 +25,8 @@ def entries(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith(SYSTEM))
     except OSError as error:
         raise DataError(
-            f"the folders of the data must be readable, but of {folder} the system says: {error.strerror}; mend its mode"
+            f"the folders of the data must be readable, but of {folder} the system says: {error.strerror}; mend its"
+            " mode"
         ) from error
 
 
@@ -64,7 +65,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file is called like an image, and is none that would never end; links that lead nowhere count, to be told."""
+    """Whether a regular file has the name of an image; broken links count too, so that they are reported."""
     if file.suffix.lower() not in suffixes():
         return False
     try:

@@ -120,7 +120,8 @@ class _Layout(NamedTuple):
 def _layout(path: Path) -> _Layout:
     """What the folders of a data set are for, by their names and what lies beside them.
 
-    A folder called like a training split is one, and no class, if it holds folders of images, or all beside it are called like splits.
+    A folder called like a training split is one, and no class, if it holds folders of images, or all beside it are
+    called like splits.
     """
     folders = subfolders(path)
     named = {folder: name for folder in folders if (name := split_of(folder.name))}
@@ -143,8 +144,9 @@ def _layout(path: Path) -> _Layout:
         deep = any(map(has_data, subfolders(train[0])))
         if deep and full and not held:
             raise DataError(
-                f"it must be clear what {path} holds, but {train[0].name}/ may be a split or a class beside {listed(folder.name for folder in full)}; "
-                f"give {train[0]} if it is a split, rename it if it is a class"
+                f"it must be clear what {path} holds, but {train[0].name}/ may be a split or a class beside"
+                f" {listed(folder.name for folder in full)}; give {train[0]} if it is a split, rename it if it is a"
+                " class"
             )
         if deep or not full:
             return _Layout(train[0], held, [folder for folder in others if folder in full])

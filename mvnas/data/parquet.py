@@ -28,7 +28,7 @@ FIRST = ("image", "img", "label", "labels")  # what decides between several colu
 
 
 class Columns(NamedTuple):
-    """What is read of a table: two columns, the names of the classes if it has them, and other labels, which are not read."""
+    """What to read of a table: images, labels, names of classes if it has them; and other labels, left out."""
 
     image: str
     label: str
@@ -51,8 +51,8 @@ class Dataset:
         for file, its in columns.items():
             if its[:3] != self._columns[:3]:
                 raise DataError(
-                    f"all files must have the same columns and name the classes alike, but {file} differs from {first}: "
-                    f"{_shown(its)}, and {_shown(self._columns)}; write them with one schema"
+                    f"all files must have the same columns and name the classes alike, but {file} differs from {first}:"
+                    f" {_shown(its)}, and {_shown(self._columns)}; write them with one schema"
                 )
         _, label, names, unused = self._columns
         held = parts.get("val", [])
@@ -101,7 +101,8 @@ class Dataset:
         found = [path for path in (file.parent / name, self._root / name) if path.resolve().is_relative_to(root)]
         if not found:
             raise DataError(
-                f"a row must hold its image or name one in the folder of the data, but {place} names {told(name)}; write the images into the table"
+                f"a row must hold its image or name one in the folder of the data, but {place} names {told(name)};"
+                " write the images into the table"
             )
         return next((path for path in found if path.exists()), found[0])
 
@@ -133,8 +134,8 @@ def _parts(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
     train, *held = (its for _, its in sorted(splits.items()))
     if 0 not in splits:
         raise DataError(
-            f"tables must be named after splits, one of them train, but {path} has {listed(file.name for file in found)}; "
-            "rename them, or give the path of one file"
+            f"tables must be named after splits, one of them train, but {path} has"
+            f" {listed(file.name for file in found)}; rename them, or give the path of one file"
         )
     val, unused = held[:1], [file for its in held[1:] for file in its]
     told = f"took {_names(train, path)} to train" + (f", {_names(val[0], path)} to validate" if val else "")
@@ -150,7 +151,9 @@ def _names(its: list[Path], path: Path) -> str:
 
 
 def _columns(file: Path) -> Columns:
-    """What to read of a table. Raises: DataError unless there is a column of images and one of labels, or if it is a bomb."""
+    """What to read of a table. Raises: DataError unless there is a column of images and one of labels, or if it is a
+    bomb.
+    """
     with _readable(file):
         schema = pq.read_schema(file) if file.suffix.lower() == ".parquet" else _arrow_schema(file)
     features = _features(schema, file)
@@ -165,8 +168,8 @@ def _columns(file: Path) -> Columns:
     if not images or not labels or (len(labels) > 1 and not any(map(LABELS.search, labels))):
         found = ", ".join(f"{name} ({str(kind)[:60]})" for name, kind in types.items())
         raise DataError(
-            f"a table must have a column of images (struct of bytes, path) and one of labels (integer or text), but {file} has "
-            f"{found[:120] or 'none'}; rename or convert them"
+            "a table must have a column of images (struct of bytes, path) and one of labels (integer or text), but"
+            f" {file} has {found[:120] or 'none'}; rename or convert them"
         )
     image = min(images, key=_order)
     label = min(labels, key=lambda name: (_order(name), -len(_class_names(features, name))))
@@ -237,8 +240,8 @@ def _check_size(file: Path, image: str) -> None:
                 packed, unpacked = packed + chunk.total_compressed_size, unpacked + chunk.total_uncompressed_size
     if rows > size or (unpacked > BYTES and unpacked > BOMB * packed):
         raise DataError(
-            f"a table of images must not be far larger than its file, but {file} has {rows:,} rows and {unpacked / 1e6:,.0f} MB of images in "
-            f"{size / 1e6:,.1f} MB; write it anew"
+            f"a table of images must not be far larger than its file, but {file} has {rows:,} rows and"
+            f" {unpacked / 1e6:,.0f} MB of images in {size / 1e6:,.1f} MB; write it anew"
         )
 
 
@@ -277,8 +280,8 @@ def _distinct(file: Path, label: str) -> set[Any]:
             found.update(batch.column(label).unique().to_pylist())
             if len(found) > CLASSES or any(isinstance(name, str) and len(name) > LONGEST for name in found):
                 raise DataError(
-                    f"labels must be of at most {CLASSES:,} classes, with names of at most {LONGEST} letters, but column {label} of {file} "
-                    "has others; convert them"
+                    f"labels must be of at most {CLASSES:,} classes, with names of at most {LONGEST} letters, but"
+                    f" column {label} of {file} has others; convert them"
                 )
     return found - {None}
 

@@ -1,7 +1,8 @@
 """A worker process: trains what comes through its pipe until its parent is gone.
 
-It is started by the path of this file, without the folders that Python would put before its library: a `random.py` of the user's
-is not taken for Python's. What it unpickles comes from the process that started it, by a pipe that no other has.
+It is started by the path of this file, without the folders that Python would put before its library: a `random.py` of
+the user's is not taken for Python's. What it unpickles comes from the process that started it, by a pipe that no other
+has.
 """
 
 from __future__ import annotations

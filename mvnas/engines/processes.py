@@ -1,4 +1,6 @@
-"""Trainings in processes of this machine: each has its share of the cores, and a GPU of its own where there are several."""
+"""Trainings in processes of this machine: each has its share of the cores, and a GPU of its own where there are
+several.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,10 @@ WORKER = Path(__file__).with_name("_worker.py")
 class Engine:
     """`workers` processes that train one job at a time; `limit` is the seconds that one may take.
 
-    A worker that dies, is killed or raises what is not ours is started anew for the next job. A training whose failure is doubtful
-    is tried once more, where there are several workers in another one, since each may have a GPU of its own. Workers end when this
-    process does, however it ends, and hear no signals that ask them to: who stops them is the process that owns the study.
+    A worker that dies, is killed or raises what is not ours is started anew for the next job. A training whose failure
+    is doubtful is tried once more, where there are several workers in another one, since each may have a GPU of its
+    own. Workers end when this process does, however it ends, and hear no signals that ask them to: who stops them is
+    the process that owns the study.
     """
 
     def __init__(self, images: Images, *, workers: int = 1, limit: float | None = None) -> None:
@@ -83,7 +86,9 @@ class Engine:
 
 @dataclass
 class _Task:
-    """A training, as often as it takes: the job in bytes, how often it has failed by whoever's fault, and where the last time."""
+    """A training, as often as it takes: the job in bytes, how often it has failed by whoever's fault, and where the
+    last time.
+    """
 
     key: int
     job: bytes = field(repr=False)
@@ -170,7 +175,9 @@ class _Worker:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Have processes that are started never hear what a service manager, a batch system or a terminal sends to all at once."""
+    """Have processes that are started never hear what a service manager, a batch system or a terminal sends to all
+    at once.
+    """
     asks = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, asks)
     try:

@@ -13,7 +13,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is said of one figure of a network: its value, and the 90 % interval from `low` to `high`, in a unit such as ms or mJ.
+    """What is said of one figure of a network: its value, and the 90 % interval from `low` to `high`, in a unit such as
+    ms or mJ.
 
     A figure that is known exactly has an interval without width.
     """
@@ -35,7 +36,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prediction(Estimate):
-    """An estimate by a table of timings; `measured_share` is the share of it that stems from kernels that were timed themselves."""
+    """An estimate by a table of timings; `measured_share` is the share of it that stems from kernels that were timed
+    themselves.
+    """
 
     measured_share: float = 0.0
 

@@ -4,8 +4,9 @@ The time of a workload is a sum of what it does, each part at its own cost, corr
 
     ms = (c0 + c1 moved + c2 weights + c3 product + ...) * exp(polynomial of log sizes + line of log paddings)
 
-The costs c are not negative. Matrix products are computed in tiles, so that 33 rows may take as long as 36: their rows and
-columns are counted in whole tiles, of the size that explains the timings best. Nothing here knows of ops or of devices.
+The costs c are not negative. Matrix products are computed in tiles, so that 33 rows may take as long as 36: their rows
+and columns are counted in whole tiles, of the size that explains the timings best. Nothing here knows of ops or of
+devices.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ FEWEST_SQUARES = 30  # with fewer timings the polynomial is linear
 class Workload(NamedTuple):
     """What a kernel does. Workloads of one kind have equally many products, others and sizes.
 
-    `products` are matrix products as (how many, rows, inner size, columns); `others` are multiply-accumulates or elements
-    that are computed outside of them; `moved` are elements of activations read and written, `weights` those of parameters.
-    The logarithms of `sizes` are the features of the correction.
+    `products` are matrix products as (how many, rows, inner size, columns); `others` are multiply-accumulates or
+    elements that are computed outside of them; `moved` are elements of activations read and written, `weights` those of
+    parameters. The logarithms of `sizes` are the features of the correction.
     """
 
     products: tuple[tuple[float, float, float, float], ...]
@@ -76,7 +77,8 @@ class Regression(NamedTuple):
 
 
 def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
-    """The regression of timings of one kind; tile, squares and penalty are those of least leave-one-out error, of the costs of all.
+    """The regression of timings of one kind; tile, squares and penalty are those of least leave-one-out error, of the
+    costs of all.
 
     All tiles are tried at once, of those that pad these workloads in proportion the first alone.
     """
@@ -105,9 +107,11 @@ def fit(loads: Sequence[Workload], ms: Sequence[float]) -> Regression:
 
 
 def left_out(loads: Sequence[Workload], ms: Sequence[float]) -> Array:
-    """Errors of log ms of timings of one kind, each by the regression of the others, fitted anew without its part of PARTS: (n,).
+    """Errors of log ms of timings of one kind, each by the regression of the others, fitted anew without its part of
+    PARTS: (n,).
 
-    Costs, tile and penalty are found without it too: those of few timings, or of the largest of them, may change several times over.
+    Costs, tile and penalty are found without it too: those of few timings, or of the largest of them, may change
+    several times over.
     """
     places = np.random.default_rng(0).permutation(len(loads))
     errors = np.empty(len(loads))
@@ -121,9 +125,9 @@ def left_out(loads: Sequence[Workload], ms: Sequence[float]) -> Array:
 def nonnegative(columns: Array, wanted: Array) -> Array:
     """The costs, none of them negative, with which `columns` (..., n, k) come nearest to `wanted` (n,): (..., k).
 
-    They are the best among the least squares of all 2 ** k sets of columns; of sets that explain the same, the first with the
-    fewest columns. For a handful of columns and many problems at once this takes no longer than scipy's `nnls`, of which the
-    import takes as long as fitting the largest table.
+    They are the best among the least squares of all 2 ** k sets of columns; of sets that explain the same, the first
+    with the fewest columns. For a handful of columns and many problems at once this takes no longer than scipy's
+    `nnls`, of which the import takes as long as fitting the largest table.
     """
     size = np.maximum(np.linalg.norm(columns, axis=-2), 1e-300)[..., None, :]
     turned = np.swapaxes(columns / size, -1, -2)
@@ -141,9 +145,9 @@ def nonnegative(columns: Array, wanted: Array) -> Array:
 def _ridge(rows: Array, wanted: Array) -> tuple[Array, Array, Array]:
     """Weights and intercept of ridge regression at the penalty of least leave-one-out error, and that error.
 
-    Of rows (..., n, f) and what is wanted of each (..., n). By the principal axes of the centred rows; the intercept is not
-    penalised. In closed form, so that a table's thousands of small fits take a fraction of a second, which checking the
-    inputs of each would exceed.
+    Of rows (..., n, f) and what is wanted of each (..., n). By the principal axes of the centred rows; the intercept is
+    not penalised. In closed form, so that a table's thousands of small fits take a fraction of a second, which checking
+    the inputs of each would exceed.
     """
     centre, middle = rows.mean(-2, keepdims=True), wanted.mean(-1)
     centred, errors = rows - centre, (wanted - middle[..., None])[..., None]
@@ -165,7 +169,9 @@ def _numbers(loads: Sequence[Workload]) -> _Numbers:
 
 
 def _described(numbers: _Numbers, tiles: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Works (..., n, 3 + others + products) and features (..., n, sizes and the padding of each product), of tiles (..., 2)."""
+    """Works (..., n, 3 + others + products) and features (..., n, sizes and the padding of each product), of tiles
+    (..., 2).
+    """
     count, rows, inner, columns = np.moveaxis(numbers.products, -1, 0)
     tall, wide = np.moveaxis(tiles, -1, 0)[..., None, None]
     padded = count * _whole(rows, tall) * inner * _whole(columns, wide)

@@ -33,9 +33,10 @@ T = TypeVar("T")
 class Clock:
     """Times files of one runtime, pinned to the quietest cores, in bursts with reference ops before and after each.
 
-    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference ops show to be slow, or
-    that another process interrupted, are thrown away as long as patience lasts; the reference ops' time is kept beside every
-    timing, so that drift shows. There are several, since a neighbour that fills the memory's lanes leaves arithmetic alone.
+    A shared or throttled machine is slow for a while and then fast again. Bursts that the reference ops show to be
+    slow, or that another process interrupted, are thrown away as long as patience lasts; the reference ops' time is
+    kept beside every timing, so that drift shows. There are several, since a neighbour that fills the memory's lanes
+    leaves arithmetic alone.
     """
 
     def __init__(self, runtime: Runtime, references: Sequence[Path]) -> None:
@@ -95,7 +96,8 @@ class Clock:
     def _quietest(self, work: Callable[[], T], patience: float) -> tuple[T, float]:
         """What work gives, and the time of the reference ops beside it.
 
-        The first work between two clean looks at the reference ops counts, or that beside the fastest where none was clean in time.
+        The first work between two clean looks at the reference ops counts, or that beside the fastest where none was
+        clean in time.
         """
         end = time.monotonic() + patience
         found: list[tuple[T, float]] = []
@@ -201,7 +203,7 @@ def _switches() -> int:
 
 
 def core_groups(count: int) -> list[tuple[int, ...]]:
-    """Groups of `count` neighbouring cores that this process may use; one empty group where the system pins no process."""
+    """Groups of `count` neighbouring cores of this process; one empty group where it cannot be pinned."""
     allowed = affinity()
     if not (allowed and pin(allowed)):
         return [()]

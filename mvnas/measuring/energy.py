@@ -173,10 +173,12 @@ def _text(file: Path) -> str:
 
 @dataclass(frozen=True)
 class PowerLog:
-    """The CSV that a power meter writes: columns `time`, in Unix seconds or ISO 8601 with its offset from UTC, and `watts`.
+    """The CSV log of a power meter.
 
-    A mark is a time in Unix seconds. The file is read when energy is asked for, which waits until the meter has written as
-    far; a last row without its end is left out. Power between two rows lies on the line between them.
+    Its columns are `time`, in Unix seconds or ISO 8601 with the offset from UTC, and `watts`.
+
+    A mark is a time in Unix seconds. The file is read when energy is asked for, which waits until the meter has written
+    as far; a last row without its end is left out. Power between two rows lies on the line between them.
     """
 
     path: Path
@@ -210,7 +212,8 @@ class PowerLog:
             times, watts = self._rows()
         if not times[0] <= start <= end <= times[-1]:
             raise EnergyError(
-                f"{self.path} must span the time from {start:.3f} to {end:.3f}, but spans {times[0]:.3f} to {times[-1]:.3f}"
+                f"{self.path} must span the time from {start:.3f} to {end:.3f}, but spans {times[0]:.3f} to"
+                f" {times[-1]:.3f}"
             )
         inside = times[(times > start) & (times < end)]
         points = np.concatenate(([start], inside, [end]))
@@ -244,7 +247,8 @@ class PowerLog:
             seconds = _moment(moment)
         if seconds is None:
             raise EnergyError(
-                f"{self.path}, row {number}, column time: must be Unix seconds, or ISO 8601 with its offset from UTC, but got {moment!r}"
+                f"{self.path}, row {number}, column time: must be Unix seconds, or ISO 8601 with its offset from UTC,"
+                f" but got {moment!r}"
             )
         if watts is None or watts < 0:
             raise EnergyError(f"{self.path}, row {number}, column watts: must be a number from 0, but got {power!r}")

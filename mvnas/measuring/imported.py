@@ -1,8 +1,9 @@
 """Networks that others timed, from a CSV or from Xcode's performance reports, as passes of a latency table.
 
-A report is a bundle `.mlperf` with a `report.json`. Apple does not document that file. What is read of it here is what two
-public programs that parse real ones agree on: `deviceInfo.modelName`, `deviceInfo.osNameAndVersionWithoutBuildNumber`,
-`computeUnit` and, in seconds, `deviceResults.predict.samples`; and `modelMetadata.fileName`, which one of them reads.
+A report is a bundle `.mlperf` with a `report.json`. Apple does not document that file. What is read of it here is what
+two public programs that parse real ones agree on: `deviceInfo.modelName`,
+`deviceInfo.osNameAndVersionWithoutBuildNumber`, `computeUnit` and, in seconds, `deviceResults.predict.samples`; and
+`modelMetadata.fileName`, which one of them reads.
 """
 
 from __future__ import annotations
@@ -53,10 +54,12 @@ class Imported(NamedTuple):
 def import_networks(file: Path, folder: Path, resolve: Resolve, *, like: str | None = None) -> Table:
     """Append the networks of `file` to the table at `folder`, each as one more pass.
 
-    `file` is a report, or a CSV with the columns `network` (a name that `resolve` knows) and `ms` (milliseconds, or a report). A new table has no ops and must be `like` another, by name or folder, that prices them.
+    `file` is a report, or a CSV with the columns `network` (a name that `resolve` knows) and `ms` (milliseconds, or a
+    report). A new table has no ops and must be `like` another, by name or folder, that prices them.
 
     Raises:
-        TableError: a row cannot be read, the rows or the table are of different conditions, or a new table is like no other.
+        TableError: a row cannot be read, the rows or the table are of different conditions, or a new table is like no
+            other.
     """
     rows = [_report(file, resolve)] if file.suffix == REPORT else list(_rows(file, resolve))
     if not rows:

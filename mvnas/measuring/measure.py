@@ -64,8 +64,8 @@ def measure(
     Without `ops` there are OPS, or more if the spaces have so many kinds of kernels that spanning them takes more.
 
     First come kernels that span every dimension of every kind, and all that random networks need to be priced, even if
-    that is more than `ops`; then those in which networks spend most time and of which the model is least sure. An existing
-    table is continued: only what is missing is timed, and what was timed at a slow moment.
+    that is more than `ops`; then those in which networks spend most time and of which the model is least sure. An
+    existing table is continued: only what is missing is timed, and what was timed at a slow moment.
 
     With `like`, the name or folder of another table, the new one corrects that table's model: only the most informative
     kernels are timed, up to `ops` (LIKE_OPS if None, or as `minutes` allow), and published networks. Such a table works

@@ -36,17 +36,21 @@ class Protocol:
     def describe(self, *, inside: bool = False) -> str:
         """The protocol in words, for a table; `inside` where ops are timed inside networks."""
         alone = (
-            f"minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened {self.op_openings} times; "
-            f"an op {SUSPICIOUS} times above what its kind lets expect is timed again, {SECOND_LOOKS} times at most"
+            f"minimum and median of at least {self.op_runs} clean runs and {self.op_seconds} s an op, opened"
+            f" {self.op_openings} times; an op {SUSPICIOUS} times above what its kind lets expect is timed again,"
+            f" {SECOND_LOOKS} times at most"
         )
         references = ", ".join(f"{write_op(op)} on {write_shapes(shapes)}" for op, shapes in REFERENCES)
-        within = f"ops by the runtime's profile of a network in {self.network_seconds} s, the mean of a network's equal ops, the median of networks"
+        within = (
+            f"ops by the runtime's profile of a network in {self.network_seconds} s, the mean of a network's equal ops,"
+            " the median of networks"
+        )
         return (
-            f"batch 1; pinned to the quietest cores; {within if inside else alone}; "
-            f"at least {self.network_runs} clean runs and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the "
-            f"networks; a run is clean if the reference ops ({references}) just before and just after it take at most {DRIFT} times their "
-            f"fastest and the process was not interrupted; tried for {self.op_patience} s an op and "
-            f"{self.network_patience} s a network, after which all runs count"
+            f"batch 1; pinned to the quietest cores; {within if inside else alone}; at least {self.network_runs} clean"
+            f" runs and {self.network_seconds} s a network and pass, {self.passes} passes that interleave the networks;"
+            f" a run is clean if the reference ops ({references}) just before and just after it take at most {DRIFT}"
+            f" times their fastest and the process was not interrupted; tried for {self.op_patience} s an op and"
+            f" {self.network_patience} s a network, after which all runs count"
         )
 
 

@@ -48,14 +48,15 @@ def read_tensors(path: str | Path) -> State:
                 return weights_of(torch.load(stream, map_location="cpu", weights_only=True))
     except (OSError, SafetensorError) as error:
         raise ExportError(
-            f"weights must be a safetensors file or one of torch.save, but {path} cannot be read as one ({error!s:.100})"
+            f"weights must be a safetensors file or one of torch.save, but {path} cannot be read as one"
+            f" ({error!s:.100})"
         ) from None
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from None
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError):
         raise ExportError(
-            f"weights must be a state dict of tensors, but {path} holds objects that only code could make, or is damaged; "
-            "where you trust it, save torch.load(FILE, weights_only=False).state_dict() anew"
+            f"weights must be a state dict of tensors, but {path} holds objects that only code could make, or is"
+            " damaged; where you trust it, save torch.load(FILE, weights_only=False).state_dict() anew"
         ) from None
 
 

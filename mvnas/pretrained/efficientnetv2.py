@@ -1,4 +1,6 @@
-"""timm's names of the layers of EfficientNetV2, which it has as `tf_efficientnetv2_*` with the padding of the published ones."""
+"""timm's names of the layers of EfficientNetV2, which it has as `tf_efficientnetv2_*` with the padding of the
+published ones.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""timm's names of RepViT's layers, whose two heads, one for labels and one for a teacher's, are deployed as their mean."""
+"""timm's names of RepViT's layers, whose two heads, one for labels and one for a teacher's, are deployed as their
+mean.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ EPS = 1e-5  # of batch norms
 def merged(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`weights` with the mean of both heads, where there are two, as that for labels alone.
 
-    Each is a batch norm and a linear layer. The mean keeps the statistics of the first norm; scales and shifts go into the layer.
+    Each is a batch norm and a linear layer. The mean keeps the statistics of the first norm; scales and shifts go into
+    the layer.
     """
     heads = [[weights.get(f"{head}.{leaf}") for leaf in LEAVES] for head in HEADS]
     if any(value is None or value.ndim < 1 for head in heads for value in head):

@@ -1,11 +1,11 @@
 """Rungs of training length: many candidates are trained a little, and only the promising ones on to the full length.
 
-Multi-objective asynchronous successive halving (Schmucker et al., arXiv:2106.12639): of the candidates that finished a rung
-the best 1 / ETA may go on to the next, as soon as they are that good among those finished so far; nobody waits for a rung to
-fill. Best is by non-dominated rank in error and cost, and within a front by the epsilon-net.
+Multi-objective asynchronous successive halving (Schmucker et al., arXiv:2106.12639): of the candidates that finished a
+rung the best 1 / ETA may go on to the next, as soon as they are that good among those finished so far; nobody waits for
+a rung to fill. Best is by non-dominated rank in error and cost, and within a front by the epsilon-net.
 
-A short training may say nothing of a long one. So a rung holds nobody back until enough candidates have gone on to the last
-rung to show that it tells who will be good there.
+A short training may say nothing of a long one. So a rung holds nobody back until enough candidates have gone on to the
+last rung to show that it tells who will be good there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def shares(text: str) -> tuple[float, ...]:
 def lift(rungs: Sequence[Accuracies]) -> dict[int, tuple[float, float]]:
     """The accuracy at the last rung that is expected of each candidate by its last score, and the variance of that.
 
-    From rung to rung leads the regression line of the candidates that finished both; of few it is drawn towards slope 1.
+    From rung to rung leads the regression line of the candidates that finished both; of few it is drawn towards slope
+    1.
     """
     found = {number: (accuracy, 0.0) for number, accuracy in rungs[-1].items()}
     slope, shift, unsure = 1.0, 0.0, 0.0  # from a rung to the last
@@ -69,7 +70,8 @@ def lift(rungs: Sequence[Accuracies]) -> dict[int, tuple[float, float]]:
 def rivals(rungs: Sequence[Accuracies]) -> list[int]:
     """Of how many candidates of each rung one may go on: ETA where the rung is trusted, else 1.
 
-    It is trusted if the correlation of its scores with the last rung's is TRUST or more, less its standard error (Fisher's).
+    It is trusted if the correlation of its scores with the last rung's is TRUST or more, less its standard error
+    (Fisher's).
     """
     found = []
     for rung in rungs:
@@ -91,8 +93,8 @@ def promote(
 ) -> tuple[int, int] | None:
     """The candidate to train on, and the rung it is to reach; None if a new one should begin.
 
-    `rungs` hold the points of the candidates that finished each rung, by number; `begun` are the numbers that ever began each,
-    whatever became of them; one of so many `rivals` goes on from each. Candidates far up go first.
+    `rungs` hold the points of the candidates that finished each rung, by number; `begun` are the numbers that ever
+    began each, whatever became of them; one of so many `rivals` goes on from each. Candidates far up go first.
     """
     for rung in range(len(rungs) - 2, -1, -1):
         for number in _best_first(rungs[rung])[: len(rungs[rung]) // rivals[rung]]:

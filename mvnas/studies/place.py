@@ -16,7 +16,7 @@ DRIVERS = {"postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
 
 
 def file_of(place: str) -> Path | None:
-    """The file that a place names, whatever letters its name has; None if it is the URL of a database, which several drivers may use.
+    """The file of a study that `place` names; None if it is the URL of a database, which several drivers may use.
 
     A URL begins with its scheme. sqlite:///FILE is that file.
 
@@ -44,12 +44,14 @@ def sqlalchemy_url(place: str) -> str:
     server, _, base = address.partition("?")[0].partition("/")
     if "@" in server + base:
         raise StudyError(
-            f"a password in a database's URL must have its special characters encoded, such as @ as %40, but {masked(place)} has two @"
+            "a password in a database's URL must have its special characters encoded, such as @ as %40, but"
+            f" {masked(place)} has two @"
         )
     port = server.rpartition("]")[2].partition(":")[2]
     if port and not port.isdigit():
         raise StudyError(
-            f"a database must be at a URL like postgresql://USER@HOST:PORT/BASE, but the port of {masked(place)} is no number"
+            f"a database must be at a URL like postgresql://USER@HOST:PORT/BASE, but the port of {masked(place)} is no"
+            " number"
         )
     return f"{DRIVERS.get(scheme.lower(), scheme)}://{rest}"
 

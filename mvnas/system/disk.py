@@ -71,7 +71,7 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def whole(path: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Write `path` atomically: yields a hidden empty file (or `folder`) beside it, which is renamed to `path` at the end.
+    """Write `path` atomically, by an empty hidden file (or `folder`) beside it that is renamed at the end.
 
     Nobody sees `path` half written, not even after a kill or a loss of power. Leftovers of dead processes are removed
     first, and parent folders are made. The mode follows the umask. A folder may replace only an empty one. Devices and
@@ -234,7 +234,8 @@ def locked(path: Path, busy: Callable[[], MvnasError]) -> Iterator[None]:
             if error.errno in HELD:
                 raise busy() from None
             raise FileError(
-                f"{path.parent} must be on a file system with locks, but the system says: {error.strerror}; name a place on a local disk"
+                f"{path.parent} must be on a file system with locks, but the system says: {error.strerror}; name a"
+                " place on a local disk"
             ) from None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), path.lstat()):

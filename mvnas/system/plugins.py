@@ -19,7 +19,8 @@ def names(folder: str) -> list[str]:
 def load_class(
     kind: str, name: str, folder: str, attribute: str, error: type[MvnasError], *, foreign: bool = False
 ) -> Any:
-    """The class `attribute` of the plug-in `name`: a `kind` of the package `folder`, or any module if the name is dotted.
+    """The class `attribute` of the plug-in `name`: a `kind` of the package `folder`, or any module if the name is
+    dotted.
 
     `foreign` says that a file named it, and not the user: such a module is run only if it is trusted.
 

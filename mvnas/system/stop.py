@@ -35,10 +35,10 @@ class Interrupt(KeyboardInterrupt):
 
 
 class Stop:
-    """Counts signals that ask to stop; a loop looks at `asked` and ends tidily. Beyond `patience` they raise `Interrupt`.
+    """Counts signals that ask to stop, so that a loop may look at `asked`; beyond `patience` they raise `Interrupt`.
 
-    A raised `Interrupt` can be lost: Python drops exceptions of destructors, and so do callbacks of native code and code
-    that catches everything. Then it is raised again, until it arrives.
+    A raised `Interrupt` can be lost: Python drops exceptions of destructors, and so do callbacks of native code and
+    code that catches everything. Then it is raised again, until it arrives.
     """
 
     def __init__(self, patience: int = 0) -> None:

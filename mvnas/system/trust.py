@@ -1,8 +1,8 @@
 """Importing modules by name, and which names may be imported: all other modules import plug-ins by `module`.
 
-Names that the user gives are trusted: those in a space's YAML, and options such as `--data` or `--engine`. Names in files from
-elsewhere (architectures, tables, reports, studies) are not, and `check` refuses them unless they come with mvnas or the
-user allows them: by `--trust` on the command line, or `allow` in a program.
+Names that the user gives are trusted: those in a space's YAML, and options such as `--data` or `--engine`. Names in
+files from elsewhere (architectures, tables, reports, studies) are not, and `check` refuses them unless they come with
+mvnas or the user allows them: by `--trust` on the command line, or `allow` in a program.
 """
 
 from __future__ import annotations

@@ -58,12 +58,13 @@ def fit(
 ) -> Trained:
     """Train `module`, (B, 3, H, W) -> (B, K), to be deployed at `resolution`, from the weights it has.
 
-    A training may rest at the share `until` of its steps, and go on where it rested with `begin`: in the end it is the same.
+    A training may rest at the share `until` of its steps, and go on where it rested with `begin`: in the end it is the
+    same.
 
-    Images have `resolution` times `factor` pixels, where no technique says otherwise. The result has the averaged weights,
-    with batch norms calibrated in float32 on whole training images of that size, and their quality on validation images of
-    it; the module is left with these weights, in evaluation mode. On one machine with a given number of threads, the same
-    arguments give the same bits on the CPU.
+    Images have `resolution` times `factor` pixels, where no technique says otherwise. The result has the averaged
+    weights, with batch norms calibrated in float32 on whole training images of that size, and their quality on
+    validation images of it; the module is left with these weights, in evaluation mode. On one machine with a given
+    number of threads, the same arguments give the same bits on the CPU.
 
     Args:
         task: what the network is for; None: classification.

@@ -75,10 +75,12 @@ def calibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def groups(module: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Parameter groups for an optimizer: weight decay for what inputs are multiplied and summed by, none for anything else.
+    """Parameter groups for an optimizer: weight decay for what inputs are multiplied and summed by, none for anything
+    else.
 
-    That is the `weight` of convolutions and linear layers, and what a module names in `decayed`. Norms and other affine maps,
-    layer scales, and whatever is added (biases, also those of attention, and positions) have none, whatever their axes.
+    That is the `weight` of convolutions and linear layers, and what a module names in `decayed`. Norms and other affine
+    maps, layer scales, and whatever is added (biases, also those of attention, and positions) have none, whatever their
+    axes.
     """
     multiplied = {id(value) for part in module.modules() for value in _multiplied(part)}
     trained = [value for value in module.parameters() if value.requires_grad]

@@ -133,7 +133,9 @@ def listens(process: subprocess.Popen[str]) -> bool:
 
 
 def has_worked(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Whether a process has taken so many seconds of a processor, or has ended: moments do not depend on the machine's load."""
+    """Whether a process has taken so many seconds of a processor, or has ended: moments do not depend on the
+    machine's load.
+    """
     try:
         times = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     except OSError:

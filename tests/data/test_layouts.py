@@ -40,21 +40,50 @@ def counts(data: Data) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("train", "train"), ("Training", "train"), ("training_set", "train"), ("seg_train", "train"), ("trainset", "train"),
-     ("TRAIN", "train"), ("train2017", "train"), ("TrainImages", "train"), ("GTSRB_Final_Training", "train"), ("val", "val"),
-     ("valid", "val"), ("Validation Set", "val"), ("dev", "val"), ("eval", "val"), ("seg-test", "test"), ("Testing", "test"),
-     ("test_set", "test"), ("valley", None), ("trainers", None), ("contest", None), ("device", None), ("train_test", None),
-     ("cat", None), ("", None)],
-)  # fmt: skip
+    [
+        ("train", "train"),
+        ("Training", "train"),
+        ("training_set", "train"),
+        ("seg_train", "train"),
+        ("trainset", "train"),
+        ("TRAIN", "train"),
+        ("train2017", "train"),
+        ("TrainImages", "train"),
+        ("GTSRB_Final_Training", "train"),
+        ("val", "val"),
+        ("valid", "val"),
+        ("Validation Set", "val"),
+        ("dev", "val"),
+        ("eval", "val"),
+        ("seg-test", "test"),
+        ("Testing", "test"),
+        ("test_set", "test"),
+        ("valley", None),
+        ("trainers", None),
+        ("contest", None),
+        ("device", None),
+        ("train_test", None),
+        ("cat", None),
+        ("", None),
+    ],
+)
 def test_a_split_is_told_by_a_word_of_a_name(name: str, kind: str | None) -> None:
     assert (split_of(name) or [None])[0] == kind
 
 
 @pytest.mark.parametrize(
     ("train", "val"),
-    [("Training", "Testing"), ("training_set", "test_set"), ("seg_train", "seg_test"), ("train", "dev"), ("train", "eval"),
-     ("train2017", "val2017"), ("training_set/training_set", "test_set/test_set"), ("seg_train/seg_train", "seg_test/seg_test")],
-)  # fmt: skip
+    [
+        ("Training", "Testing"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train", "dev"),
+        ("train", "eval"),
+        ("train2017", "val2017"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+    ],
+)
 def test_splits_by_any_usual_name_are_read_as_such_and_told(tmp_path: Path, train: str, val: str) -> None:
     data = load(str(write_folder(tmp_path, splits(train) | splits(val, each=1))))
     assert data.classes == ("cat", "dog")
@@ -315,8 +344,16 @@ def test_tables_far_larger_than_their_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", ["[" * 200_000, '{"info": ' * 50_000, "[]", '{"info": []}', '{"info": {"features": {"label": {"names": "cat"}}}}', '{"info": {"features": {"label": 3}}}']
-)  # fmt: skip
+    "told",
+    [
+        "[" * 200_000,
+        '{"info": ' * 50_000,
+        "[]",
+        '{"info": []}',
+        '{"info": {"features": {"label": {"names": "cat"}}}}',
+        '{"info": {"features": {"label": 3}}}',
+    ],
+)
 def test_metadata_that_are_none_are_passed_over(tmp_path: Path, told: str) -> None:
     made = pa.table({"image": pictures(4), "label": [0, 1, 0, 1]}).replace_schema_metadata({"huggingface": told})
     pq.write_table(made, tmp_path / "x.parquet")

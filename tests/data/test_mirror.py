@@ -26,9 +26,17 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize(
     ("classes", "sided"),
-    [(("cat", "dog"), ""), (("3", "7"), "3"), (("10", "x-ray"), "10"), (("A", "B"), "A"), (("中", "文"), "中"), (("cat", "turn_left"), "turn_left"),
-     (("Right", "up"), "Right"), (("leftover", "brightness"), "")],
-)  # fmt: skip
+    [
+        (("cat", "dog"), ""),
+        (("3", "7"), "3"),
+        (("10", "x-ray"), "10"),
+        (("A", "B"), "A"),
+        (("中", "文"), "中"),
+        (("cat", "turn_left"), "turn_left"),
+        (("Right", "up"), "Right"),
+        (("leftover", "brightness"), ""),
+    ],
+)
 def test_classes_that_mirroring_may_confuse(classes: tuple[str, ...], sided: str) -> None:
     none = Split(np.zeros((0, 3, 32, 32), np.uint8), np.zeros(0, np.int64))
     assert Data("", classes, none, none).sided == sided

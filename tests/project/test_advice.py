@@ -35,7 +35,15 @@ def strings() -> Iterator[tuple[str, str]]:
 
 TEXTS = list(strings())
 VERBS = next(action.choices for action in parser()._actions if action.choices)
-COMMANDS = sorted({found for _, text in TEXTS for found in re.findall(r"`mvnas ([^`]+)`|: mvnas (.+)$", text) for found in found if found})  # fmt: skip
+COMMANDS = sorted(
+    {
+        found
+        for _, text in TEXTS
+        for found in re.findall(r"`mvnas ([^`]+)`|: mvnas (.+)$", text)
+        for found in found
+        if found
+    }
+)
 
 
 def test_options_that_are_advised_are_there() -> None:

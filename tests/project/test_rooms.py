@@ -1,4 +1,6 @@
-"""Laws of the picture of the rooms in DESIGN.md: it is of the code as it is, and shows every import by one way or another."""
+"""Laws of the picture of the rooms in DESIGN.md: it is of the code as it is, and shows every import by one way or
+another.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,17 @@ from mvnas.studies.place import file_of, masked, scrubbed, sqlalchemy_url
 from mvnas.studies.storage import owned
 from mvnas.studies.study import Study
 
-NAMES = ["my%20data.db", "a?b.db", "s.db?mode=memory", "a#b.db", "{x}.db", "$HOME %s.db", ":memory:", "file:s.db", "ä\udcff.db"]  # fmt: skip
+NAMES = [
+    "my%20data.db",
+    "a?b.db",
+    "s.db?mode=memory",
+    "a#b.db",
+    "{x}.db",
+    "$HOME %s.db",
+    ":memory:",
+    "file:s.db",
+    "ä\udcff.db",
+]
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="needs Linux's locks of open files")
@@ -181,7 +191,9 @@ def test_a_study_in_a_database_tells_its_password_nowhere(
     assert any(path.name.endswith(".card.json") for path in written)
     assert not any(secret.encode() in path.read_bytes() for path in written for secret in secrets)
     with create_engine(sqlalchemy_url(place), poolclass=NullPool).connect() as database:
-        rows = database.execute(text("SELECT value_json FROM study_user_attributes UNION SELECT value_json FROM trial_user_attributes"))  # fmt: skip
+        rows = database.execute(
+            text("SELECT value_json FROM study_user_attributes UNION SELECT value_json FROM trial_user_attributes")
+        )
         assert not any(secret in str(row) for row in rows for secret in secrets)
 
 

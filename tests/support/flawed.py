@@ -1,4 +1,6 @@
-"""Trainings on a machine that is at fault: what a worker unpickles as a schedule, and an engine that acts out what it is told."""
+"""Trainings on a machine that is at fault: what a worker unpickles as a schedule, and an engine that acts out what
+it is told.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LOST = "CUDA error: an illegal memory access was encountered"
 
 @dataclass
 class Flawed:
-    """Stands for a schedule in a job: the first `times` processes that unpickle it fail as one does that has lost its GPU."""
+    """Stands for a schedule in a job: the first `times` processes that unpickle it fail as one does that has lost
+    its GPU.
+    """
 
     notes: Path
     times: int
@@ -36,7 +40,9 @@ def _begin(notes: Path, times: int, schedule: Schedule) -> Schedule:
 
 
 class Moody:
-    """Trains in this process, one at a time, but fails doubtfully for the reasons that it is given, None where it does not."""
+    """Trains in this process, one at a time, but fails doubtfully for the reasons that it is given, None where it
+    does not.
+    """
 
     slots = 1
 

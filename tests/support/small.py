@@ -32,8 +32,16 @@ stages:
 
 SHORT = Schedule(epochs=0.1)
 PATIENCE = 300.0  # seconds after which a test gives up waiting
-ONCE = Protocol(op_openings=1, op_runs=1, op_seconds=0, op_patience=0, network_runs=1, network_seconds=0, network_patience=0,
-                passes=2)  # fmt: skip
+ONCE = Protocol(
+    op_openings=1,
+    op_runs=1,
+    op_seconds=0,
+    op_patience=0,
+    network_runs=1,
+    network_seconds=0,
+    network_patience=0,
+    passes=2,
+)
 
 
 def make_space(folder: Path) -> Path:

@@ -88,8 +88,16 @@ EXAMPLES: list[tuple[Op, tuple[Shape, ...], Shape]] = [  # op, input shapes, out
     (LinearAttention(2, form="relu_linear"), (Tokens(4, 6, 8),) * 3, Tokens(4, 6, 8)),
     (SeparableAttention(), (Tokens(4, 6, 1), Tokens(4, 6, 8), Tokens(4, 6, 8)), Tokens(4, 6, 8)),
     (Attention(2, bias=GridBias((2, 3))), (Tokens(4, 6, 8),) * 3, Tokens(4, 6, 8)),
-    (Attention(2, bias=GridBias((3, 3), stride=2)), (Tokens(1, 4, 8), Tokens(1, 9, 8), Tokens(1, 9, 12)), Tokens(1, 4, 12)),
-    (Attention(4, bias=GridBias((2, 3)), talking=True), (Tokens(1, 6, 8), Tokens(1, 6, 8), Tokens(1, 6, 12)), Tokens(1, 6, 12)),
+    (
+        Attention(2, bias=GridBias((3, 3), stride=2)),
+        (Tokens(1, 4, 8), Tokens(1, 9, 8), Tokens(1, 9, 12)),
+        Tokens(1, 4, 12),
+    ),
+    (
+        Attention(4, bias=GridBias((2, 3)), talking=True),
+        (Tokens(1, 6, 8), Tokens(1, 6, 8), Tokens(1, 6, 12)),
+        Tokens(1, 6, 12),
+    ),
     (Attention(2, bias=GridBias((2, 3), signed=True)), (Tokens(4, 6, 8),) * 3, Tokens(4, 6, 8)),
     (Attention(2, bias=GridBias((2, 3), signed=True, hidden=5, extra=1)), (Tokens(4, 7, 8),) * 3, Tokens(4, 7, 8)),
     (Position(), (Tokens(4, 6, 8),), Tokens(4, 6, 8)),
@@ -116,8 +124,16 @@ EXAMPLES: list[tuple[Op, tuple[Shape, ...], Shape]] = [  # op, input shapes, out
     (Pool(1, stride=2), (Map(3, 4, 5),), Map(3, 2, 3)),
     (Pool(3, stride=2, pad=False), (Map(3, 8, 9),), Map(3, 3, 4)),
     (Pool(2, stride=2, largest=True), (Map(3, 4, 5),), Map(3, 2, 3)),
-    (Branched((Conv(8, 3, 2, act=""), Conv(8, 1, 2, norm=False, bias=True, act="")), act="gelu"), (Map(4, 6, 5),), Map(8, 3, 3)),
-    (Branched((Conv(4, 3, groups=4, act=""), Conv(4, 1, groups=4, act=""), None), norm=True), (Map(4, 6, 5),), Map(4, 6, 5)),
+    (
+        Branched((Conv(8, 3, 2, act=""), Conv(8, 1, 2, norm=False, bias=True, act="")), act="gelu"),
+        (Map(4, 6, 5),),
+        Map(8, 3, 3),
+    ),
+    (
+        Branched((Conv(4, 3, groups=4, act=""), Conv(4, 1, groups=4, act=""), None), norm=True),
+        (Map(4, 6, 5),),
+        Map(4, 6, 5),
+    ),
     (Branched((Conv(8, act=""), Conv(8, groups=2, act=""), BatchNorm()), act="relu"), (Map(8, 3, 3),), Map(8, 3, 3)),
     (Branched((MIXER, None)), (Map(4, 6, 5),), Map(4, 6, 5)),
-]  # fmt: skip
+]

@@ -10,7 +10,8 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "mobilevitv2_150": (10_594_753, 4043.2),
     "mobilevitv2_175": (14_251_833, 5489.7),
     "mobilevitv2_200": (18_449_329, 7156.8),
-    # timm's attention multiplies keys by a column of ones where ours adds them up (0.1 to 1.3 million MACs), and is in float32
+    # timm's attention multiplies keys by a column of ones where ours adds them up (0.1 to 1.3 million MACs), and is in
+    # float32
     "efficientvit_b0": (3_410_008, 100.2, "", 224, {}, 1e-4),
     "efficientvit_b1": (9_102_024, 519.0, "", 64, {}, 1e-4),
     "efficientvit_b2": (24_330_712, 1584.4, "", 64, {}, 1e-4),
@@ -27,17 +28,29 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "edgevit_s": (13_108_168, 1910.5, "", 0),
 }
 BLOCKS = {  # small stages of each block, behind a convolution to 16 channels at half the size
-    "mobilevitv2": "conv channels=16 stride=2, mobilevitv2 dim=12 layers=2, mobilevitv2 dim=16 layers=1 patch=4 mlp=1.5",
-    "efficientvit": "residual act=gelu_tanh, efficientvit channels=32 stride=2, efficientvit channels=32, "
-    "efficientvit channels=32 width=8 kernel=3 expand=2.0 act=gelu_tanh, efficientvit_head channels=24 hidden=20 classes=5",
+    "mobilevitv2": (
+        "conv channels=16 stride=2, mobilevitv2 dim=12 layers=2, mobilevitv2 dim=16 layers=1 patch=4 mlp=1.5"
+    ),
+    "efficientvit": (
+        "residual act=gelu_tanh, efficientvit channels=32 stride=2, efficientvit channels=32, efficientvit channels=32"
+        " width=8 kernel=3 expand=2.0 act=gelu_tanh, efficientvit_head channels=24 hidden=20 classes=5"
+    ),
     "efficientvit_m_stem": "efficientvit_m_stem channels=16",
-    "efficientvit_m": "conv channels=16 stride=2, efficientvit_m heads=2 kernels=53 window=4, "
-    "efficientvit_m channels=32 stride=2, efficientvit_m heads=1 kernels=7 width=8 window=12, classifier norm=pooled classes=5",
-    "edgevit": "edgevit heads=2 rate=4, edgevit channels=24 stride=2 rate=2 heads=1 expand=2.0, edgevit rate=1 heads=3, "
-    "classifier norm=batch classes=5",
-    "mpcvit": "mpcvit channels=24 stride=4 heads=2, mpcvit heads=3 form=relu_softmax scaled=1, mpcvit form=separable act=silu, "
-    "mpcvit form=relu_linear mlp=1.5, mpcvit form=scaled, classifier norm=layer classes=5",
-    "lookupvit": "lookupvit channels=24 stride=4 layers=2 heads=2 ratio=4, lookupvit layers=1 heads=3 ratio=2 cheap=1.0",
+    "efficientvit_m": (
+        "conv channels=16 stride=2, efficientvit_m heads=2 kernels=53 window=4, efficientvit_m channels=32 stride=2,"
+        " efficientvit_m heads=1 kernels=7 width=8 window=12, classifier norm=pooled classes=5"
+    ),
+    "edgevit": (
+        "edgevit heads=2 rate=4, edgevit channels=24 stride=2 rate=2 heads=1 expand=2.0, edgevit rate=1 heads=3, "
+        "classifier norm=batch classes=5"
+    ),
+    "mpcvit": (
+        "mpcvit channels=24 stride=4 heads=2, mpcvit heads=3 form=relu_softmax scaled=1, mpcvit form=separable"
+        " act=silu, mpcvit form=relu_linear mlp=1.5, mpcvit form=scaled, classifier norm=layer classes=5"
+    ),
+    "lookupvit": (
+        "lookupvit channels=24 stride=4 layers=2 heads=2 ratio=4, lookupvit layers=1 heads=3 ratio=2 cheap=1.0"
+    ),
 }
 POINTS = {
     "mobilevitv2": [name for name in NETWORKS if name.startswith("mobilevitv2")],

@@ -13,15 +13,25 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
 DEPLOYED = {"tiny_vit_5m_224": 6_592_228, "tiny_vit_11m_224": 12_898_124, "tiny_vit_21m_224": 24_037_624}
 DEPLOYED |= {"hiera_tiny_224": 27_891_208, "fastervit_0": 28_917_672, "fastervit_1": 49_610_376}
 BLOCKS = {
-    "tiny_vit": "tiny_vit_mbconv channels=16, tiny_vit window=4 head_width=8, tiny_vit_mbconv channels=24 stride=2, "
-    "tiny_vit window=8 head_width=8 mlp=2, classifier norm=pooled_layer classes=5",
-    "elasticvit": "elasticvit_conv channels=16 expand=1, elasticvit_conv channels=24 kernel=5 stride=2 se=true, "
-    "elasticvit values=3 head_width=8, elasticvit_head hidden=32 classes=5",
-    "fmvit": "fmvit groups=2 head_width=4, conv channels=24 stride=2, fmvit low=0.75 pool=1 groups=3 head_width=6 mlp=3",
-    "turbovit": "turbovit window=4 head_width=8, turbovit channels=24 stride=2 window=8 head_width=8, turbovit head_width=24, "
-    "turbovit channels=32 stride=2 head_width=8, classifier norm=pooled_layer classes=5",
-    "fastervit": "fastervit_conv, fastervit_down channels=24, fastervit layers=2 window=8 head_width=8 mlp=2, "
-    "classifier norm=batch classes=5",
+    "tiny_vit": (
+        "tiny_vit_mbconv channels=16, tiny_vit window=4 head_width=8, tiny_vit_mbconv channels=24 stride=2, "
+        "tiny_vit window=8 head_width=8 mlp=2, classifier norm=pooled_layer classes=5"
+    ),
+    "elasticvit": (
+        "elasticvit_conv channels=16 expand=1, elasticvit_conv channels=24 kernel=5 stride=2 se=true, "
+        "elasticvit values=3 head_width=8, elasticvit_head hidden=32 classes=5"
+    ),
+    "fmvit": (
+        "fmvit groups=2 head_width=4, conv channels=24 stride=2, fmvit low=0.75 pool=1 groups=3 head_width=6 mlp=3"
+    ),
+    "turbovit": (
+        "turbovit window=4 head_width=8, turbovit channels=24 stride=2 window=8 head_width=8, turbovit head_width=24, "
+        "turbovit channels=32 stride=2 head_width=8, classifier norm=pooled_layer classes=5"
+    ),
+    "fastervit": (
+        "fastervit_conv, fastervit_down channels=24, fastervit layers=2 window=8 head_width=8 mlp=2, "
+        "classifier norm=batch classes=5"
+    ),
 }
 ELASTICVITS = ["t1", "t2", "s1", "s2", "m", "l1", "l1_5", "l2", "l3"]
 POINTS = {

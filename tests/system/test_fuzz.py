@@ -1,7 +1,9 @@
-"""Files that went wrong on their way, or were made to do harm: each is read or refused in a sentence, and nothing else happens.
+"""Files that went wrong on their way, or were made to do harm: each is read or refused in a sentence, and nothing else
+happens.
 
-The seed is fixed. Texts have bytes flipped, cut and put in; data has types swapped, keys dropped, doubled and made up, numbers that
-are huge, negative or none, deep nesting, modules and paths. What is read goes on to where a command would take it.
+The seed is fixed. Texts have bytes flipped, cut and put in; data has types swapped, keys dropped, doubled and made up,
+numbers that are huge, negative or none, deep nesting, modules and paths. What is read goes on to where a command would
+take it.
 """
 
 from __future__ import annotations
@@ -33,10 +35,35 @@ EACH = 90  # files of each kind
 MEMORY = 2 << 30  # bytes that reading them may take, beside what this process has
 
 WORDS: list[Any] = [
-    0, -1, 2**31, 10**18, 10**400, 1e308, 1e-308, float("inf"), float("nan"), True, None, "", "x" * 9999, "evil.code", "os.system",
-    "../../evil", "/etc/passwd", "file:///etc/passwd", "sqlite:///evil.db:3", "\x1b[2J\x00", "\udcff", "$(touch evil)", [], {}, [[]],
-    [1, 2], {"block": "evil.code"}, {"a": {"b": [1]}},
-]  # fmt: skip
+    0,
+    -1,
+    2**31,
+    10**18,
+    10**400,
+    1e308,
+    1e-308,
+    float("inf"),
+    float("nan"),
+    True,
+    None,
+    "",
+    "x" * 9999,
+    "evil.code",
+    "os.system",
+    "../../evil",
+    "/etc/passwd",
+    "file:///etc/passwd",
+    "sqlite:///evil.db:3",
+    "\x1b[2J\x00",
+    "\udcff",
+    "$(touch evil)",
+    [],
+    {},
+    [[]],
+    [1, 2],
+    {"block": "evil.code"},
+    {"a": {"b": [1]}},
+]
 
 
 def deep(levels: int) -> Any:

@@ -40,17 +40,49 @@ OTHER = MOUNT.format(top="/", mount="/sys/fs/cgroup/memory", kind="cgroup", opti
     [
         ("0::/\n", V2, {"sys/fs/cgroup/cpu.max": "400000 100000\n"}, 4),
         ("0::/a/b\n", V2, {"sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 64),
-        ("0::/a/b\n", V2, {"sys/fs/cgroup/a/cpu.max": "250000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 2),
+        (
+            "0::/a/b\n",
+            V2,
+            {"sys/fs/cgroup/a/cpu.max": "250000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"},
+            2,
+        ),
         ("0::/\n", V2, {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
         ("0::/\n", V2, {}, 64),
-        ("3:cpu,cpuacct:/job\n2:memory:/\n", V1 + OTHER, {"sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "800000\n",
-                                                          "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n"}, 8),
-        ("3:cpu:/docker/ab\n", INSIDE, {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 3),
-        ("3:cpu:/\n", V1, {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000"}, 64),
-        ("3:cpu:/\n0::/\n", V1 + V2, {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "600000",
-                                      "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000"}, 6),
+        (
+            "3:cpu,cpuacct:/job\n2:memory:/\n",
+            V1 + OTHER,
+            {
+                "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "800000\n",
+                "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+        (
+            "3:cpu:/docker/ab\n",
+            INSIDE,
+            {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        (
+            "3:cpu:/\n",
+            V1,
+            {
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            64,
+        ),
+        (
+            "3:cpu:/\n0::/\n",
+            V1 + V2,
+            {
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "600000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            6,
+        ),
     ],
-)  # fmt: skip
+)
 def test_cores_are_those_that_control_groups_give_time_for(
     groups: str, mounts: str, files: dict[str, str], found: int, many: None, tmp_path: Path
 ) -> None:

@@ -215,9 +215,18 @@ def test_only_weights_decay():
 
 
 FREE = {  # published network -> its tensors of several axes that are no weights of linear layers
-    "fastervit_0": 6, "edgevit_xxs": 8, "efficientformer_l1": 15, "tiny_vit_5m_224": 10, "efficientformerv2_s0": 5, "efficientvit_m0": 24,
-    "elasticvit_t1": 4, "hiera_tiny_224": 1, "mobilevitv2_050": 0, "fastvit_t8": 0, "efficientvit_b0": 0,
-}  # fmt: skip
+    "fastervit_0": 6,
+    "edgevit_xxs": 8,
+    "efficientformer_l1": 15,
+    "tiny_vit_5m_224": 10,
+    "efficientformerv2_s0": 5,
+    "efficientvit_m0": 24,
+    "elasticvit_t1": 4,
+    "hiera_tiny_224": 1,
+    "mobilevitv2_050": 0,
+    "fastvit_t8": 0,
+    "efficientvit_b0": 0,
+}
 
 
 @pytest.mark.parametrize("name", FREE)

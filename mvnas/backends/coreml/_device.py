@@ -1,7 +1,7 @@
 """What talks to Core ML: coremltools' `MLModelBenchmarker`, on this Mac or on an attached device.
 
-The clock is Core ML's own, the duration of `-[MLModel predictionFromFeatures:error:]` that coremltools reports: Python, the
-copies of inputs and outputs and, for a phone, the transfers are not in it.
+The clock is Core ML's own, the duration of `-[MLModel predictionFromFeatures:error:]` that coremltools reports: Python,
+the copies of inputs and outputs and, for a phone, the transfers are not in it.
 """
 
 from __future__ import annotations

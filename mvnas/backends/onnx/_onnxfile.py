@@ -1,7 +1,8 @@
 """ONNX files, written op by op: the primitives of a deployed graph in ONNX's ops, and the model that holds them.
 
 A node of the file is named after the node of the graph that it serves, `block3.conv1/Conv`, so that a runtime's profile
-can be read as times of ops. Maps are (1, C, H, W), tokens (1, P, N, C), vectors (1, C); no tensor has more than four axes.
+can be read as times of ops. Maps are (1, C, H, W), tokens (1, P, N, C), vectors (1, C); no tensor has more than four
+axes.
 """
 
 from __future__ import annotations

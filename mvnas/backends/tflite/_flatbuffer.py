@@ -1,4 +1,5 @@
-"""TFLite files, written op by op: the primitives of a deployed graph in TFLite's ops, and the flatbuffer that holds them.
+"""TFLite files, written op by op: the primitives of a deployed graph in TFLite's ops, and the flatbuffer that holds
+them.
 
 Maps are (1, H, W, C), tokens (1, P, N, C), vectors (1, C); no tensor has more than four axes.
 """

@@ -1,10 +1,10 @@
 """The precisions of a TFLite file beside float32, which ai-edge-quantizer brings it to.
 
     float16        weights in 16 bits, which XNNPACK unpacks when it opens the file: half the size, the same time
-    dynamic-int8   weights of dense convolutions and linear layers in 8 bits, a scale a channel, their inputs quantised as
-                   they come; depthwise convolutions stay in float32, since XNNPACK does not run them so
-    int8           convolutions, linear layers, sums and concatenations in 8 bits throughout, ranges from images; attention,
-                   layer norms and whatever only moves data stay in float32
+    dynamic-int8   weights of dense convolutions and linear layers in 8 bits, a scale a channel, their inputs quantised
+                   as they come; depthwise convolutions stay in float32, since XNNPACK does not run them so
+    int8           convolutions, linear layers, sums and concatenations in 8 bits throughout, ranges from images;
+                   attention, layer norms and whatever only moves data stay in float32
 
 The rules say which op of which node is quantised; nodes are told by the names of tensors, `block3.conv1/12`.
 """
@@ -32,7 +32,8 @@ RANGE = 4.0  # of every tensor, in standard deviations of what a file is timed o
 
 
 def quantise(model: bytes, precision: str, images: Sequence[np.ndarray] | None, *, alone: bool = False) -> bytes:
-    """The float32 `model` at a precision. `images` (1, H, W, C) give the ranges of int8; without them the file is for timing only.
+    """The float32 `model` at a precision. `images` (1, H, W, C) give the ranges of int8; without them the file is for
+    timing only.
 
     Raises:
         ExportError: the quantizer failed.
