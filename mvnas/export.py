@@ -9,15 +9,15 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 
 from mvnas import __version__
-from mvnas.backends import Runtime, backend
+from mvnas.backends import Format, backend, settings, ships
 from mvnas.data import Data
-from mvnas.errors import ExportError, unknown
+from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.measuring.clock import core_groups, cpu, pinned
 from mvnas.nn import build, deploy, example, rank
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from mvnas.studies.score import Score
     from mvnas.studies.study import Study
 
-FORMATS = ("tflite", "coreml", "onnx", "torch")
-TOLERANCE = {
-    "float32": 1e-4,
-    "float16": 2e-2,
-    "dynamic-int8": 0.1,
-}  # largest |difference| from torch, to the largest |logit| or 1
 MOST_AXES = 4
 IMAGES = 4  # random ones to compare on
 JUDGES = 64  # images that int8 is compared on
@@ -85,8 +79,8 @@ def export(
 ) -> list[Exported]:
     """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write the network's card.
 
-    `precision` is that of the TFLite file; int8 takes its ranges from `images`, and is compared as the `task` says. Files
-    get their names once all have passed. Where one fails its check it is left with the suffix `.failed`, and nothing else is.
+    `precision` is that of files of formats that have several, such as TFLite; int8 takes its ranges from `images`, and
+    is compared as the `task` says. Files get their names once all have passed. Where one fails its check it is left with the suffix `.failed`, and nothing else is.
 
     The card, `card_of(folder, name)`, holds the architecture and its costs, `card`, and of every file its precision, how far its
     numbers are from torch's, how long it takes on this machine, and what was `judged` where that is of its precision. Files that are
@@ -98,14 +92,17 @@ def export(
         FileError: the folder cannot be written.
     """
     for word in formats:
-        if word not in FORMATS:
-            raise ExportError(unknown("format", word, FORMATS))
-    if precision and "tflite" not in formats:
-        raise ExportError(f"a precision must go with the format tflite, but the formats are {', '.join(formats)}")
+        if not ships(word):
+            raise ExportError(f"files of a format must be made to be shipped, but those of {word} are for timing alone")
+    precise = [word for word in formats if "precision" in settings(word)]
+    if precision and not precise:
+        raise ExportError(
+            f"a precision must go with a format that has several, but the formats are {', '.join(formats)}"
+        )
     if precision == "int8" and not images:
         raise ExportError("int8 must have images for its ranges, but got none; give --data, or export from a study")
     asked = {"precision": precision, "images": images and images.ranges} if precision else {}
-    runtimes = {word: backend(word, **(asked if word == "tflite" else {})) for word in formats}
+    runtimes = {word: cast(Format, backend(word, **(asked if word in precise else {}))) for word in formats}
     graph = arch.graph()
     module = load(graph, state)
     network = {
@@ -126,7 +123,7 @@ def export(
     noise = torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))
     shown = images.judges if images else [image.numpy() for image in noise]
     with torch.inference_mode():
-        truth = [module(torch.from_numpy(image)).numpy() for image in shown]
+        truth = [_arrays(module(torch.from_numpy(image))) for image in shown]
     done = []
     with work_folder(folder) as work:
         for word, runtime in runtimes.items():
@@ -168,7 +165,7 @@ def origin(study: Study, score: Score) -> dict[str, Any]:
     }
 
 
-def _facts(runtime: Runtime, figures: Mapping[str, Any], judged: Judged | None) -> dict[str, Any]:
+def _facts(runtime: Format, figures: Mapping[str, Any], judged: Judged | None) -> dict[str, Any]:
     """What a card tells of one file."""
     precision = runtime.conditions()["precision"]
     facts = {"precision": precision, **figures}
@@ -255,11 +252,11 @@ def load(graph: Graph, state: State) -> torch.nn.Module:
 
 def _check(
     word: str,
-    runtime: Runtime,
+    runtime: Format,
     file: Path,
     path: Path,
     images: Sequence[np.ndarray],
-    truth: Sequence[np.ndarray],
+    truth: Sequence[Sequence[np.ndarray]],
     task: Task,
 ) -> Exported:
     """Compare the outputs of a file that is to be `path` with torch's, and time it."""
@@ -272,16 +269,16 @@ def _check(
             f"{path.name}: converted and its ops checked; running it needs macOS",
             figures | {"run": False},
         )
-    outputs = [runtime.run(file, [image])[0] for image in images]
+    outputs = [runtime.run(file, [image]) for image in images]
     conditions = dict(runtime.conditions())
-    figures["max_difference"] = max(float(np.abs(a - b).max()) for a, b in zip(outputs, truth, strict=True))
-    if conditions["precision"] == "int8":
-        share = figures["agreement"] = task.agree(np.concatenate(outputs), np.concatenate(truth))
+    figures["max_difference"], scale = _farthest(outputs, truth)
+    if runtime.tolerance is None:
+        last = [np.concatenate([row[-1] for row in rows]) for rows in (outputs, truth)]
+        share = figures["agreement"] = task.agree(*last)
         holds, told = share >= task.agreement, f"{task.agreed} on {share:.0%} of {len(truth)} images"
         least = f"{task.agreement:.0%}"
     else:
-        bound = TOLERANCE[conditions["precision"]] * max(1.0, *(float(np.abs(y).max()) for y in truth))
-        figures["bound"] = bound
+        bound = figures["bound"] = runtime.tolerance * scale
         holds, told = figures["max_difference"] <= bound, f"max |difference| from torch {figures['max_difference']:.1e}"
         least = f"{bound:.1e}"
     if not holds:
@@ -298,3 +295,17 @@ def _check(
         **conditions,
     }
     return Exported(word, path, f"{path.name}: {told} (bound {least}), {min(taken):.2f} ms here", figures)
+
+
+def _arrays(made: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+    """Outputs of a module, of which there may be several."""
+    return [y.numpy() for y in (made if isinstance(made, tuple) else (made,))]
+
+
+def _farthest(outputs: Sequence[Sequence[np.ndarray]], truth: Sequence[Sequence[np.ndarray]]) -> tuple[float, float]:
+    """Of the output that is farthest from torch's for its size: the largest |difference|, and the largest |number| or 1."""
+    rows = []
+    for made, true in zip(zip(*outputs, strict=True), zip(*truth, strict=True), strict=True):
+        difference = max(float(np.abs(a - b).max()) for a, b in zip(made, true, strict=True))
+        rows.append((difference, max(1.0, *(float(np.abs(y).max()) for y in true))))
+    return max(rows, key=lambda row: row[0] / row[1])

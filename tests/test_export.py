@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from small import make_space, search
 
 from mvnas import tasks
+from mvnas.backends import formats
 from mvnas.cli import main
 from mvnas.data import Split, load
 from mvnas.errors import ExportError
-from mvnas.export import FORMATS, Judged, Pictures, card_of, export
+from mvnas.export import Judged, Pictures, card_of, export
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.search import Problem
@@ -48,8 +49,8 @@ def state(arch: Arch) -> State:
 
 
 def test_every_format_is_written_checked_and_told_of(arch: Arch, state: State, tmp_path: Path) -> None:
-    done = export(arch, state, tmp_path, name="net", formats=FORMATS, card={"data": "digits"})
-    assert [row.format for row in done] == list(FORMATS)
+    done = export(arch, state, tmp_path, name="net", formats=formats(), card={"data": "digits"})
+    assert [row.format for row in done] == formats()
     card = json.loads(card_of(tmp_path, "net").read_text())
     assert Arch.from_json(card["arch"]) == arch
     assert (card["params"], card["macs"], card["data"]) == (arch.params, arch.macs, "digits")

@@ -58,6 +58,7 @@ class Backend:
     binary: str = ""
     cores: str = ""
     suffix = ".tflite"
+    files_of = "tflite"  # the format that its files are shipped in
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(\d+(,\d+)*)?", self.cores):

@@ -38,6 +38,8 @@ class Backend:
     device: str = "cpu"
     compiled: bool = False
     suffix = ".pt2"
+    ships = True
+    tolerance = 1e-4
 
     def __post_init__(self) -> None:
         if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):

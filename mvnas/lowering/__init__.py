@@ -1,7 +1,7 @@
 """Lowering: what each op of a deployed graph becomes in a file, said once for all formats.
 
-An op is lowered by a function of a `Builder`, which appends what TFLite, ONNX or Core ML have, and a `Call`, which holds
-what the op is given. An op of your own needs one such function to be written in every format:
+An op is lowered by a function of a `Builder`, which appends what TFLite, ONNX or Core ML have, and a `Call`, which
+holds what the op is given. An op of your own needs one such function to be written in every format:
 
     from mvnas.lowering import Builder, Call, Tensor, lowers
 

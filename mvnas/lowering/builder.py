@@ -18,8 +18,8 @@ class Builder(ABC):
     """A file in the making, to which ops are appended in the order in which they run.
 
     A method takes tensors of the file and returns the one that it appended. Tensors have a batch axis of 1: tokens are
-    (1, P, N, C), vectors (1, C), maps (1, H, W, C) where `channels_last`, else (1, C, H, W). What an op does to the
-    inside of maps it asks for by `axes`, `channel_axis`, `pixels_last` and `pixels_first`, so that no lowering knows which.
+    (1, P, N, C), vectors (1, C), maps (1, H, W, C) where `channels_last`, else (1, C, H, W): lowerings ask for `axes`,
+    `channel_axis`, `position_axes`, `a_channel`, `pixels_last` and `maps`, so that none of them knows which.
     Where a number or an array (NumPy, float32) stands for a tensor it becomes a constant of the file.
 
     No tensor may have more than four axes, since GPU runtimes of phones refuse more.
@@ -84,7 +84,7 @@ class Builder(ABC):
 
     @abstractmethod
     def matmul(self, a: Operand, b: Tensor, *, flip_a: bool = False, flip_b: bool = False) -> Tensor:
-        """Products of the matrices in the last two axes; an array `a` stands for each of `b`'s. Flips only where `flips`."""
+        """Products of matrices, the last two axes; an array `a` is multiplied by each of `b`'s. Flips only where `flips`."""
 
     @abstractmethod
     def add(self, a: Tensor, b: Operand) -> Tensor: ...
@@ -130,7 +130,7 @@ class Builder(ABC):
 
     @abstractmethod
     def pool(self, x: Tensor, kernel: int, *, stride: int, pads: tuple[int, int, int, int], largest: bool) -> Tensor:
-        """Means or maxima of windows of a map, over what is of the map in them; a kernel of 1 takes each `stride`-th pixel."""
+        """Means or maxima of what windows hold of a map; a kernel of 1 takes every `stride`-th pixel."""
 
     @abstractmethod
     def resize(self, x: Tensor, h: int, w: int, *, nearest: bool) -> Tensor:

@@ -41,7 +41,7 @@ def lowers(*kinds: type[Op], to: type[Builder] = Builder) -> Callable[[Form], Fo
 
 
 def lower(builder: Builder, graph: Graph, weights: Weights, inputs: Callable[[str, Shape], Tensor]) -> list[Tensor]:
-    """Append all of a deployed `graph` to a file; the tensor of each node, in order. `inputs` makes those it is fed through.
+    """Append a deployed `graph` to a file; the tensor of each node, in order. `inputs` makes those it is fed through.
 
     Raises:
         ExportError: an op has no form.
@@ -68,5 +68,6 @@ def _form(builder: Builder, kind: type[Op]) -> Callable[[Any, Any, Call], Tensor
         if (own, kind) in _forms:
             return _forms[own, kind]
     raise ExportError(
-        f"{builder.format} must have a form of every op, but has none of {kind.__name__}; give it one with mvnas.lowering.lowers"
+        f"{builder.format} must have a form of every op, but has none of {kind.__name__}; "
+        "give it one with mvnas.lowering.lowers"
     )

@@ -10,12 +10,12 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from mvnas.backends import Runtime, of_table
+from mvnas.backends import Runtime, format_of, of_table, settings
 from mvnas.budgets import Budget
 from mvnas.costs import Price
 from mvnas.data import Data
 from mvnas.errors import ExportError, StudyError
-from mvnas.export import FORMATS, Judged, Pictures, export, origin
+from mvnas.export import Judged, Pictures, export, origin
 from mvnas.latency.model import Latency, latency
 from mvnas.latency.table import Table, Timing
 from mvnas.measuring.clock import DRIFT, cpu
@@ -34,7 +34,7 @@ from mvnas.training import pixels
 from mvnas.verification.rank import LONGER
 from mvnas.verification.retrain import retrain, retrained, trainer, weights
 
-SHIPPED_AS = {"android": "tflite"}  # runtime of a table -> format of its files, where they differ in name
+PROTOCOL = Protocol()
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,12 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
     setup, arch = study.setup, score.arch
     known = retrained(study)[score.number, longer]
     row = Verified(score, pixels(arch.resolution, setup.factor), known.accuracy)
-    form = _form(table)
     if known.accuracy is None:
         return replace(row, told=f"training failed: {known.reason}")
+    try:
+        form = format_of(table.device)
+    except ExportError as error:
+        return replace(row, told=str(error))
     if form is None:
         return replace(row, told=f"{table.device['backend']} has no files to ship")
     epochs, latency = longer * setup.schedule["epochs"], score.costs["latency"]
@@ -179,7 +182,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
             folder(study) / f"trial{score.number}",
             name=f"trial{score.number}",
             formats=[form],
-            precision=arch.precision if form == "tflite" and arch.precision != FLOAT else None,
+            precision=arch.precision if "precision" in settings(form) and arch.precision != FLOAT else None,
             images=Pictures.of(data, arch.resolution) if arch.precision == "int8" else None,
             card=card,
             judged=Judged.of(arch, known.accuracy, row.pixels, how),
@@ -190,11 +193,12 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
     return replace(row, file=done.path, told=done.told)
 
 
-def _form(table: Table) -> str | None:
-    """The format of the files that a table's runtime executes; None if they are none to ship."""
-    name = table.device["backend"]
-    form = SHIPPED_AS.get(name, name)
-    return form if form in FORMATS else None
+def _unshipped(table: Table) -> bool:
+    """Whether files of the runtime of a table are for timing alone."""
+    try:
+        return format_of(table.device) is None
+    except ExportError:  # of a package that is not installed
+        return False
 
 
 def _state(study: Study, longer: int, score: Score) -> State:
@@ -217,7 +221,7 @@ def _time(
     rows: Sequence[Verified], table: Table, state: Callable[[Score], State], protocol: Protocol, progress: Progress
 ) -> tuple[list[Verified], list[str]]:
     """Candidates timed by the table's runtime, as far as it runs here and their files are what was trained; and cautions."""
-    timed = [row for row in rows if row.file or (row.accuracy is not None and _form(table) is None)]
+    timed = [row for row in rows if row.file or (row.accuracy is not None and _unshipped(table))]
     try:
         runtime = of_table(table.device)
         if not getattr(runtime, "runs_here", True):

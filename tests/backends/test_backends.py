@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from shutil import which
-from time import perf_counter
 from typing import Any
-from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import pytest
@@ -26,21 +23,18 @@ from torch.nn.functional import avg_pool2d, conv2d, gelu, interpolate, layer_nor
 from vocabulary import EXAMPLES
 
 from mvnas import nn
-from mvnas.backends import backend, names
+from mvnas.backends import Runtime, backend, formats, names
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel
 from mvnas.latency.model import kind
-from mvnas.lowering import Builder, Call, Tensor, lowers
-from mvnas.ops import Attention, Conv, Input, Map, Op, Shape, State, Tokens
+from mvnas.lowering import Builder, Call, Tensor, lowers, registry
+from mvnas.ops import Conv, Map, Op, Shape, State
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
+from mvnas.testing.backend import KERNELS, OPS, BackendContract, FormatContract
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
-KERNELS: list[Kernel] = [
-    (Conv(16, kernel=3, stride=2, groups=16, norm=False, bias=True), (Map(16, 9, 9),)),
-    (Attention(2), (Tokens(4, 9, 16),) * 3),
-]
 
 
 @dataclass(frozen=True)
@@ -198,16 +192,6 @@ def op_names(name: str, path: Path) -> Counter[str]:
     return Counter(getattr(import_module(f"mvnas.backends.{name}"), "op_names", lambda _: [])(path))
 
 
-def content(path: Path) -> bytes:
-    """All bytes of a file, of the files of an archive or of those of a folder."""
-    if path.is_dir():
-        return b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
-    if is_zipfile(path):
-        with ZipFile(path) as archive:
-            return b"".join(archive.read(name) for name in archive.namelist())
-    return path.read_bytes()
-
-
 def test_the_network_of_these_tests_holds_every_op_and_resizes(graph: Graph) -> None:
     kinds = Counter(type(node.op).__name__ for node in graph.work)
     assert kinds["Resize"] == 2
@@ -221,72 +205,98 @@ def test_every_backend_is_listed() -> None:
     assert not any(name.startswith("_") for name in names())
 
 
+class Ours(FormatContract):
+    """A backend of mvnas; its ops are looked at by `TestWrittenOpByOp`, in more examples of each."""
+
+    name = ""
+    test_every_op_computes_what_torch_computes = None
+
+    def make(self, **settings: Any) -> Runtime:
+        return backend(self.name, **settings)
+
+    def execute(self, path: Path, graph: Graph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return evaluate_all(path, inputs) if self.name == "coreml" else super().execute(path, graph, inputs)
+
+
+class TestCoreMLContract(Ours):
+    name, within, times = "coreml", 2e-2, sys.platform == "darwin"
+
+
+class TestONNXContract(Ours):
+    name = "onnx"
+
+
+class TestTFLiteContract(Ours):
+    name = "tflite"
+
+
+class TestTorchContract(Ours):
+    name = "torch"
+
+
+@pytest.mark.usefixtures("phone")
+class TestAndroidContract(BackendContract):
+    runs = False
+
+    def make(self, **settings: Any) -> Runtime:
+        return backend("android", **settings)
+
+
+class TestRooflineContract(BackendContract):
+    runs = False
+
+    def make(self, **settings: Any) -> Runtime:
+        return backend("roofline", **settings)
+
+
+def test_every_backend_has_its_contract() -> None:
+    classes = [made for made in globals().values() if isinstance(made, type) and issubclass(made, BackendContract)]
+    known = {made.__name__.removeprefix("Test").removesuffix("Contract").lower() for made in classes}
+    assert {*names()} <= known
+
+
+def test_the_contract_of_formats_has_every_op_that_is_lowered() -> None:
+    assert {type(op) for op, _ in OPS} == {kind for _, kind in registry._forms if kind.__module__.startswith("mvnas.")}
+
+
+def test_formats_are_the_backends_whose_files_are_shipped() -> None:
+    assert formats() == ["coreml", "onnx", "tflite", "torch"]
+
+
 @pytest.mark.parametrize("name", names())
-class TestContract:
-    """What holds for every file of mvnas/backends."""
+def test_a_backend_names_itself(name: str, phone: Phone) -> None:
+    assert backend(name).conditions()["backend"] == name
 
-    @pytest.fixture(autouse=True)
-    def plugged(self, phone: Phone) -> None:
-        """A phone, since a backend is for one."""
 
-    def test_it_exports_a_file_with_its_suffix(self, name: str, exported: Files) -> None:
-        assert exported(name).exists()
-        assert exported(name).suffix == backend(name).suffix
+@pytest.mark.parametrize("name", [name for name in names() if not runs_here(name)])
+def test_what_does_not_run_here_says_where_it_does(
+    name: str, phone: Phone, exported: Files, inputs: list[np.ndarray]
+) -> None:
+    with pytest.raises(ExportError, match=r"macOS|another backend"):
+        backend(name).run(exported(name), inputs)
+    if name == "coreml":
+        with pytest.raises(ExportError, match="macOS"):
+            backend(name).stopwatch(exported(name))
 
-    def test_its_file_computes_what_torch_computes(
-        self, name: str, exported: Files, inputs: list[np.ndarray], truth: np.ndarray
-    ) -> None:
+
+@pytest.mark.parametrize("name", names())
+def test_an_op_is_exported_alone_as_it_is_among_others(
+    name: str, phone: Phone, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    graphs = [Graph.single(*kernel) for kernel in KERNELS]
+    for graph, path in zip(graphs, backend(name).export_each(graphs, tmp_path), strict=True):
+        state = nn.arbitrary(graph)
+        alone = tmp_path / f"alone{path.name}"
+        backend(name).export(graph, alone, state)
+        first = Counter({"SLICE": 1} if name == "tflite" else {})  # all but one element of the output stays inside
+        assert op_names(name, alone) + first == op_names(name, path)
         if runs_here(name):
-            (y,) = backend(name).run(exported(name), inputs)
-            assert_close(name, y, truth)
-        else:
-            with pytest.raises(ExportError, match=r"macOS|another backend"):
-                backend(name).run(exported(name), inputs)
-
-    def test_its_stopwatch_tells_the_milliseconds_of_a_run(self, name: str, exported: Files) -> None:
-        if runs_here(name) or name in ("android", "roofline"):
-            run = backend(name).stopwatch(exported(name))
-            start = perf_counter()
-            taken = [run() for _ in range(3)]
-            assert min(taken) > 0
-            assert not runs_here(name) or sum(taken) <= 1e3 * (perf_counter() - start)
-        else:
-            with pytest.raises(ExportError, match="macOS"):
-                backend(name).stopwatch(exported(name))
-
-    def test_an_op_is_exported_alone_as_it_is_among_others(
-        self, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        graphs = [Graph.single(*kernel) for kernel in KERNELS]
-        runtime = backend(name)
-        together = runtime.export_each(graphs, tmp_path)
-        assert [path.suffix for path in together] == [runtime.suffix] * len(graphs)
-        for graph, path in zip(graphs, together, strict=True):
-            state = nn.arbitrary(graph)
-            alone = tmp_path / f"alone{path.name}"
-            runtime.export(graph, alone, state)
-            first = Counter({"SLICE": 1} if name == "tflite" else {})  # all but one element of the output stays inside
-            assert op_names(name, alone) + first == op_names(name, path)
-            if runs_here(name):
-                feed = [x.numpy() for x in nn.example(graph)]
-                whole = compute(graph, state, feed)
-                assert_close(name, execute(name, alone, graph, feed), whole)
-                part = execute(name, path, graph, feed)
-                assert_close(name, part, whole[tuple(slice(n) for n in part.shape)])
-        assert capfd.readouterr() == ("", "")
-
-    def test_its_conditions_are_json_and_complete(self, name: str) -> None:
-        conditions = json.loads(json.dumps(backend(name).conditions()))
-        assert conditions["backend"] == name
-        assert {"runtime", "versions", "threads", "precision"} <= set(conditions)
-        assert conditions["precision"] in TOLERANCE
-        assert all(conditions["versions"].values())
-        assert conditions["threads"] >= 1
-
-    def test_its_file_names_no_path_of_this_machine(self, name: str, exported: Files) -> None:
-        data = content(exported(name))
-        assert str(Path(__file__).parents[2]).encode() not in data
-        assert b"site-packages" not in data
+            feed = [x.numpy() for x in nn.example(graph)]
+            whole = compute(graph, state, feed)
+            assert_close(name, execute(name, alone, graph, feed), whole)
+            part = execute(name, path, graph, feed)
+            assert_close(name, part, whole[tuple(slice(n) for n in part.shape)])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != "coreml"])
@@ -414,26 +424,6 @@ class TestTFLite:
     def test_an_unknown_precision_gives_the_near_miss(self) -> None:
         with pytest.raises(ExportError, match="did you mean 'dynamic-int8'"):
             backend("tflite", precision="dynamic-int")
-
-
-@pytest.mark.parametrize("name", [*WRITTEN, "torch"])
-def test_a_file_has_all_outputs_of_a_graph_in_their_order(name: str, tmp_path: Path) -> None:
-    """The earlier of them is read by what comes later, too."""
-    x = Input(Map(3, 8, 8))()
-    early = Conv(4, kernel=3, stride=2, norm=False)(x)
-    late = Conv(5, norm=False, act="")(early)
-    graph = Graph.of(early, late, outputs=[late, early])
-    state, path = nn.arbitrary(graph), tmp_path / f"two{backend(name).suffix}"
-    backend(name).export(graph, path, state)
-    feed = [x.numpy() for x in nn.example(graph)]
-    module = nn.build(graph)
-    module.load_state_dict(state)
-    with torch.inference_mode():
-        wanted = [y.numpy() for y in module.eval()(*map(torch.from_numpy, feed))]
-    got = evaluate_all(path, feed) if name == "coreml" else backend(name).run(path, feed)
-    assert len(got) == 2
-    for y, true in zip(got, wanted, strict=True):
-        assert_close(name, y, true)
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -20,12 +20,11 @@ import pytest
 from safetensors.torch import load_file
 from small import search
 
-from mvnas.backends import backend
+from mvnas.backends import backend, formats
 from mvnas.cli import main
 from mvnas.data import load
 from mvnas.engines import failure
 from mvnas.errors import FileError
-from mvnas.export import FORMATS
 from mvnas.graph import Graph
 from mvnas.latency import table as tables
 from mvnas.ops import Conv, Map
@@ -74,7 +73,7 @@ def refused(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
     assert all(part in last for part in parts), last
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", formats())
 def test_an_export_that_finds_no_space_leaves_what_was_there(
     form: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,7 +282,7 @@ def test_what_is_exported_follows_the_umask(home: Path, tmp_path: Path) -> None:
     mask = 0o027
     before = os.umask(mask)
     try:
-        words = [word for form in FORMATS for word in ("--format", form)]
+        words = [word for form in formats() for word in ("--format", form)]
         assert main(["export", str(home / "s.db"), *words, "--out", str(tmp_path / "out")]) == 0
     finally:
         os.umask(before)

@@ -37,6 +37,8 @@ class Backend:
 
     threads: int = 1
     suffix = ".onnx"
+    ships = True
+    tolerance = 1e-4
 
     def export(self, graph: Graph, path: Path, weights: State) -> None:
         """Write the deployed `graph` with `weights` as one file, checked.

@@ -23,6 +23,8 @@ from mvnas.nn import arbitrary
 from mvnas.ops import State
 from mvnas.spaces.arch import PRECISIONS
 
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "dynamic-int8": 0.1, "int8": None}
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -39,6 +41,7 @@ class Backend:
     precision: str = "float32"
     images: Sequence[np.ndarray] | None = field(default=None, compare=False, repr=False)
     suffix = ".tflite"
+    ships = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -47,6 +50,11 @@ class Backend:
             raise ExportError(
                 f"{self.precision} needs the package ai-edge-quantizer, which is not installed; pip install 'mvnas[int8]'"
             )
+
+    @property
+    def tolerance(self) -> float | None:
+        """None in 8 bits throughout, where only answers are compared."""
+        return TOLERANCES[self.precision]
 
     def export(self, graph: Graph, path: Path, weights: State) -> None:
         """Write the deployed `graph` with `weights`.

@@ -20,9 +20,12 @@ def options(to: argparse.ArgumentParser) -> None:
         "--format",
         action="append",
         metavar="FORMAT",
-        help="tflite, coreml, onnx or torch; may be repeated (tflite)",
+        help="tflite, coreml, onnx, torch, or a module of yours with dots; may be repeated (tflite)",
     )
-    to.add_argument("--precision", help="of the tflite file: float32, float16, dynamic-int8 or int8 (float32)")
+    to.add_argument(
+        "--precision",
+        help="of files that may have several: for tflite float32, float16, dynamic-int8 or int8 (float32)",
+    )
     to.add_argument("--data", help="where int8 takes its ranges from (the study's data)")
     to.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode")
     to.add_argument("--out", default="exported", metavar="DIR", help="folder to write to (%(default)s)")
@@ -38,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
     from filecmp import cmp
 
+    from mvnas.backends import settings
     from mvnas.cli.network import resolve
     from mvnas.data import load
     from mvnas.errors import ExportError
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         raise ExportError(f"weights are kept for the frontier (trials {kept}), but {network.name} is not on it")
     arch, state = read_weights(network.arch, path)
     formats = args.format or ["tflite"]
-    precision = args.precision or (arch.precision if "tflite" in formats else FLOAT)
+    precision = args.precision or (arch.precision if any("precision" in settings(form) for form in formats) else FLOAT)
     place = args.device or (network.study.device if network.study else DEVICE)
     tables = load_tables(place)
     table = next((table for table in tables if table.precision == precision), tables[0])
