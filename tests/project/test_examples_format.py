@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mvnas.spaces.space import Space
 from mvnas.testing.backend import FormatContract
 from mvnas.training import initialise
 
-NAME = "examples.numpy_format"
+NAMES = ["examples.numpy_format", *["examples.openvino_format"] * bool(find_spec("openvino"))]
 TINY = """
 resolution: [64, 96]
 stages:
@@ -34,10 +35,17 @@ def beside_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestNumPy(FormatContract):
     def make(self, **settings: Any) -> Runtime:
-        return backend(NAME, **settings)
+        return backend("examples.numpy_format", **settings)
 
 
-def test_it_is_timed_and_exported_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(not find_spec("openvino"), reason="the example is of the package openvino, which is not installed")
+class TestOpenVINO(FormatContract):
+    def make(self, **settings: Any) -> Runtime:
+        return backend("examples.openvino_format", **settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_timed_and_exported_by_its_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = tmp_path / "tiny.yaml"
     space.write_text(TINY)
     arch = Space.load(space).sample(lambda name, options: options[0])
@@ -45,9 +53,9 @@ def test_it_is_timed_and_exported_by_its_name(tmp_path: Path, capsys: pytest.Cap
     initialise(module, 0)
     save_file(module.state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "arch.json").write_text(json.dumps(arch.to_json()))
-    measure([Space.load(space)], backend(NAME), folder=tmp_path / "table", ops=3, networks=1, protocol=ONCE)
-    assert json.loads((tmp_path / "table" / "device.json").read_text())["backend"] == NAME
-    words = ["--weights", str(tmp_path / "w.safetensors"), "--format", NAME, "--out", str(tmp_path / "out"), "--json"]
+    measure([Space.load(space)], backend(name), folder=tmp_path / "table", ops=3, networks=1, protocol=ONCE)
+    assert json.loads((tmp_path / "table" / "device.json").read_text())["backend"] == name
+    words = ["--weights", str(tmp_path / "w.safetensors"), "--format", name, "--out", str(tmp_path / "out"), "--json"]
     assert main(["export", str(tmp_path / "arch.json"), *words]) == 0
     (file,) = json.loads(capsys.readouterr().out)["files"].values()
-    assert file["format"] == NAME and file["max_difference"] <= file["bound"] and file["measured"]["min_ms"] > 0
+    assert file["format"] == name and file["max_difference"] <= file["bound"] and file["measured"]["min_ms"] > 0
