@@ -23,7 +23,7 @@ from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table, read_passes
-from mvnas.measuring.holdout import OURS, Passes, Quality, fastest, judge
+from mvnas.measuring.holdout import OURS, Errors, Passes, fastest, judge
 from mvnas.measuring.measure import measure_networks
 from mvnas.ops import Map, Tokens
 from mvnas.spaces.arch import Arch
@@ -42,8 +42,8 @@ def unseen(space: Space, table: Table, count: int) -> list[Arch]:
     return list(found)
 
 
-def split(name: str, table: Table, thin: Table, passes: Passes) -> Quality | str:
-    """Quality on `passes` of a model of the timings in `thin`, within the domain of the whole table.
+def split(name: str, table: Table, thin: Table, passes: Passes) -> Errors | str:
+    """Errors on `passes` of a model of the timings in `thin`, within the domain of the whole table.
 
     Networks of `thin` that it has too few timings to price do not calibrate.
     """
@@ -57,7 +57,7 @@ def split(name: str, table: Table, thin: Table, passes: Passes) -> Quality | str
     except UnmeasuredError as error:
         return f"| {name} | refused: {str(error).split('; ')[0]} |"
     bounds = np.array([r.low for r in rows]), np.array([r.high for r in rows])
-    return Quality.of(f"{name} ({len(rows)} networks)", fastest(passes), np.array([r.value for r in rows]), bounds)
+    return Errors.of(f"{name} ({len(rows)} networks)", fastest(passes), np.array([r.value for r in rows]), bounds)
 
 
 def priced(model: LatencyModel, arch: Arch) -> bool:
@@ -74,9 +74,9 @@ def sides(kernel: Kernel) -> set[int]:
     }
 
 
-def splits(table: Table, passes: Passes) -> list[Quality | str]:
+def splits(table: Table, passes: Passes) -> list[Errors | str]:
     """Splits that hurt: kernels of a resolution, or of a transformer width, taken out of the table."""
-    rows: list[Quality | str] = []
+    rows: list[Errors | str] = []
     for side in (160, 192, 224, 256, 288, 320):
         theirs = {side >> k for k in range(1, 6)}
         ops = {k: t for k, t in table.ops.items() if not sides(k) & theirs}
@@ -99,7 +99,7 @@ def splits(table: Table, passes: Passes) -> list[Quality | str]:
     return rows
 
 
-def show(row: Quality) -> str:
+def show(row: Errors) -> str:
     interval = "" if row.covered is None else f"covers {row.covered:.0%}, ±{row.width:.1%}"
     return (
         f"| {row.name} | {row.mape:.1%} | {row.within_5:.0%} | {row.within_10:.0%} | {row.worst:.1%} | {row.tau:.3f} "

@@ -27,7 +27,7 @@ from mvnas.backends import of_table
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import NETWORKS_COLUMNS, Table, Timing, append, read_network, timing_row, write_network
 from mvnas.measuring.clock import cpu, now
-from mvnas.measuring.holdout import Quality
+from mvnas.measuring.holdout import Errors
 from mvnas.measuring.measure import measure_networks
 from mvnas.measuring.protocol import Protocol
 from mvnas.spaces.arch import Arch
@@ -99,7 +99,7 @@ def read(file: Path) -> tuple[dict[Arch, str], dict[Arch, float], list[dict[str,
     return dict(zip(archs, [row["space"] for row in rows], strict=True)), dict(zip(archs, ms, strict=True)), rows
 
 
-def show(row: Quality, count: int, shift: float) -> str:
+def show(row: Errors, count: int, shift: float) -> str:
     tau = "" if row.tau is None else f"{row.tau:.3f}"
     return (
         f"| {row.name} | {count} | {row.mape:.1%} | {row.within_5:.0%} | {row.worst:.1%} | {tau} | {shift:+.1%} "
@@ -142,8 +142,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for name in [*dict.fromkeys(sorted(of)), "all"]:
         some = (of == name) | (name == "all")
-        quality = Quality.of(name, truth[some], told.value[some], (told.low[some], told.high[some]))
-        print(show(quality, int(some.sum()), float(np.exp(np.log(truth / told.value)[some].mean()) - 1)))
+        row = Errors.of(name, truth[some], told.value[some], (told.low[some], told.high[some]))
+        print(show(row, int(some.sum()), float(np.exp(np.log(truth / told.value)[some].mean()) - 1)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from mvnas.latency.model import LatencyModel, sittings
 from mvnas.latency.table import Table
-from mvnas.measuring.holdout import Quality, by_macs
+from mvnas.measuring.holdout import Errors, by_macs
 from mvnas.spaces.space import Space, published, systems
 
 
@@ -57,8 +57,8 @@ def main() -> None:
     low, high = (np.array([getattr(told, end) for _, _, told in rows]) for end in ("low", "high"))
     print()
     for quality in (
-        Quality.of("mvnas", measured, np.array([told.value for _, _, told in rows]), (low, high)),
-        Quality.of("a line through MACs", measured, np.array(macs)),
+        Errors.of("mvnas", measured, np.array([told.value for _, _, told in rows]), (low, high)),
+        Errors.of("a line through MACs", measured, np.array(macs)),
     ):
         inside = (
             "" if quality.covered is None else f", {quality.covered:.0%} inside their interval of +-{quality.width:.1%}"

@@ -1,6 +1,6 @@
 """What a network costs. One file a cost; the file name is the name, and the class it defines is `Cost`.
 
-A cost says its unit, how it is found of a network, and how it is told to people. Budgets, objectives, scores, records of studies,
+A cost says its unit, how it is found of a network, and how it is told to people. Budgets, objectives, scores, studies,
 tables, pictures and plain data read all of that here. Less of a cost is better: that is what makes it one.
 
 Yours is a module with one class, and this is all of it:
@@ -13,7 +13,8 @@ Yours is a module with one class, and this is all of it:
         def count(self, arch):
             return sum(row.traffic_bytes for row in arch.graph().deployed().block_costs())
 
-`mvnas search --budget 20MB-mine.traffic --objective mine.traffic` bounds and minimises it, and `mvnas.testing.cost` checks it.
+`mvnas search --budget 20MB-mine.traffic --objective mine.traffic` bounds and minimises it, and `mvnas.testing.cost`
+checks it.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ SUFFIXES = {"": "", "B": "_bytes"}  # of names in plain data, by units; of any o
 
 
 class Cost:
-    """What a network costs of one kind, predicted with an interval; derive from `Counted` instead where it is counted."""
+    """One kind of cost, predicted with an interval; where it is counted, derive from `Counted` instead."""
 
     name: ClassVar[str]
-    """What budgets and objectives call it, a word in lower case; of a cost of yours the name of its module comes before it."""
+    """What budgets and objectives call it: a word in lower case, the last one of its module's name."""
     unit: ClassVar[str] = ""
     """A word such as ms, or nothing if it is a plain number."""
     title: ClassVar[str] = ""
@@ -68,7 +69,7 @@ class Cost:
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """What columns, attributes of trials and plain data call the value, and the low and high end where it is predicted.
+        """What columns and plain data call the value, and the low and the high end where it is predicted.
 
         >>> cost("latency").keys, cost("memory").keys
         (('latency_ms', 'latency_low_ms', 'latency_high_ms'), ('memory_bytes',))
@@ -174,7 +175,7 @@ def from_json(name: str, data: Mapping[str, Any]) -> Estimate | None:
 
 
 class Price(Mapping[str, float]):
-    """The costs of one network by the names that budgets use, each found when it is asked for; those that the model tells.
+    """The costs of one network by the names that budgets use, each found when it is asked for; those the model tells.
 
     Raises, when a cost is asked for:
         UnmeasuredError: the model does not know one of the ops.

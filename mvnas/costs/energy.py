@@ -7,7 +7,7 @@ from mvnas.spaces.arch import Arch
 
 
 class Cost(costs.Cost):
-    """Millijoules that a run adds to what the machine draws at rest; a table has them if it was measured with a counter."""
+    """Millijoules that a run adds to what the machine draws at rest; a table made with a counter has them."""
 
     name, unit = "energy", "mJ"
 

@@ -36,7 +36,7 @@ Passes = Mapping[Arch, tuple[Timing, ...]]
 
 
 @dataclass(frozen=True)
-class Quality:
+class Errors:
     """Errors of one predictor over networks: mean absolute percentage error (`mape`), shares within 5 and 10 %, the worst.
 
     `tau` is Kendall's (None for one network); `covered` is the share of networks inside their 90 % interval and `width`
@@ -53,7 +53,7 @@ class Quality:
     width: float | None = None
 
     @classmethod
-    def of(cls, name: str, truth: Array, predicted: Array, bounds: tuple[Array, Array] | None = None) -> Quality:
+    def of(cls, name: str, truth: Array, predicted: Array, bounds: tuple[Array, Array] | None = None) -> Errors:
         error = np.abs(predicted / truth - 1)
         inside = width = None
         if bounds is not None:
@@ -71,7 +71,7 @@ class Quality:
         )
 
 
-def held_out(table: Table, of: str = "latency") -> list[Quality]:
+def held_out(table: Table, of: str = "latency") -> list[Errors]:
     """Cross-validated errors of the calibrated model of `latency` or `energy`, of plain sums, of MACs, and of measuring again.
 
     Truth is the fastest pass, and its energy. What is fitted to networks is judged on folds that it has not seen; kernels
@@ -88,9 +88,9 @@ def held_out(table: Table, of: str = "latency") -> list[Quality]:
     seen = unseen(table, of)
     sums = LatencyModel.of_kernels(table, of).sum_each(seen.archs)
     return [
-        Quality.of(OURS, seen.truth, seen.ms, (seen.low, seen.high)),
-        Quality.of("plain sum of ops", seen.truth, sums),
-        Quality.of("MACs only", seen.truth, seen.by_macs),
+        Errors.of(OURS, seen.truth, seen.ms, (seen.low, seen.high)),
+        Errors.of("plain sum of ops", seen.truth, sums),
+        Errors.of("MACs only", seen.truth, seen.by_macs),
         *_repeats(table.passes, of),
     ]
 
@@ -132,11 +132,11 @@ def unseen(table: Table, of: str = "latency") -> Unseen:
     return Unseen(archs, truth, ms, low, high, macs)
 
 
-def by_system(table: Table) -> list[Quality]:
+def by_system(table: Table) -> list[Errors]:
     """Errors of the calibrated model by system, that with most networks first; empty if there is only one."""
     row = unseen(table)
     parts = row.systems.items()
-    rows = [Quality.of(name, row.truth[of], row.ms[of], (row.low[of], row.high[of])) for name, of in parts]
+    rows = [Errors.of(name, row.truth[of], row.ms[of], (row.low[of], row.high[of])) for name, of in parts]
     return rows if len(rows) > 1 else []
 
 
@@ -152,21 +152,21 @@ def shares(table: Table) -> dict[str, float]:
     return {name: spent[name] / total for name in sorted(spent, key=spent.__getitem__, reverse=True)}
 
 
-def left_out(table: Table) -> list[Quality]:
+def left_out(table: Table) -> list[Errors]:
     """Leave-one-out errors of a table that corrects another, on its own ops and networks."""
     model = LatencyModel.of_kernels(table)
     assert model.like
     known = model.like.known
     ms = np.array([ms for kernel, ms in model.timed.items() if ms and known.kernel_ms(kernel)])
-    rows = [Quality.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))] if len(ms) else []
+    rows = [Errors.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))] if len(ms) else []
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
     if len(networks) > FEWEST_LIKE:
         truth = np.array(list(networks.values()))
-        rows.append(Quality.of("network, left out", truth, model.left_out(networks)))
+        rows.append(Errors.of("network, left out", truth, model.left_out(networks)))
     return rows
 
 
-def judge(table: Table, passes: Passes) -> list[Quality]:
+def judge(table: Table, passes: Passes) -> list[Errors]:
     """Errors of the table's model on other networks, beside those of other methods on the same timings.
 
     `lookup` takes the timing of the nearest kernel of the kind, on logarithmic scales; `random forest` regresses the time
@@ -177,16 +177,16 @@ def judge(table: Table, passes: Passes) -> list[Quality]:
     model = LatencyModel.fit(table)
     ours, low, high = model.predict_each(archs)[:3]
     rows = [
-        Quality.of(OURS, truth, ours, (low, high)),
-        Quality.of("plain sum of ops", truth, model.sum_each(archs)),
+        Errors.of(OURS, truth, ours, (low, high)),
+        Errors.of("plain sum of ops", truth, model.sum_each(archs)),
     ]
     for part in (2, 4, 8):
         fewer = thinned(table, part)
         ours, low, high = LatencyModel.fit(fewer).predict_each(archs)[:3]
-        rows.append(Quality.of(f"mvnas, {len(fewer.ops)} op timings", truth, ours, (low, high)))
+        rows.append(Errors.of(f"mvnas, {len(fewer.ops)} op timings", truth, ours, (low, high)))
     for name, price in (("random forest on raw time", _forest(table)), ("lookup, nearest kernel", _nearest(table))):
-        rows.append(Quality.of(name, truth, _sums(archs, price)))
-    rows.append(Quality.of("MACs only", truth, by_macs(calibration, archs)))
+        rows.append(Errors.of(name, truth, _sums(archs, price)))
+    rows.append(Errors.of("MACs only", truth, by_macs(calibration, archs)))
     return rows + _repeats(passes)
 
 
@@ -243,15 +243,15 @@ def _forest(table: Table) -> Callable[[str, list[Kernel]], Array]:
     return price
 
 
-def _repeats(passes: Passes, of: str = "latency") -> list[Quality]:
+def _repeats(passes: Passes, of: str = "latency") -> list[Errors]:
     """How well one pass of timing predicts the next: no predictor can be judged more finely."""
     passed = [list(column(dict(enumerate(timings)), of).values()) for timings in passes.values()]
     times = [values for values in passed if len(values) > 1]  # what was imported has one pass
     pairs = [(i, i + 1) for i in range(min(map(len, times), default=1) - 1)]
     if not pairs:
         return []
-    found = [Quality.of("", np.array([t[j] for t in times]), np.array([t[i] for t in times])) for i, j in pairs]
+    found = [Errors.of("", np.array([t[j] for t in times]), np.array([t[i] for t in times])) for i, j in pairs]
     numbers = {
         key: fmean(getattr(row, key) for row in found) for key in ("mape", "within_5", "within_10", "worst", "tau")
     }
-    return [Quality("measuring again (noise floor)", **numbers)]
+    return [Errors("measuring again (noise floor)", **numbers)]

@@ -104,7 +104,7 @@ def summary_json(study: Study) -> dict[str, Any]:
 
 
 def worst_cost(study: Study) -> float:
-    """What the finished candidate of most cost costs, such as its ms of latency: where the hypervolume is measured from."""
+    """Most that a finished candidate costs, such as ms of latency: where the hypervolume is measured from."""
     return max(map(study.frontier().cost, study.scores()), default=1.0)
 
 
@@ -137,7 +137,7 @@ def network_json(arch: Arch, model: Latency) -> dict[str, Any]:
 
 
 def space_json(space: Space, model: Latency, budget: Budget | None, *, seed: int = 0) -> dict[str, Any]:
-    """Number of points of a space, and of random points the least, median and largest of each cost and the share that fits."""
+    """Number of points of a space; of random ones least, median and most of each cost, and the share that fits."""
     generator = random.Random(seed)
     archs = [
         space.sample(lambda name, values: generator.choice(values)) for _ in range(SAMPLES if space.choices else 1)

@@ -32,7 +32,7 @@ def plot(study: Study, path: Path) -> None:
 
 
 def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "latency") -> Figure:
-    """Figure of scores: candidates, their frontier as steps with intervals of the objective, named networks, the knee."""
+    """Figure of scores: candidates, their frontier in steps with intervals of the objective, names, the knee."""
     front, its = Frontier.of(scores, [objective]), cost(objective)
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()

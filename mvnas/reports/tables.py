@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mvnas.costs import cost
-from mvnas.measuring.holdout import Quality
+from mvnas.measuring.holdout import Errors
 from mvnas.reports.lines import ranking_line
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def quality_table(rows: Iterable[Quality], of: str = "predictor") -> str:
+def errors_table(rows: Iterable[Errors], of: str = "predictor") -> str:
     """Errors of predictors, or of what else rows are `of`, as text; one network has no order."""
     cells = [(of, "MAPE", "within 5 %", "within 10 %", "worst", "tau", "90 % interval")]
     for row in rows:

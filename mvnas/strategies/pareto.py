@@ -15,7 +15,7 @@ Places = NDArray[np.int64]
 
 
 def ranks(points: Array) -> Places:
-    """Number of the front of each point: 0 if no other dominates it, 1 if only points of front 0 do, and so on: (n,)."""
+    """Number of the front of each point: 0 if none dominates it, 1 if only points of front 0 do, and so on: (n,)."""
     found = np.zeros(len(points), int)
     edges: list[list[list[float]]] = []  # of each front so far, what is least in the objectives but the first
     before, front = None, 0
@@ -38,7 +38,7 @@ def _no_worse(one: list[float], other: list[float]) -> bool:
 
 
 def by_crowding(points: Array) -> Places:
-    """Places of the points, best first: by rank, and within a front those in sparse company first (NSGA-II, Deb et al. 2002)."""
+    """Places of the points, best first: by rank, within a front those in sparse company first (NSGA-II, Deb 2002)."""
     fronts = ranks(points)
     distance = np.zeros(len(points))
     for front in range(fronts.max(initial=-1) + 1):

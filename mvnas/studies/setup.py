@@ -45,7 +45,7 @@ class Setup:
 
     @property
     def costs(self) -> tuple[str, ...]:
-        """Names of the costs that a study tells of each candidate: latency, the objective if it is another, and what is counted."""
+        """Costs that a study tells of each candidate: latency, the objective if it is another, and what is counted."""
         return tuple(dict.fromkeys(("latency", self.objective, *COUNTED)))
 
     @property

@@ -116,7 +116,7 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
 
 
 def _cost(name: str, arch: Arch, trial: FrozenTrial, setup: Setup, model: Latency | None) -> Estimate:
-    """What a candidate costs: as `model` predicts it, as its trial tells it, or counted where an older trial does not."""
+    """What a candidate costs: as `model` predicts it, as its trial tells it, or counted where an old trial does not."""
     its = cost(name)
     if model and its.interval:
         return its.of(arch, model)

@@ -22,7 +22,7 @@ NETWORKS = ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s", "repvit_m0_9")
 
 
 class CostContract:
-    """A test class for each cost: subclasses give the name that budgets call it by, and a model where it needs a special one."""
+    """A test class for each cost: subclasses give its name as budgets have it, and a model where it needs one."""
 
     name: str
 

@@ -22,7 +22,7 @@ from mvnas.graph import Graph, Kernel
 from mvnas.latency.model import FEWEST, LatencyModel, dimensions, kind, sittings
 from mvnas.latency.table import INSIDE, Table, read_kernel, shipped, write_op, write_shapes
 from mvnas.measuring.clock import alone
-from mvnas.measuring.holdout import Quality, held_out
+from mvnas.measuring.holdout import Errors, held_out
 from mvnas.measuring.measure import measure
 from mvnas.measuring.plan import CORNERS, calibrating, coverage, plan, refine, suspects
 from mvnas.measuring.protocol import Protocol
@@ -310,7 +310,7 @@ def test_a_timing_far_above_its_kind_is_a_suspect(table: Table) -> None:
 
 def test_quality_of_known_errors() -> None:
     truth = np.array([1.0, 2.0, 4.0, 8.0])
-    row = Quality.of("x", truth, truth * [1.0, 1.04, 0.92, 1.2], (truth * 0.9, truth * 1.1))
+    row = Errors.of("x", truth, truth * [1.0, 1.04, 0.92, 1.2], (truth * 0.9, truth * 1.1))
     assert (row.mape, row.within_5, row.within_10) == pytest.approx((0.08, 0.5, 0.75))
     assert (row.worst, row.tau, row.covered) == pytest.approx((0.2, 1.0, 1.0))
 

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
 
     from mvnas.latency.model import LatencyModel
     from mvnas.measuring.holdout import by_system, held_out, left_out
-    from mvnas.reports.tables import quality_table
+    from mvnas.reports.tables import errors_table
 
     (table,) = load_tables(args.table)
     like = table.device.get("like")
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
     )
     how = f"each left out of the correction of {like}" if like else "held-out errors, 5 folds of networks"
     print(f"{len(table.ops)} ops, {len(table.networks)} networks; {how}:\n")
-    print(quality_table(rows))
+    print(errors_table(rows))
     if systems:
-        print(f"\n{quality_table(systems, 'system of the network')}")
+        print(f"\n{errors_table(systems, 'system of the network')}")
     if energy:
-        print(f"\nof energy, {device['energy']}:\n\n{quality_table(energy)}")
+        print(f"\nof energy, {device['energy']}:\n\n{errors_table(energy)}")
