@@ -3,8 +3,8 @@
     mvnas measure --backend examples.openvino_format --space mobilevit --table tables/openvino
     mvnas export STUDY --format examples.openvino_format
 
-A file is a folder with OpenVINO's model.xml and model.bin. Where a converter knows another format of ours, no `Builder` is
-needed; `examples/numpy_format.py` is one that writes each op itself.
+A file is a folder with OpenVINO's model.xml and model.bin. Where a converter knows another format of ours, no `Builder`
+is needed; `examples/numpy_format.py` is a format that writes each op itself.
 """
 
 from __future__ import annotations

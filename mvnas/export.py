@@ -50,7 +50,10 @@ class Exported:
 
 @dataclass(frozen=True)
 class Judged:
-    """Accuracy of the very weights that are exported: of them at `precision`, on held-out images of `pixels` a side; `how` says the rest."""
+    """Accuracy of the very weights that are exported, at `precision`, on held-out images of `pixels` a side.
+
+    `how` says the rest.
+    """
 
     accuracy: float
     precision: str
@@ -77,32 +80,22 @@ def export(
     judged: Judged | None = None,
     replace_others: bool = False,
 ) -> list[Exported]:
-    """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write the network's card.
+    """Write `arch` with weights `state`, folded, as `folder/name.*` in each format, check each file, and write a card.
 
     `precision` is that of files of formats that have several, such as TFLite; int8 takes its ranges from `images`, and
-    is compared as the `task` says. Files get their names once all have passed. Where one fails its check it is left with the suffix `.failed`, and nothing else is.
+    is compared as the `task` says. Files get their names once all have passed. Where one fails its check it is left
+    with the suffix `.failed`, and nothing else is.
 
-    The card, `card_of(folder, name)`, holds the architecture and its costs, `card`, and of every file its precision, how far its
-    numbers are from torch's, how long it takes on this machine, and what was `judged` where that is of its precision. Files that are
-    there of the same network and weights stay in it.
+    The card, `card_of(folder, name)`, holds the architecture and its costs, `card`, and of every file its precision,
+    how far its numbers are from torch's, how long it takes on this machine, and what was `judged` where that is of its
+    precision. Files that are there of the same network and weights stay in it.
 
     Raises:
-        ExportError: a format is unknown, the weights are not the network's, a file's numbers differ from torch's, or, unless
-            `replace_others`, the folder has files of another network of that name, or of its other weights.
+        ExportError: a format is unknown, the weights are not the network's, a file's numbers differ from torch's, or,
+            unless `replace_others`, the folder has files of another network of that name, or of its other weights.
         FileError: the folder cannot be written.
     """
-    for word in formats:
-        if not ships(word):
-            raise ExportError(f"files of a format must be made to be shipped, but those of {word} are for timing alone")
-    precise = [word for word in formats if "precision" in settings(word)]
-    if precision and not precise:
-        raise ExportError(
-            f"a precision must go with a format that has several, but the formats are {', '.join(formats)}"
-        )
-    if precision == "int8" and not images:
-        raise ExportError("int8 must have images for its ranges, but got none; give --data, or export from a study")
-    asked = {"precision": precision, "images": images and images.ranges} if precision else {}
-    runtimes = {word: cast(Format, backend(word, **(asked if word in precise else {}))) for word in formats}
+    runtimes = _runtimes(formats, precision, images)
     graph = arch.graph()
     module = load(graph, state)
     network = {
@@ -148,6 +141,24 @@ def export(
     return done
 
 
+def _runtimes(formats: Sequence[str], precision: str | None, images: Pictures | None) -> dict[str, Format]:
+    """The backends of formats, those that have several precisions at the one asked for.
+
+    Raises:
+        ExportError: a format is unknown or not shipped, or a precision has no format or no images for its ranges.
+    """
+    for word in formats:
+        if not ships(word):
+            raise ExportError(f"files of a format must be made to be shipped, but those of {word} are for timing alone")
+    precise = [word for word in formats if "precision" in settings(word)]
+    if precision and not precise:
+        raise ExportError(f"a precision must go with a format that has several, but formats are {', '.join(formats)}")
+    if precision == "int8" and not images:
+        raise ExportError("int8 must have images for its ranges, but got none; give --data, or export from a study")
+    asked = {"precision": precision, "images": images and images.ranges} if precision else {}
+    return {word: cast(Format, backend(word, **(asked if word in precise else {}))) for word in formats}
+
+
 def card_of(folder: Path, name: str) -> Path:
     """The file that tells of an exported network and its files."""
     return folder / f"{name}.card.json"
@@ -184,7 +195,7 @@ def _digest(state: State) -> str:
 
 
 def _kept(path: Path, network: Mapping[str, Any], new: Container[str], replace_others: bool) -> dict[str, Any]:
-    """What the card at `path` tells of files that are there, are not among the `new`, and are of the same network and weights.
+    """What the card at `path` tells of files that are there, are not `new`, and are of the same network and weights.
 
     Those of others are removed where they may be replaced.
 
@@ -205,7 +216,10 @@ def _kept(path: Path, network: Mapping[str, Any], new: Container[str], replace_o
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if replace_others:
             return {}
-        raise ExportError(f"{path} must be a card that export wrote, but cannot be read as one; remove it or name another folder with --out") from None  # fmt: skip
+        raise ExportError(
+            f"{path} must be a card that export wrote, but cannot be read as one; remove it or name another folder "
+            "with --out"
+        ) from None
     there = {file: row for file, row in files.items() if (path.parent / file).exists()}
     left = {file: row for file, row in there.items() if file not in new}
     if (arch, weights) == (network["arch"], network["weights"]):
@@ -215,13 +229,15 @@ def _kept(path: Path, network: Mapping[str, Any], new: Container[str], replace_o
             remove(path.parent / file)
     elif left or (there and arch != network["arch"]):
         of = "another network of that name" if arch != network["arch"] else "other weights"
-        raise ExportError(f"a folder must have files of one {name}, but {path.parent} has {', '.join(left or there)} of {of}; "
-                          "name another folder with --out")  # fmt: skip
+        raise ExportError(
+            f"a folder must have files of one {name}, but {path.parent} has {', '.join(left or there)} of {of}; "
+            "name another folder with --out"
+        )
     return {}
 
 
 class Pictures(NamedTuple):
-    """Images as a network takes them, (1, 3, side, side) each: up to RANGES that ranges come from, and up to JUDGES to judge by."""
+    """Images as a network takes them, (1, 3, side, side): up to RANGES for ranges, and up to JUDGES to judge by."""
 
     ranges: list[np.ndarray]
     judges: list[np.ndarray]
@@ -263,12 +279,9 @@ def _check(
     inspect = getattr(runtime, "inspect", None)
     figures: dict[str, Any] = dict(inspect(file)) if inspect else {}
     if not getattr(runtime, "runs_here", True):
-        return Exported(
-            word,
-            path,
-            f"{path.name}: converted and its ops checked; running it needs macOS",
-            figures | {"run": False},
-        )
+        needs = getattr(runtime, "needs", "another machine")
+        told = f"{path.name}: converted and its ops checked; running it needs {needs}"
+        return Exported(word, path, told, figures | {"run": False})
     outputs = [runtime.run(file, [image]) for image in images]
     conditions = dict(runtime.conditions())
     figures["max_difference"], scale = _farthest(outputs, truth)
@@ -284,17 +297,17 @@ def _check(
     if not holds:
         put(file, path.with_name(path.name + ".failed"))
         raise ExportError(f"{path.name} must compute what torch does, but has {told} where the bound is {least}")
+    figures["measured"] = measured = _timed(runtime, file, conditions)
+    told = f"{path.name}: {told} (bound {least}), {measured['min_ms']:.2f} ms here"
+    return Exported(word, path, told, figures)
+
+
+def _timed(runtime: Format, file: Path, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card tells of how long a file takes on this machine."""
     with pinned(core_groups(int(conditions["threads"]))[0]):
         run = runtime.stopwatch(file)
         taken = [run() for _ in range(RUNS)]
-    figures["measured"] = {
-        "min_ms": min(taken),
-        "median_ms": median(taken),
-        "runs": len(taken),
-        "cpu": cpu(),
-        **conditions,
-    }
-    return Exported(word, path, f"{path.name}: {told} (bound {least}), {min(taken):.2f} ms here", figures)
+    return {"min_ms": min(taken), "median_ms": median(taken), "runs": RUNS, "cpu": cpu(), **conditions}
 
 
 def _arrays(made: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
@@ -303,7 +316,7 @@ def _arrays(made: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:
 
 
 def _farthest(outputs: Sequence[Sequence[np.ndarray]], truth: Sequence[Sequence[np.ndarray]]) -> tuple[float, float]:
-    """Of the output that is farthest from torch's for its size: the largest |difference|, and the largest |number| or 1."""
+    """Largest |difference| from torch and largest |number| or 1, of the output that is farthest for its size."""
     rows = []
     for made, true in zip(zip(*outputs, strict=True), zip(*truth, strict=True), strict=True):
         difference = max(float(np.abs(a - b).max()) for a, b in zip(made, true, strict=True))

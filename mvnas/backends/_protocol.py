@@ -56,8 +56,8 @@ class Runtime(Protocol):
 class Format(Runtime, Protocol):
     """A runtime whose files are shipped: `export --format` writes them, checks them against torch, and times them.
 
-    It may say `runs_here = False` where files can be made and not run, and have `inspect(path)`, a mapping of what else
-    is to be told of a file.
+    It may say `runs_here = False` where files can be made and not run, with `needs`, such as macOS, for what it takes;
+    and have `inspect(path)`, a mapping of what else is to be told of a file.
     """
 
     ships: ClassVar[bool]  # True; a runtime without it is for timing alone

@@ -92,7 +92,7 @@ class Backend:
         return lambda: self.samples([path], runs=1, seconds=0)[0].min_ms
 
     def samples(self, paths: Sequence[Path], *, runs: int, seconds: float) -> list[Sample]:
-        """Times of each file in turn, by benchmark_model's clock of whole microseconds; a process each, one call to adb.
+        """Times of each file in turn, by benchmark_model's clock of microseconds; a process each, one call to adb.
 
         A file that takes less than a microsecond counts as one. The median is benchmark_model's; older ones print
         none, and the mean stands for it.
@@ -266,7 +266,8 @@ class _Phone:
         said = self.shell(
             f'for name in {names}; do echo "$name=$(getprop $name)"; done',
             'echo "hardware=$(grep -m1 Hardware /proc/cpuinfo | cut -d: -f2)"',
-            'for core in /sys/devices/system/cpu/cpu[0-9]*; do echo "${core##*/}=$(cat $core/cpufreq/cpuinfo_max_freq)"; done',
+            "for core in /sys/devices/system/cpu/cpu[0-9]*; "
+            'do echo "${core##*/}=$(cat $core/cpufreq/cpuinfo_max_freq)"; done',
         )
         rows = [row.split("=", 1) for output, _ in said for row in output.splitlines() if "=" in row]
         return {name: value.strip() for name, value in rows}

@@ -27,7 +27,8 @@ class Backend:
     """torch at float32 on `threads` threads, maps channel-first.
 
     Files are of `batch` images at once, and milliseconds are those of a batch. `device` is torch's, cpu or cuda. With
-    `compiled` a file is timed as torch.compile makes it, which fuses ops across a network: a lone op is not what it is there.
+    `compiled` a file is timed as torch.compile makes it, which fuses ops across a network: a lone op is not what it is
+    there.
 
     Raises:
         ExportError: torch has no such device here.

@@ -84,7 +84,7 @@ class Builder(ABC):
 
     @abstractmethod
     def matmul(self, a: Operand, b: Tensor, *, flip_a: bool = False, flip_b: bool = False) -> Tensor:
-        """Products of matrices, the last two axes; an array `a` is multiplied by each of `b`'s. Flips only where `flips`."""
+        """Products of matrices, the last two axes; an array `a` goes with each of `b`'s. Flips only where `flips`."""
 
     @abstractmethod
     def add(self, a: Tensor, b: Operand) -> Tensor: ...

@@ -98,7 +98,7 @@ def separable_attention(b: Builder, op: ops.SeparableAttention, call: Call) -> T
 
 
 def _heads(b: Builder, heads: int, call: Call) -> list[Tensor]:
-    """Queries (P, heads, N, C), keys (P, heads, C, M) or, where products flip, (P, heads, M, C), values (P, heads, M, V)."""
+    """Queries (P, heads, N, C), keys (P, heads, C, M) or, where products flip, (P, heads, M, C), and values."""
     split = []
     for x in call.inputs:
         _, p, n, width = b.shape(x)

@@ -81,6 +81,7 @@ class Backend:
     ships = True
     tolerance = 2e-2
     runs_here = sys.platform == "darwin"
+    needs = "macOS"
 
     def __post_init__(self) -> None:
         if self.units not in UNITS:
@@ -109,7 +110,7 @@ class Backend:
             )
 
     def inspect(self, path: Path) -> Mapping[str, Any]:
-        """Number of ops and most axes of a tensor as read back from the file; from macOS 14.4 on also what runs where."""
+        """Number of ops and most axes of a tensor, read back from the file; from macOS 14.4 on also what runs where."""
         told: dict[str, Any] = {"ops": len(op_names(path)), "max_rank": max(ranks(path))}
         if self.runs_here and tuple(map(int, platform.mac_ver()[0].split("."))) >= COMPUTE_PLANS:
             devices = by_device(self.placement(path)).items()
@@ -159,7 +160,8 @@ class Backend:
     def profile(self, path: Path, *, seconds: float) -> Mapping[str, Sequence[float]]:
         """Milliseconds of each run of each node of the graph.
 
-        Core ML does not time ops: each run of the whole network is shared out by the costs that its compute plan gives to ops.
+        Core ML does not time ops: each run of the whole network is shared out by the costs that its compute plan gives
+        to ops.
         """
         session = self._open(path)
         wanted = max(FEWEST_RUNS, ceil(1e3 * seconds / session.ms(1)[0]))
@@ -224,7 +226,7 @@ class Backend:
 
 @contextmanager
 def _written_beside(path: Path) -> Iterator[None]:
-    """Have coremltools put its temporary files, as large as a model, into a folder beside it, that goes after a kill too.
+    """Have coremltools put its temporary files, as large as a model, into a folder beside it; a kill leaves none there.
 
     Raises:
         OSError: its native writer cannot write, of which it says no more.

@@ -92,7 +92,9 @@ class Backend:
             try:
                 events = json.loads(Path(session.end_profiling()).read_text())
             except (OSError, ValueError):  # onnxruntime does not tell that it could not write
-                raise FileError(f"{folder.parent} must have space for a profile; free some, or set TMPDIR to another folder") from None  # fmt: skip
+                raise FileError(
+                    f"{folder.parent} must have space for a profile; free some, or set TMPDIR to another folder"
+                ) from None
         runs: list[dict[str, float]] = [{}]
         owner = ""
         for event in events:

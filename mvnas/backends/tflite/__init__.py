@@ -30,8 +30,8 @@ TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "dynamic-int8": 0.1, "int8": Non
 class Backend:
     """TFLite, maps channel-last at every boundary, `threads` XNNPACK threads.
 
-    `precision` is float32 or one of those of `mvnas.backends.tflite._quantise`. The ranges of int8 come from `images` (1, 3, H, W); a file
-    that is made without them computes nothing useful, and is for timing only.
+    `precision` is float32 or one of those of `mvnas.backends.tflite._quantise`. The ranges of int8 come from `images`
+    (1, 3, H, W); a file that is made without them computes nothing useful, and is for timing only.
 
     Raises:
         ExportError: there is no such precision, or its package is not installed.
@@ -48,7 +48,8 @@ class Backend:
             raise ExportError(unknown("precision", self.precision, PRECISIONS))
         if self.precision != "float32" and find_spec("ai_edge_quantizer") is None:
             raise ExportError(
-                f"{self.precision} needs the package ai-edge-quantizer, which is not installed; pip install 'mvnas[int8]'"
+                f"{self.precision} needs the package ai-edge-quantizer, which is not installed; "
+                "pip install 'mvnas[int8]'"
             )
 
     @property
