@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 from mvnas import blocks
 from mvnas.backends import backend
 from mvnas.errors import UnmeasuredError
-from mvnas.graph import Graph, Summary
+from mvnas.graph import Graph, Layer, Summary
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table, write_shapes
 from mvnas.nn import arbitrary
@@ -31,7 +31,6 @@ from mvnas.ops import (
     Attention,
     Fold,
     Input,
-    Layer,
     LinearAttention,
     Mul,
     Resize,

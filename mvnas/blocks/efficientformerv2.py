@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from mvnas.ops import Act, Attention, Conv, Fold, GridBias, Layer, Resize, Unfold, Value, check_unused
+from mvnas.graph import Layer
+from mvnas.ops import Act, Attention, Conv, Fold, GridBias, Resize, Unfold, Value, check_unused
 
 START = 1e-5  # of layer scales
 

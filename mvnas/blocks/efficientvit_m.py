@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mvnas.blocks._parts import SqueezeExcite, check_divides, divisible, joined, kept
 from mvnas.errors import SpaceError
-from mvnas.ops import Act, Attention, Branched, Conv, Fold, GridBias, Layer, Resize, Slice, Unfold, Value
+from mvnas.graph import Layer
+from mvnas.ops import Act, Attention, Branched, Conv, Fold, GridBias, Resize, Slice, Unfold, Value
 
 
 @dataclass(frozen=True)

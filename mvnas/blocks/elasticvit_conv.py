@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._parts import SqueezeExcite
-from mvnas.ops import Conv, Layer, Pool, Value
+from mvnas.graph import Layer
+from mvnas.ops import Conv, Pool, Value
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from mvnas.blocks._attention import Transformer, heads_of
 from mvnas.blocks._parts import check_divides
 from mvnas.errors import SpaceError
-from mvnas.ops import Attention, Concat, Conv, Fold, GridBias, Layer, Pool, Position, Resize, Slice, Unfold, Value
+from mvnas.graph import Layer
+from mvnas.ops import Attention, Concat, Conv, Fold, GridBias, Pool, Position, Resize, Slice, Unfold, Value
 
 HIDDEN = 512  # units of the networks that make positions and biases
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mvnas.blocks._parts import SqueezeExcite, divisible
 from mvnas.errors import SpaceError, unknown
-from mvnas.ops import Conv, Layer, Value
+from mvnas.graph import Layer
+from mvnas.ops import Conv, Value
 
 GATES = ("", "hidden", "input")
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from mvnas.blocks._attention import Transformer
 from mvnas.blocks._parts import check_fits
-from mvnas.ops import Attention, Concat, Conv, Fold, Layer, LayerNorm, Resize, Unfold, Value
+from mvnas.graph import Layer
+from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Resize, Unfold, Value
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._parts import check_fits, feed_forward
-from mvnas.ops import Conv, Fold, Layer, LayerNorm, Linear, Resize, SeparableAttention, Unfold, Value
+from mvnas.graph import Layer
+from mvnas.ops import Conv, Fold, LayerNorm, Linear, Resize, SeparableAttention, Unfold, Value
 
 NORM = LayerNorm(whole=True)  # over all patches, pixels and channels of an image together
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._parts import SqueezeExcite, divisible, kept
-from mvnas.ops import Branched, Conv, Layer, Value
+from mvnas.graph import Layer
+from mvnas.ops import Branched, Conv, Value
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,20 @@ from math import prod
 from typing import NamedTuple
 
 from mvnas.errors import SpaceError, told
-from mvnas.ops import Input, Layer, Op, Shape, Value
+from mvnas.ops import Input, Op, Shape, Value
 
 FLOAT_BYTES = 4  # costs in bytes are those of float32, the precision networks are trained and measured in
 POINTER_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Layer(Op):
+    """A block used as one op inside another. A graph holds its ops; its costs are added up once however often it repeats."""
+
+    block: Callable[..., Value]
+
+    def shape(self, *xs: Shape) -> Shape:
+        return summary(self.block, xs).shape
 
 
 class Node(NamedTuple):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, chain
-from math import ceil, exp, hypot, prod
+from math import ceil, exp, hypot
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -24,22 +24,9 @@ from numpy.typing import NDArray
 from mvnas.errors import TableError, UnmeasuredError, cut
 from mvnas.graph import Kernel, Summary
 from mvnas.latency.estimate import Prediction, Predictions
-from mvnas.latency.regression import Regression, Workload, fit, left_out, nonnegative
+from mvnas.latency.kinds import by_kind, dimensions, kind, workload
+from mvnas.latency.regression import Regression, fit, left_out, nonnegative
 from mvnas.latency.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
-from mvnas.ops import (
-    Attention,
-    Concat,
-    Conv,
-    Fold,
-    LayerNorm,
-    LinearAttention,
-    Map,
-    Mul,
-    Pool,
-    SeparableAttention,
-    Tokens,
-    Vector,
-)
 from mvnas.spaces.arch import Arch, data_folder
 
 if TYPE_CHECKING:
@@ -61,85 +48,9 @@ FEWEST = 8  # timings of a kind that a regression needs
 KEPT = tuple(0.5 * step for step in range(17))  # millions of parameters whose weights caches may keep
 FEWEST_LIKE = 2  # networks that the correction of a known device needs
 FOLDS = 5  # parts of networks, of which each is judged by a fit to the others
-USUAL = {Concat: Map, Fold: Tokens, LayerNorm: Tokens, Pool: Map}  # what ops are given where their kind does not tell
-FLAGS = ("same", "talking", "whole", "windows", "nearest", "patches")  # fields that make kinds of their own
 COLUMNS = {"latency": "min_ms", "energy": ENERGY}  # what is modelled -> column of a table
 
-ATTENTIONS = Attention | LinearAttention | SeparableAttention
-
 Key = TypeVar("Key")
-
-
-def kind(kernel: Kernel) -> str:
-    """What kernels are regressed together, such as `conv1`, `depthwise3.stride2.silu` or `attention`."""
-    op, shapes = kernel
-    name = type(op).__name__.lower()
-    if isinstance(op, Conv):
-        form = "depthwise" if op.depthwise(cast(Map, shapes[0])) else "grouped" if op.groups > 1 else "conv"
-        name = f"{form}{op.kernel}" + ".tokens" * isinstance(shapes[0], Tokens)
-    elif isinstance(op, Pool) and op.kernel:
-        name = f"{'largest' if op.largest else 'pool'}{op.kernel}"
-    elif len(op.takes) > 1 and type(shapes[0]) is not USUAL.get(type(op), Vector):
-        name += f".{type(shapes[0]).__name__.lower()}"
-    words = [f"stride{op.stride}"] if getattr(op, "stride", 1) > 1 else []  # type: ignore[attr-defined]
-    words += ["biased"] if isinstance(op, Attention) and op.bias else []
-    words += [word for word in FLAGS if getattr(op, word, False)]
-    words += [word for word in (getattr(op, "form", ""), getattr(op, "act", "")) if word not in ("", "softmax")]
-    if isinstance(op, ATTENTIONS | Mul) and len(set(shapes)) > 1:
-        words.append("unlike")  # a gate and a map, or queries, keys and values of several shapes
-    return ".".join([name, *words])
-
-
-def by_kind(kernels: Iterable[Kernel]) -> dict[str, list[Kernel]]:
-    """Kernels of each kind, in their order."""
-    groups: dict[str, list[Kernel]] = {}
-    for kernel in kernels:
-        groups.setdefault(kind(kernel), []).append(kernel)
-    return groups
-
-
-def dimensions(kernel: Kernel) -> dict[str, int]:
-    """The sizes of a kernel by name: what a kind's timings must span."""
-    op, shapes = kernel
-    output = op.shape(*shapes)
-    sizes: dict[str, int] = {}
-    for label, shape in (("input", shapes[0]), ("output", output)):
-        sizes[f"{label} channels"] = shape.c
-        sizes[f"{label} positions"] = prod(shape) // shape.c
-        if isinstance(shape, Tokens):
-            sizes[f"{label} patches"] = shape.n
-    if isinstance(op, ATTENTIONS):
-        sizes["heads"] = heads = getattr(op, "heads", 1)
-        sizes["head width"] = output.c // heads
-        if len(set(shapes)) > 1:
-            keys = cast(Tokens, shapes[1])
-            sizes["keys"], sizes["key channels"] = keys.n, keys.c
-    return sizes
-
-
-def workload(kernel: Kernel) -> Workload:
-    """What a kernel does, as the regression of its kind sees it."""
-    op, shapes = kernel
-    elements = op.elements(*shapes)
-    moved = sum(map(prod, shapes)) + prod(op.shape(*shapes))
-    sizes = tuple(dimensions(kernel).values())
-    return Workload(op.products(*shapes), (elements,) if elements else (), moved, op.params(*shapes), sizes)
-
-
-def spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
-    """Up to `count` kernels that span every dimension and lie far from one another on logarithmic scales."""
-    if len(kernels) <= count:
-        return list(kernels)
-    sizes = np.log([list(dimensions(kernel).values()) for kernel in kernels])
-    extremes = np.unique(np.concatenate([sizes.argmin(0), sizes.argmax(0)]))
-    chosen = list(extremes)
-    span = np.ptp(sizes, 0)
-    sizes = sizes / np.where(span > 0, span, 1)
-    gaps = np.min([np.abs(sizes - sizes[i]).sum(1) for i in chosen], 0)
-    while len(chosen) < count:
-        chosen.append(int(gaps.argmax()))
-        gaps = np.minimum(gaps, np.abs(sizes - sizes[chosen[-1]]).sum(1))
-    return [kernels[i] for i in chosen]
 
 
 class Rate(NamedTuple):

@@ -124,7 +124,7 @@ def _made(call: ast.Call) -> Any:
     if len(named) < len(call.keywords):
         raise ValueError("an argument is there twice")
     kind = vars(ops).get(name)
-    if kind in (Op, ops.Layer, None) or not (is_dataclass(kind) or kind in get_args(Shape)):
+    if kind in (Op, None) or not (is_dataclass(kind) or kind in get_args(Shape)):
         raise ValueError(f"there is no {told(name)}")
     if kind in get_args(Shape):
         for value in (*given, *named.values()):

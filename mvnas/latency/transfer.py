@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvnas.graph import Kernel
-from mvnas.latency.model import LatencyModel, dimensions, kind
+from mvnas.latency.kinds import dimensions, kind
+from mvnas.latency.model import LatencyModel
 from mvnas.spaces.arch import Arch
 
 Array = NDArray[np.float64]

@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
-from mvnas.latency.model import (
-    FEWEST,
-    FEWEST_LIKE,
-    FOLDS,
-    LatencyModel,
-    by_kind,
-    column,
-    dimensions,
-    kind,
-    sittings,
-    spread,
-)
+from mvnas.latency.kinds import by_kind, dimensions, kind, spread
+from mvnas.latency.model import FEWEST, FEWEST_LIKE, FOLDS, LatencyModel, column, sittings
 from mvnas.latency.table import Table, Timing
 from mvnas.measuring.order import tau
 from mvnas.spaces.arch import Arch

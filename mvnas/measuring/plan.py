@@ -10,7 +10,8 @@ import numpy as np
 
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
-from mvnas.latency.model import FEWEST, LatencyModel, by_kind, dimensions, kind, spread
+from mvnas.latency.kinds import by_kind, dimensions, kind, spread
+from mvnas.latency.model import FEWEST, LatencyModel
 from mvnas.latency.table import (
     Table,
 )

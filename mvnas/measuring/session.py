@@ -19,7 +19,8 @@ from mvnas import __version__
 from mvnas.backends import Device, Profiler, Runtime, chosen_settings
 from mvnas.errors import TableError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency.model import FEWEST, LatencyModel, by_kind, spread
+from mvnas.latency.kinds import by_kind, spread
+from mvnas.latency.model import FEWEST, LatencyModel
 from mvnas.latency.table import (
     ENERGY,
     NETWORKS_COLUMNS,

@@ -1,7 +1,7 @@
 """The vocabulary of operations: everything the toolkit knows about one kernel, said once.
 
 An op is a frozen dataclass. Called on values it yields a value, so a block reads like a forward pass:
-``y = Conv(64, kernel=3)(x)``. Its class states the shape rule, the counts, the torch module and how it is deployed;
+``y = Conv(64, kernel=3)(x)``. Its class states the shape rule, the counts, its kind for a latency model and how it is deployed; torch forms are in `mvnas.nn`;
 totals, table keys, microbenchmarks and exported files follow from these. No tensor in a deployed op has more than
 four axes, because mobile GPU delegates refuse more.
 
@@ -25,7 +25,7 @@ from mvnas.ops.linear import Linear, Position
 from mvnas.ops.norm import Affine, BatchNorm, LayerNorm
 from mvnas.ops.pooling import Pool
 from mvnas.ops.shapes import Map, Shape, Tokens, Vector, one_shape, same_pads, square
-from mvnas.ops.value import Add, Input, Layer, Op, Products, State, Value, check_unused
+from mvnas.ops.value import Add, Input, Op, Products, State, Value, check_unused
 
 __all__ = [
     "EPS",
@@ -42,7 +42,6 @@ __all__ = [
     "Fold",
     "GridBias",
     "Input",
-    "Layer",
     "LayerNorm",
     "Linear",
     "LinearAttention",

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mvnas.errors import SpaceError, unknown
 from mvnas.ops.shapes import Tokens
-from mvnas.ops.value import Op, Products, State, Value
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Module
-
+from mvnas.ops.value import Op, Products, Value
 
 EPS = 1e-5  # of sums that attention divides by
 
@@ -134,26 +129,15 @@ class Attention(Op):
     def scratch(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return q.p * self.heads * q.n * k.n + prod(k) + prod(v)  # scores, and inputs with the heads first
 
-    def module(self, q: Tokens, k: Tokens, v: Tokens) -> Module:
-        from mvnas import nn
+    def traits(self, q: Tokens, k: Tokens, v: Tokens) -> Sequence[str]:
+        words = "biased" * bool(self.bias), "talking" * self.talking, self.form * (self.form != SOFTMAX_FORMS[0])
+        return *words, _unlike(q, k, v)
 
-        return nn.Attend(self, q, k) if self.params(q, k, v) else nn.Function(self, self.forward)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        from mvnas import nn
-
-        return nn.attention(q, k, v, self)
+    def dimensions(self, q: Tokens, k: Tokens, v: Tokens) -> dict[str, int]:
+        return super().dimensions(q, k, v) | _sizes(self.heads, q, k, v)
 
     def deploy(self, q: Value, k: Value, v: Value) -> Value:
         return replace(self, bias=PairBias())(q, k, v) if self.bias else self(q, k, v)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
-        if not isinstance(self.bias, GridBias):
-            return dict(state)
-        from mvnas import nn
-
-        kept = {key: weight for key, weight in state.items() if key.startswith(("before.", "after."))}
-        return kept | {"bias": nn.biases(self.bias, state, xs[1].n)}
 
 
 @dataclass(frozen=True)
@@ -182,16 +166,17 @@ class LinearAttention(Op):
         total = ((count, q.n, width, 1),) if self.form == "relu_linear" else ()
         return (count, width, k.n, values), (count, q.n, width, values), *total
 
+    def traits(self, q: Tokens, k: Tokens, v: Tokens) -> Sequence[str]:
+        return self.form, _unlike(q, k, v)
+
+    def dimensions(self, q: Tokens, k: Tokens, v: Tokens) -> dict[str, int]:
+        return super().dimensions(q, k, v) | _sizes(self.heads, q, k, v)
+
     def elements(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return prod(q) + prod(k)
 
     def scratch(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return prod(q) + prod(k) + prod(v)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        from mvnas import nn
-
-        return nn.linear_attention(q, k, v, self)
 
 
 @dataclass(frozen=True)
@@ -213,14 +198,14 @@ class SeparableAttention(Op):
     def macs(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return prod(k)
 
+    def dimensions(self, q: Tokens, k: Tokens, v: Tokens) -> dict[str, int]:
+        return super().dimensions(q, k, v) | _sizes(1, q, k, v)
+
     def elements(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return 2 * prod(k)
 
     def scratch(self, q: Tokens, k: Tokens, v: Tokens) -> int:
         return q.p * q.n
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return v * (q.transpose(2, 3).softmax(-1) @ k)
 
 
 def _attended(heads: int, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
@@ -235,3 +220,14 @@ def _attended(heads: int, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
     if k.c != q.c or k[:2] != v[:2] or q.p != k.p:
         raise SpaceError(f"queries, keys and values must agree, but are {q}, {k} and {v}")
     return Tokens(q.p, q.n, v.c)
+
+
+def _unlike(*xs: Tokens) -> str:
+    """What kernels are whose queries, keys and values are of several shapes."""
+    return "unlike" * (len(set(xs)) > 1)
+
+
+def _sizes(heads: int, q: Tokens, k: Tokens, v: Tokens) -> dict[str, int]:
+    """What attention has of dimensions beside those of every op."""
+    sizes = {"heads": heads, "head width": v.c // heads}
+    return sizes if not _unlike(q, k, v) else sizes | {"keys": k.n, "key channels": k.c}

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mvnas.errors import SpaceError
 from mvnas.ops.linear import Linear
 from mvnas.ops.norm import BatchNorm
 from mvnas.ops.shapes import Map, Tokens, same_pads, square
-from mvnas.ops.value import Op, Products, State, Value, check_unused
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Module
+from mvnas.ops.value import Op, Products, Value, check_unused, stride_trait
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,13 @@ class Conv(Op):
             )
         return Map(self.out, -(-x[1] // self.stride), -(-x[2] // self.stride))
 
+    def family(self, x: Map | Tokens) -> str:
+        form = "depthwise" if self.depthwise(x) else "grouped" if self.groups > 1 else "conv"
+        return f"{form}{self.kernel}" + ".tokens" * isinstance(x, Tokens)
+
+    def traits(self, x: Map | Tokens) -> Sequence[str]:
+        return stride_trait(self.stride), "same" * self.same, self.act
+
     def pads(self, x: Map) -> tuple[int, int, int, int]:
         """Rows and columns of zeros around a map: (top, bottom, left, right)."""
         if self.same:
@@ -91,11 +94,6 @@ class Conv(Op):
         shared = self.depthwise(x)  # a depthwise window keeps the columns that it shares with the one before
         return h * self.kernel * (self.kernel + (w - 1) * (min(self.stride, self.kernel) if shared else self.kernel))
 
-    def module(self, x: Map | Tokens) -> Module:
-        from mvnas import nn
-
-        return (nn.WindowConv if isinstance(x, Tokens) else nn.ConvNormAct)(x.c, self)
-
     def linear(self, x: Map | Tokens) -> bool:
         """Whether it is a linear layer of tokens."""
         return isinstance(x, Tokens) and self.kernel == self.stride == self.groups == 1
@@ -108,22 +106,6 @@ class Conv(Op):
             return self(x)
         bias = self.norm or self.bias
         return replace(self, norm=False, bias=bias, same=same, gain=1.0, scale=0.0, eps=Conv.eps)(x)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Map | Tokens) -> State:
-        from mvnas import nn
-
-        made = nn.folded(state, self.gain, self.eps)
-        if not self.linear(xs[0]):
-            return made
-        weight = made["conv.weight"].flatten(1)
-        return {"weight": weight, "bias": made.get("conv.bias", weight.new_zeros(self.out))}
-
-    def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
-        if self.kernel > 1 or self.groups > 1 or not self.bias:
-            return super().absorb(state, scale, shift)
-        weight = state["conv.weight"]
-        bias = state["conv.bias"] + weight[:, :, 0, 0] @ shift
-        return {"conv.weight": weight * scale[:, None, None], "conv.bias": bias}
 
 
 @dataclass(frozen=True)
@@ -158,11 +140,6 @@ class Branched(Op):
     def macs(self, x: Map) -> int:
         return sum([branch.macs(x) for branch in self.branches if branch])
 
-    def module(self, x: Map) -> Module:
-        from mvnas import nn
-
-        return nn.Branches(x, self)
-
     def merged(self, x: Map) -> Conv:
         """The convolution that it deploys to."""
         convs = [branch.merged(x) if isinstance(branch, Branched) else branch for branch in self.branches]
@@ -173,16 +150,3 @@ class Branched(Op):
 
     def deploy(self, x: Value) -> Value:
         return self.merged(x.shape)(x)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Map) -> State:
-        from mvnas import nn
-
-        (x,) = xs
-        like = self.merged(x)
-        total: State = {}
-        for i, branch in enumerate(self.branches):
-            start = f"branches.{i}."
-            own = {key.removeprefix(start): weight for key, weight in state.items() if key.startswith(start)}
-            for key, weight in nn.branch(branch, own, x, like).items():
-                total[key] = total[key] + weight if key in total else weight
-        return nn.folded(total | {key: weight for key, weight in state.items() if not key.startswith("branches.")})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 from mvnas.errors import SpaceError
 from mvnas.ops.shapes import Map, Shape, Vector, one_shape
 from mvnas.ops.value import Op
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,9 +17,6 @@ class Sub(Op):
 
     def shape(self, a: Shape, b: Shape) -> Shape:
         return one_shape(a, b)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a - b
 
 
 @dataclass(frozen=True)
@@ -36,8 +30,8 @@ class Mul(Op):
             )
         return a
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a * (b if a.ndim == b.ndim else b[:, :, None, None])
+    def traits(self, a: Shape, b: Shape) -> Sequence[str]:
+        return ("unlike" * (a != b),)
 
 
 @dataclass(frozen=True)
@@ -51,8 +45,3 @@ class Act(Op):
 
     def scratch(self, x: Shape) -> int:
         return prod(x) if self.act == "silu" else 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        from mvnas import nn
-
-        return nn.activation(self.act)(x)  # type: ignore[no-any-return]

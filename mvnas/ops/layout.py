@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mvnas.errors import SpaceError
 from mvnas.ops.shapes import Map, Shape, Tokens
 from mvnas.ops.value import Op, Value, check_unused
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -40,16 +35,6 @@ class Unfold(Op):
     def scratch(self, x: Map) -> int:
         return prod(x) if self.patch > 1 and not self.windows else 0  # it moves twice
 
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        p = self.patch
-        rows = x.permute(0, 2, 3, 1)
-        if self.windows:
-            rows = rows.reshape(b * h // p, p, w // p, p * c).transpose(1, 2)
-            return rows.reshape(b, h * w // p**2, p**2, c)
-        rows = rows.reshape(b, h // p, p, w * c).transpose(1, 2)  # two swaps of rank 4, not one of 6
-        return rows.reshape(b * p, h * w // p**2, p, c).transpose(1, 2).reshape(b, p**2, h * w // p**2, c)
-
 
 @dataclass(frozen=True)
 class Fold(Op):
@@ -59,6 +44,8 @@ class Fold(Op):
     """
 
     takes: ClassVar = (Tokens, Map)
+    usual: ClassVar = Tokens
+
     patch: int
     size: tuple[int, int] = (0, 0)
     windows: bool = False
@@ -76,16 +63,6 @@ class Fold(Op):
 
     def scratch(self, x: Tokens, like: Map | None = None) -> int:
         return prod(x) if self.patch > 1 and not self.windows else 0
-
-    def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
-        b, c, p = x.shape[0], x.shape[3], self.patch
-        h, w = self.size if like is None else like.shape[2:]
-        if self.windows:
-            rows = x.reshape(b * h // p, w // p, p, p * c).transpose(1, 2)
-        else:
-            rows = x.reshape(b * p, p, h * w // p**2, c).transpose(1, 2)
-            rows = rows.reshape(b, p, h // p, w * c).transpose(1, 2)
-        return rows.reshape(b, h, w, c).permute(0, 3, 1, 2)
 
     def deploy(self, x: Value, *like: Value) -> Value:
         return Fold(self.patch, like[0].shape[1:], self.windows)(x) if like else self(x)
@@ -116,11 +93,6 @@ class Spread(Op):
 
     def scratch(self, x: Tokens) -> int:
         return prod(self.shape(x))  # products, before the shift
-
-    def module(self, x: Tokens) -> Module:
-        from mvnas import nn
-
-        return nn.Spread(x.c, self.patch**2)
 
 
 @dataclass(frozen=True)
@@ -154,12 +126,6 @@ class Resize(Op):
     def scratch(self, x: Map, like: Map | None = None) -> int:
         return prod(self.shape(x, like)) if self.nearest else 0  # copies beside one another
 
-    def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
-        from mvnas import nn
-
-        h, w = self.shape(Map(*x.shape[1:]))[1:] if like is None else like.shape[2:]
-        return nn.resize(x, (h, w), nearest=self.nearest)
-
     def deploy(self, x: Value, *like: Value) -> Value:
         target = self.shape(x.shape, *(y.shape for y in like))
         return x if target == x.shape else Resize(size=target[1:], nearest=self.nearest)(x)
@@ -170,6 +136,7 @@ class Concat(Op):
     """Concatenation along channels: (C1, H, W), (C2, H, W), ... -> (C1 + C2 + ..., H, W); with `patches` along those of tokens."""
 
     takes: ClassVar = (Map, Tokens)
+    usual: ClassVar = Map
 
     patches: bool = False
 
@@ -186,11 +153,6 @@ class Concat(Op):
             if self.patches
             else Tokens(*first)._replace(c=sum(x.c for x in xs))
         )
-
-    def module(self, *xs: Any) -> Module:
-        from mvnas import nn
-
-        return nn.Function(self, partial(nn.concat, axis=axis(xs[0], self.patches)))
 
 
 @dataclass(frozen=True)
@@ -212,11 +174,6 @@ class Slice(Op):
         if isinstance(x, Map):
             raise SpaceError(f"patches must be those of tokens, but got {x}")
         return x._replace(n=self.size)
-
-    def module(self, x: Map | Tokens) -> Module:
-        from mvnas import nn
-
-        return nn.Function(self, partial(nn.cut, axis=axis(x, self.patches), first=self.first, size=self.size))
 
 
 def axis(x: Shape, patches: bool) -> int:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mvnas.errors import SpaceError
 from mvnas.ops.shapes import Tokens, Vector
-from mvnas.ops.value import Op, Products, State, Value
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Module
+from mvnas.ops.value import Op, Products, Value
 
 
 @dataclass(frozen=True)
@@ -55,21 +51,11 @@ class Linear(Op):
     def scratch(self, x: Tokens | Vector) -> int:
         return prod(self.shape(x)) if self.act == "silu" else 0
 
-    def module(self, x: Tokens | Vector) -> Module:
-        from mvnas import nn
-
-        return nn.Dense(x.c, self)
+    def traits(self, x: Tokens | Vector) -> Sequence[str]:
+        return (self.act,)
 
     def deploy(self, x: Value) -> Value:
         return Linear(self.out, self.act)(x)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Tokens | Vector) -> State:
-        from mvnas import nn
-
-        return nn.folded_linear(state, self)
-
-    def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
-        return {"weight": state["weight"] * scale, "bias": state["bias"] + state["weight"] @ shift}
 
 
 @dataclass(frozen=True)
@@ -98,15 +84,5 @@ class Position(Op):
     def elements(self, x: Tokens) -> int:
         return prod(x)
 
-    def module(self, x: Tokens) -> Module:
-        from mvnas import nn
-
-        return nn.Position(x, self)
-
     def deploy(self, x: Value) -> Value:
         return Position()(x)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Tokens) -> State:
-        from mvnas import nn
-
-        return {"weight": nn.positions(state, xs[0].n)} if self.hidden else dict(state)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mvnas.ops.shapes import Map, Shape, Tokens, Vector
 from mvnas.ops.value import Op, Value, check_unused
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -24,6 +20,8 @@ class LayerNorm(Op):
     """
 
     takes: ClassVar = (Tokens, Map, Vector)
+
+    usual: ClassVar = Tokens
 
     affine: bool = True
     whole: bool = False
@@ -43,19 +41,11 @@ class LayerNorm(Op):
     def scratch(self, x: Shape) -> int:
         return prod(x)  # the squares
 
-    def module(self, x: Shape) -> Module:
-        from mvnas import nn
-
-        return nn.Norm(x, self)
+    def traits(self, x: Shape) -> Sequence[str]:
+        return ("whole" * self.whole,)
 
     def deploy(self, x: Value) -> Value:
         return replace(self, affine=False, bias=True)(x)
-
-    def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        if not self.affine:
-            return None
-        scale = state["weight"]
-        return scale, state["bias"] if self.bias else scale.new_zeros(len(scale))
 
 
 @dataclass(frozen=True)
@@ -73,17 +63,8 @@ class BatchNorm(Op):
     def params(self, x: Shape) -> int:
         return 2 * x.c
 
-    def module(self, x: Shape) -> Module:
-        from mvnas import nn
-
-        return nn.Statistics(x.c, self)
-
     def deploy(self, x: Value) -> Value:
         return x
-
-    def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        scale = state["weight"] / (state["running_var"] + self.eps).sqrt()
-        return scale, state["bias"] - state["running_mean"] * scale
 
 
 @dataclass(frozen=True)
@@ -102,10 +83,8 @@ class Affine(Op):
     def params(self, x: Shape) -> int:
         return x.c * (1 + self.bias)
 
-    def module(self, x: Shape) -> Module:
-        from mvnas import nn
-
-        return nn.Affine(x, self)
+    def traits(self, x: Shape) -> Sequence[str]:
+        return ()
 
     def deploy(self, x: Value) -> Value:
         return Affine(bias=self.bias)(x)

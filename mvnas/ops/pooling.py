@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mvnas.errors import SpaceError
 from mvnas.ops.shapes import Map, Tokens, Vector, same_pads
-from mvnas.ops.value import Op, check_unused
-
-if TYPE_CHECKING:
-    from torch.nn import Module
+from mvnas.ops.value import Op, check_unused, stride_trait
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,7 @@ class Pool(Op):
     """
 
     takes: ClassVar = (Map, Tokens)
+    usual: ClassVar = Map
 
     kernel: int = 0
     stride: int = 1
@@ -43,16 +41,15 @@ class Pool(Op):
         spare = 0 if self.pad else self.kernel - 1
         return Map(x[0], -(-(x[1] - spare) // self.stride), -(-(x[2] - spare) // self.stride))
 
+    def family(self, x: Map | Tokens) -> str:
+        return f"{'largest' if self.largest else 'pool'}{self.kernel}" if self.kernel else super().family(x)
+
+    def traits(self, x: Map | Tokens) -> Sequence[str]:
+        return (stride_trait(self.stride),)
+
     def pads(self, x: Map) -> tuple[int, int, int, int]:
         """Rows and columns around a map that windows reach into: (top, bottom, left, right)."""
         return same_pads(x, self.kernel, self.stride) if self.pad else (0, 0, 0, 0)
 
     def elements(self, x: Map | Tokens) -> int:
         return prod(self.shape(x)) * self.kernel**2
-
-    def module(self, x: Map | Tokens) -> Module:
-        from mvnas import nn
-
-        if self.kernel:
-            return nn.Function(self, partial(nn.windows, op=self))
-        return nn.Function(self, nn.pool if isinstance(x, Map) else nn.mean)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isqrt
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mvnas.errors import SpaceError
-
-if TYPE_CHECKING:
-    pass
-
 
 Kind = TypeVar("Kind", bound=type)
 

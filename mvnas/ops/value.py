@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mvnas.errors import ExportError, SpaceError
+from mvnas.errors import SpaceError
 from mvnas.ops.shapes import Map, Shape, Tokens, Vector, one_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
 
 
 Products = tuple[tuple[float, float, float, float], ...]
 
 
 State = dict[str, "Tensor"]
+
+
+def stride_trait(stride: int) -> str:
+    """What a stride is in `Op.kind`: nothing if it is 1."""
+    return f"stride{stride}" * (stride > 1)
 
 
 class Value:
@@ -44,9 +49,15 @@ class Value:
 
 
 class Op:
-    """One kernel. Subclasses give `shape`, the counts that are not zero, and `forward` or `module`."""
+    """One kernel: what a runtime does in one step, and what a latency table has a row of.
+
+    A subclass is a frozen dataclass whose fields are numbers, words, truth values or tuples of these, each with a positive
+    value or its default. It gives `shape` and those of the counts that are not zero, each a function of the input shapes; what it
+    is in torch is registered by its class (`mvnas.nn.forms`), and so is what it is in files. `mvnas.testing.op` checks it.
+    """
 
     takes: ClassVar[tuple[type, ...]] = (Map, Tokens, Vector)  # kinds of shapes that it is defined on
+    usual: ClassVar[type] = Vector  # the kind of shape that `kind` does not tell
 
     @property
     def moves(self) -> bool:
@@ -88,35 +99,41 @@ class Op:
         """Addresses of pixels that a runtime keeps for the op, as indirect convolutions do (arXiv:1907.02129)."""
         return 0
 
-    def module(self, *xs: Any, **_: Any) -> Module:
-        """Fresh torch module. Ops without parameters define `forward` on tensors instead."""
-        from mvnas.nn import Function
+    def kind(self, *xs: Any) -> str:
+        """Name of the kernels that a latency model prices together, such as `conv1` or `depthwise3.stride2.silu`.
 
-        return Function(self, self.forward)
+        Of one kind is what a runtime computes alike but for sizes.
+        """
+        return ".".join([self.family(*xs), *[trait for trait in self.traits(*xs) if trait]])
 
-    def forward(self, *xs: Any, **_: Any) -> Tensor:
-        """What an op without parameters computes, on tensors with a batch axis."""
-        raise AssertionError(f"{type(self).__name__} defines neither module nor forward")
+    def family(self, *xs: Any) -> str:
+        """The first part of `kind`: what computes it."""
+        cls = type(self)
+        name = cls.__name__.lower()
+        if not cls.__module__.startswith("mvnas."):
+            name = f"{cls.__module__}.{name}"
+        return name if len(self.takes) == 1 or type(xs[0]) is self.usual else f"{name}.{type(xs[0]).__name__.lower()}"
+
+    def traits(self, *xs: Any) -> Sequence[str]:
+        """The other parts of `kind`, of which empty ones are left out: its words, and the names of what is true of it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return [
+            name if value is True else value for name, value in values.items() if value is True or type(value) is str
+        ]
+
+    def dimensions(self, *xs: Any) -> dict[str, int]:
+        """The sizes of the deployed op by name: what the timings of a kind must span."""
+        sizes: dict[str, int] = {}
+        for label, shape in (("input", xs[0]), ("output", self.shape(*xs))):
+            sizes[f"{label} channels"] = shape.c
+            sizes[f"{label} positions"] = prod(shape) // shape.c
+            if isinstance(shape, Tokens):
+                sizes[f"{label} patches"] = shape.n
+        return sizes
 
     def deploy(self, *xs: Any, **_: Any) -> Value:
-        """The same function at fixed shapes, with whatever folds folded away; `fold` gives its weights."""
+        """The same function at fixed shapes, with whatever folds folded away; `mvnas.nn.fold` gives its weights."""
         return self(*xs)
-
-    def fold(self, state: Mapping[str, Tensor], *xs: Any) -> State:
-        """Weights of the deployed op on inputs of shapes `xs` that make it compute what this op computes with `state`."""
-        return dict(state)
-
-    def owes(self, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift of channels that the deployed op leaves to what reads it (`absorb`); None if it owes nothing."""
-        return None
-
-    def absorb(self, state: Mapping[str, Tensor], scale: Tensor, shift: Tensor) -> State:
-        """Weights with which this deployed op computes on x what it computes with `state` on scale * x + shift.
-
-        Raises:
-            ExportError: it has none.
-        """
-        raise ExportError(f"a norm must be read by linear layers or 1 x 1 convolutions with bias, but {self} reads it")
 
 
 def check_unused(owner: Any, names: Sequence[str], why: str) -> None:
@@ -145,23 +162,8 @@ class Input(Op):
 
 
 @dataclass(frozen=True)
-class Layer(Op):
-    """A block used as one op inside another. A graph holds its ops; its costs are added up once however often it repeats."""
-
-    block: Callable[..., Value]
-
-    def shape(self, *xs: Shape) -> Shape:
-        from mvnas.graph import summary
-
-        return summary(self.block, xs).shape
-
-
-@dataclass(frozen=True)
 class Add(Op):
     """Elementwise sum of two equal shapes."""
 
     def shape(self, a: Shape, b: Shape) -> Shape:
         return one_shape(a, b)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a + b

@@ -26,7 +26,7 @@ from mvnas.backends import Runtime, backend, formats, names
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
 from mvnas.graph import FLOAT_BYTES, Graph, Kernel
-from mvnas.latency.model import kind
+from mvnas.latency.kinds import kind
 from mvnas.lowering import registry
 from mvnas.ops import Conv, Map, Op, Shape, State
 from mvnas.spaces.arch import Arch

@@ -15,9 +15,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvnas.errors import SpaceError
-from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Kernel, summary
+from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Kernel, Layer, summary
 from mvnas.nn import build
-from mvnas.ops import Add, Concat, Conv, Input, Layer, LayerNorm, Map, Resize, Value
+from mvnas.ops import Add, Concat, Conv, Input, LayerNorm, Map, Resize, Value
 from mvnas.spaces.arch import Arch, block_class
 from mvnas.spaces.space import Space
 

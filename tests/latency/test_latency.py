@@ -14,7 +14,8 @@ import pytest
 from small import make_space, make_table
 
 from mvnas.errors import TableError, UnmeasuredError
-from mvnas.latency.model import NORMAL, SITTING, LatencyModel, by_kind, latency, sittings
+from mvnas.latency.kinds import by_kind
+from mvnas.latency.model import NORMAL, SITTING, LatencyModel, latency, sittings
 from mvnas.latency.table import Table
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space

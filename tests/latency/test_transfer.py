@@ -13,7 +13,8 @@ from small import make_space, make_table
 from mvnas.backends import backend
 from mvnas.errors import TableError, UnmeasuredError
 from mvnas.graph import Kernel
-from mvnas.latency.model import LatencyModel, kind
+from mvnas.latency.kinds import kind
+from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table
 from mvnas.latency.transfer import (
     FACTOR,

@@ -19,7 +19,8 @@ from mvnas.backends import backend
 from mvnas.backends.roofline import Backend
 from mvnas.errors import FileError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency.model import FEWEST, LatencyModel, dimensions, kind, sittings
+from mvnas.latency.kinds import dimensions, kind
+from mvnas.latency.model import FEWEST, LatencyModel, sittings
 from mvnas.latency.table import INSIDE, Table, read_kernel, shipped, write_op, write_shapes
 from mvnas.measuring.clock import alone
 from mvnas.measuring.holdout import Errors, held_out

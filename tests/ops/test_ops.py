@@ -19,7 +19,7 @@ from weights import randomise
 from mvnas import ops
 from mvnas.errors import ExportError, SpaceError
 from mvnas.graph import Graph, summary
-from mvnas.nn import build, deploy, example
+from mvnas.nn import build, deploy, example, fold, module
 from mvnas.ops import (
     Add,
     Affine,
@@ -49,7 +49,7 @@ from mvnas.ops import (
     Vector,
 )
 
-NOT_KERNELS = {ops.Op, ops.Input, ops.Layer}  # the root, what a network is fed, and what graphs hold only the ops of
+NOT_KERNELS = {ops.Op, ops.Input}  # the root, and what a network is fed
 FOLDED = {  # fields that deployed ops do not use
     "norm": False, "gain": 1.0, "scale": 0.0, "copies": 1, "affine": False, "multiple": 1, "start": 1.0, "hidden": 0,
 }  # fmt: skip
@@ -115,7 +115,7 @@ def test_folding_is_exact(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None
     graph = Graph.single(op, shapes)
     shipped, start = graph.deployed(), f"{graph.output.name}."
     trained, folded = randomise(build(graph)).double(), build(shipped).eval().double()
-    weights = op.fold({key.removeprefix(start): value for key, value in trained.state_dict().items()}, *shapes)
+    weights = fold(op, {key.removeprefix(start): value for key, value in trained.state_dict().items()}, *shapes)
     if shipped.work:
         folded.load_state_dict({f"{shipped.output.name}.{key}": value for key, value in weights.items()})
     inputs = [x.double() for x in example(graph, batch=2)]
@@ -164,6 +164,12 @@ def test_what_is_deployed_is_in_its_last_form(op: Op, shapes: tuple[Shape, ...],
         assert not any(getattr(node.op, name, neutral) != neutral for name, neutral in FOLDED.items())
 
 
+def compute(op: Op, *xs: Tensor) -> Tensor:
+    """What the torch form of an op makes."""
+    shapes = [(Map if isinstance(op, Unfold | Resize) or i else Tokens)(*x.shape[1:]) for i, x in enumerate(xs)]
+    return module(op, *shapes)(*xs)  # type: ignore[no-any-return]
+
+
 def unfold(x: Tensor, patch: int) -> Tensor:
     """Reference: token n of sequence p is pixel p of patch n (arXiv:2110.02178, sec. 3.1)."""
     b, c, h, w = x.shape
@@ -175,10 +181,10 @@ def unfold(x: Tensor, patch: int) -> Tensor:
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_unfold_and_fold_are_the_reference_and_its_inverse(patch: int, rows: int) -> None:
     x = torch.randn(2, 3, rows * patch, 4 * patch)
-    tokens = Unfold(patch).forward(x)
+    tokens = compute(Unfold(patch), x)
     assert torch.equal(tokens, unfold(x, patch))
-    assert torch.equal(Fold(patch).forward(tokens, x), x)
-    assert torch.equal(Fold(patch, size=(rows * patch, 4 * patch)).forward(tokens), x)
+    assert torch.equal(compute(Fold(patch), tokens, x), x)
+    assert torch.equal(compute(Fold(patch, size=(rows * patch, 4 * patch)), tokens), x)
 
 
 @pytest.mark.parametrize(("heads", "keys"), [(1, 5), (2, 5), (4, 7)])
@@ -189,13 +195,13 @@ def test_attention_is_that_of_torch_without_scale(heads: int, keys: int) -> None
         return x.unflatten(-1, (heads, -1)).transpose(2, 3)
 
     expected = scaled_dot_product_attention(split(q), split(k), split(v), scale=1.0).transpose(2, 3).flatten(3)
-    torch.testing.assert_close(Attention(heads).forward(q, k, v), expected)
+    torch.testing.assert_close(compute(Attention(heads), q, k, v), expected)
 
 
 def test_resize_is_bilinear_and_leaves_what_has_its_size() -> None:
     x = torch.tensor([[[[0.0, 1.0]]]])
-    torch.testing.assert_close(Resize(4).forward(x)[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
-    assert Resize(2).forward(x.repeat(1, 1, 2, 1)).tolist() == x.repeat(1, 1, 2, 1).tolist()
+    torch.testing.assert_close(compute(Resize(4), x)[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
+    assert compute(Resize(2), x.repeat(1, 1, 2, 1)).tolist() == x.repeat(1, 1, 2, 1).tolist()
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ PLUG_INS = (
     "techniques",
 )  # of which the loader names the files,
 PARTS = ("strategies.pareto", "strategies.rungs")  # but these
-CIRCLES = ({"ops", "graph", "nn"}, {"spaces.arch", "spaces.space"}, {"latency.model", "latency.transfer"})
-EXCEPT = {("ops", "nn"), ("ops", "graph")}
+CIRCLES = ({"spaces.arch", "spaces.space"}, {"latency.model", "latency.transfer"})
+EXCEPT = set[tuple[str, str]]()
 PACKAGES = {
     "errors": set[str](),
     "system": set[str](),

@@ -18,7 +18,7 @@ from weights import randomise
 from mvnas.backends import backend
 from mvnas.errors import SpaceError
 from mvnas.graph import Graph
-from mvnas.latency.model import kind, workload
+from mvnas.latency.kinds import kind, workload
 from mvnas.latency.table import read_kernel, write_op, write_shapes
 from mvnas.nn import build, deploy, example
 from mvnas.pretrained import from_timm

@@ -9,8 +9,8 @@ from torch.nn.functional import conv_transpose2d
 from zoo_attention import BLOCKS
 
 from mvnas.errors import ExportError
-from mvnas.nn import build
-from mvnas.ops import Fold, Spread, Tokens, Unfold
+from mvnas.nn import build, module
+from mvnas.ops import Fold, Map, Spread, Tokens, Unfold
 from mvnas.pretrained import from_timm
 from mvnas.spaces.space import Space
 
@@ -30,9 +30,10 @@ def test_weights_of_a_network_that_timm_does_not_have_are_refused() -> None:
 
 
 def test_spread_and_folded_tokens_are_a_depthwise_transposed_convolution() -> None:
-    x, op = torch.randn(2, 6, 3, 4), Spread(2).module(Tokens(1, 12, 6))
-    weight, bias = (part.data.normal_() for part in (op.weight, op.bias))
-    y = Fold(2, size=(6, 8), windows=True).forward(op(Unfold(1).forward(x)))
+    x, spread = torch.randn(2, 6, 3, 4), module(Spread(2), Tokens(1, 12, 6))
+    weight, bias = (spread.get_parameter(name).data.normal_() for name in ("weight", "bias"))
+    unfold, fold = module(Unfold(1), Map(6, 3, 4)), module(Fold(2, size=(6, 8), windows=True), Tokens(12, 4, 6))
+    y = fold(spread(unfold(x)))
     expected = conv_transpose2d(x, weight.T.reshape(6, 1, 2, 2), bias, stride=2, groups=6)
     torch.testing.assert_close(y, expected)
 
@@ -40,5 +41,5 @@ def test_spread_and_folded_tokens_are_a_depthwise_transposed_convolution() -> No
 @pytest.mark.parametrize("kind", BLOCKS)
 @torch.no_grad()
 def test_training_may_be_at_other_sizes(kind: str) -> None:
-    module = build(small(BLOCKS[kind], 64).graph()).eval()
-    assert [module(torch.zeros(1, 3, side, side)).shape for side in (72, 96)] == [(1, 5)] * 2
+    network = build(small(BLOCKS[kind], 64).graph()).eval()
+    assert [network(torch.zeros(1, 3, side, side)).shape for side in (72, 96)] == [(1, 5)] * 2
