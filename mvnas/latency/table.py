@@ -24,6 +24,7 @@ from mvnas.errors import SpaceError, TableError, told, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
 from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch, data_folder
+from mvnas.system import trust
 from mvnas.system.disk import writing
 from mvnas.system.reading import parse_json, read_json, read_rows
 
@@ -51,7 +52,7 @@ LONGEST_MS = 1e9  # a timing of eleven days, or an energy of as many mJ
 
 
 def write_op(op: Op) -> str:
-    """The op as text, without fields that have their default.
+    """The op as text, without fields that have their default; one that is not of mvnas is called by its dotted name.
 
     >>> write_op(ops.Conv(64, kernel=3))
     'Conv(out=64, kernel=3)'
@@ -67,7 +68,12 @@ def _written(value: Any) -> str:
         return repr(value)
     given = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
     told = [f"{name}={_written(part)}" for name, part, default in given if default is MISSING or part != default]
-    return f"{type(value).__name__}({', '.join(told)})"
+    kind = type(value)
+    return f"{kind.__name__ if vars(ops).get(kind.__name__) is kind else _dotted(kind)}({', '.join(told)})"
+
+
+def _dotted(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def write_shapes(shapes: Sequence[Shape]) -> str:
@@ -84,8 +90,11 @@ def read_kernel(op: str, shapes: str) -> Kernel:
 
     Raises:
         ValueError: the text is none of these.
+        TrustError: the op is of a module that is not trusted.
     """
     made = _call(op)
+    if not type(made).__module__.startswith("mvnas."):
+        trust.check(type(made).__module__)  # also of what was read before
     places = tuple(_call(f"{part})") for part in shapes.split(")") if part.strip())
     if not isinstance(made, Op) or not all(isinstance(shape, Shape) for shape in places):
         raise ValueError(f"{told(op)} on {told(shapes)} is no op on shapes")
@@ -123,7 +132,7 @@ def _made(call: ast.Call) -> Any:
     named = {str(word.arg): _value(word.value) for word in call.keywords}
     if len(named) < len(call.keywords):
         raise ValueError("an argument is there twice")
-    kind = vars(ops).get(name)
+    kind = _foreign(name) if "." in name else vars(ops).get(name)
     if kind in (Op, None) or not (is_dataclass(kind) or kind in get_args(Shape)):
         raise ValueError(f"there is no {told(name)}")
     if kind in get_args(Shape):
@@ -133,6 +142,23 @@ def _made(call: ast.Call) -> Any:
     if kind is ops.Attention:
         return _attention(*given, **named)
     return kind(*given, **named)
+
+
+def _foreign(name: str) -> Any:
+    """The class of a dotted name, of a module that is trusted; None if there is none.
+
+    Raises:
+        TrustError: the module is not trusted.
+        SpaceError: it cannot be imported.
+    """
+    module, _, kind = name.rpartition(".")
+    if not all(part.isidentifier() for part in name.split(".")):
+        return None
+    trust.check(module)
+    try:
+        return getattr(trust.module(module, SpaceError), kind, None)
+    except ModuleNotFoundError:
+        return None
 
 
 def _attention(heads: int, form: str = "softmax", *, biased: bool = False, **rest: Any) -> Op:

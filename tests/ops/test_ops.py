@@ -12,14 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.flop_counter import FlopCounterMode
 from vocabulary import EXAMPLES
 from weights import randomise
 
 from mvnas import ops
 from mvnas.errors import ExportError, SpaceError
 from mvnas.graph import Graph, summary
-from mvnas.nn import build, deploy, example, fold, module
+from mvnas.nn import build, deploy, example, module
 from mvnas.ops import (
     Add,
     Affine,
@@ -48,6 +47,7 @@ from mvnas.ops import (
     Value,
     Vector,
 )
+from mvnas.testing.op import OpContract
 
 NOT_KERNELS = {ops.Op, ops.Input}  # the root, and what a network is fed
 FOLDED = {  # fields that deployed ops do not use
@@ -63,19 +63,11 @@ def test_every_op_has_an_example() -> None:
     assert {type(op) for op, _, _ in EXAMPLES} == classes - NOT_KERNELS
 
 
-@each_example
-def test_the_stated_costs_are_those_of_the_module(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
-    graph = Graph.single(op, shapes)
-    assert graph.output.shape == out
-    for form in (graph, graph.deployed()):
-        with torch.device("meta"):
-            module, inputs = build(form).eval(), tuple(torch.empty(1, *node.shape) for node in form.inputs)
-        with FlopCounterMode(display=False) as counter:
-            result = module(*inputs)
-        assert result.shape == (1, *form.output.shape)
-        assert type(form.output.shape) is type(out)
-        assert form.params == sum(weight.numel() for weight in module.parameters())
-        assert 2 * form.macs == counter.get_total_flops()
+class TestOps(OpContract):
+    """Every law of ops, of all of ours; what they are in files is tested with the formats."""
+
+    examples = EXAMPLES
+    test_files_compute_the_same = None  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
@@ -99,27 +91,6 @@ def assert_deploys(graph: Graph) -> None:
     inputs = example(graph, batch=2)
     fed = inputs[: len(shipped.inputs)]  # what only gave its size is fed no more
     torch.testing.assert_close(module(*fed), trained(*inputs), rtol=0, atol=1e-5)
-
-
-@each_example
-def test_deployment_changes_no_number(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
-    value = op(*(Input(shape)() for shape in shapes))
-    reader = Conv(5) if isinstance(out, Map) else Linear(5)
-    assert_deploys(Graph.of(reader(value) if isinstance(op, NORMS) else value))
-
-
-@pytest.mark.parametrize(("op", "shapes", "out"), [row for row in EXAMPLES if not isinstance(row[0], NORMS)], ids=str)
-@torch.no_grad()
-def test_folding_is_exact(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
-    """In float64, in which weights fold."""
-    graph = Graph.single(op, shapes)
-    shipped, start = graph.deployed(), f"{graph.output.name}."
-    trained, folded = randomise(build(graph)).double(), build(shipped).eval().double()
-    weights = fold(op, {key.removeprefix(start): value for key, value in trained.state_dict().items()}, *shapes)
-    if shipped.work:
-        folded.load_state_dict({f"{shipped.output.name}.{key}": value for key, value in weights.items()})
-    inputs = [x.double() for x in example(graph, batch=2)]
-    torch.testing.assert_close(folded(*inputs[: len(shipped.inputs)]), trained(*inputs), rtol=0, atol=1e-10)
 
 
 READERS: dict[str, Callable[[Value], Value]] = {  # of a layer norm of tokens (4, 6, 8), unfolded from a map of 4 x 6
@@ -156,10 +127,9 @@ def test_a_layer_norm_that_does_not_fold_is_an_error(read: Callable[[Value], Val
 
 
 @each_example
-def test_what_is_deployed_is_in_its_last_form(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
+def test_deployed_ops_have_no_field_that_folds(op: Op, shapes: tuple[Shape, ...], out: Shape) -> None:
     shipped = Graph.single(op, shapes).deployed()
     assert "GridBias" not in str(shipped)
-    assert shipped.deployed() == shipped or not shipped.work
     for node in shipped.nodes:
         assert not any(getattr(node.op, name, neutral) != neutral for name, neutral in FOLDED.items())
 
