@@ -30,8 +30,7 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         x = mix(x)
-        if self.stride == 1:
-            kept(x, self.channels)
+        if self.stride == 1 and kept(x, self.channels):
             return mix(x + self.attend(x))
         hidden = 4 * x.channels
         y = Conv(hidden, 3, self.stride, groups=hidden, act="relu")(Conv(hidden, act="relu")(x))
