@@ -3,8 +3,9 @@
     mvnas space examples/channel_shuffle.yaml
     mvnas search --space examples/channel_shuffle.yaml --budget 1M-params
 
-The class says shapes and counts, one function what it is in torch, and one what it is in files of every format. In tables it
-is `examples.channel_shuffle.Shuffle(groups=4)`; where none has it timed, `mvnas measure` does. Files that name it need `--trust`.
+The class says shapes and counts, one function what it is in torch, and one what it is in files of every format. In
+tables it is `examples.channel_shuffle.Shuffle(groups=4)`; where none has it timed, `mvnas measure` does. Files that
+name it need `--trust`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from mvnas.ops import Conv, Map, Op, Value
 
 @dataclass(frozen=True)
 class Shuffle(Op):
-    """Channels of `groups` groups, dealt out in turn, so that the next grouped convolution mixes them: (C, H, W) -> (C, H, W)."""
+    """Channels of `groups` groups, dealt out in turn: (C, H, W) -> (C, H, W).
+
+    A grouped convolution that comes next mixes groups then.
+    """
 
     takes: ClassVar = (Map,)
 

@@ -1,7 +1,8 @@
 """Latency tables: what was measured on one device, as plain text with its provenance.
 
-A table is a folder of `device.json` (the conditions), `ops.csv` (one row an op) and `networks.csv` (one row a network and
-pass). Rows are only ever appended. Where energy was measured too, both have one more column, in which a cell may be empty.
+A table is a folder of `device.json` (the conditions), `ops.csv` (one row an op) and `networks.csv` (one row a network
+and pass). Rows are only ever appended. Where energy was measured too, both have one more column, in which a cell may
+be empty.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _call(text: str) -> Any:
 
 
 def _value(node: ast.expr) -> Any:
-    """Value of an argument: a number that is positive, a truth value, a word, several in a tuple, or what a call makes."""
+    """Value of an argument: a positive number, a truth value, a word, several in a tuple, or what a call makes."""
     if isinstance(node, ast.Call):
         return _made(node)
     if isinstance(node, ast.Tuple):
@@ -174,7 +175,8 @@ def _attention(heads: int, form: str = "softmax", *, biased: bool = False, **res
 class Timing:
     """One measurement: milliseconds of the fastest and of the median run, and of the reference ops beside it.
 
-    `energy_mj` is what a run adds to the energy of the machine at rest, None if it was not measured or could not be told from it.
+    `energy_mj` is what a run adds to the energy of the machine at rest, None if it was not measured or could not be
+    told from it.
     """
 
     min_ms: float
@@ -189,9 +191,9 @@ class Timing:
 class Table:
     """A loaded latency table.
 
-    `ops` and `networks` hold the fastest timing of each; `passes` all timings of a network in the order they were made. Of ops
-    that were timed inside networks it is the median, since those differ by what is around them; there 0 ms means that the
-    runtime does the op within another.
+    `ops` and `networks` hold the fastest timing of each; `passes` all timings of a network in the order they were
+    made. Of ops that were timed inside networks it is the median, since those differ by what is around them; there 0
+    ms means that the runtime does the op within another.
     """
 
     path: Path

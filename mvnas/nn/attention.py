@@ -29,7 +29,7 @@ def fold_attention(op: ops.Attention, state: Mapping[str, Tensor], q: Tokens, k:
 
 
 class Attend(Module):
-    """Attention with learned numbers: `bias` a head and distance, or a head, query and key; `talk` from head to head."""
+    """Attention, with learned numbers a head and distance, or a head, query and key, and from head to head."""
 
     def __init__(self, op: ops.Attention, q: Tokens, k: Tokens) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def separable_attention(op: ops.SeparableAttention, q: Tensor, k: Tensor, v: Ten
 
 
 def heads_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B * P * heads, N, C), keys (B * P * heads, C, M) and values (B * P * heads, M, V) of (B, P, N, ...) each."""
+    """Queries (B P heads, N, C), keys (B P heads, C, M) and values (B P heads, M, V) of (B, P, N, ...) each."""
     b, p = q.shape[:2]
     q, k, v = (x.reshape(b * p, x.shape[2], heads, x.shape[3] // heads) for x in (q, k, v))
     queries, values = (x.transpose(1, 2).reshape(b * p * heads, x.shape[1], x.shape[3]) for x in (q, v))
@@ -130,7 +130,7 @@ def heads_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Te
 
 
 def heads_last(mixed: Tensor, q: Tensor, heads: int) -> Tensor:
-    """What heads make, (B * P * heads, N, V), beside one another in (B, P, N, heads * V), as the queries `q` were given."""
+    """What heads make, (B P heads, N, V), beside one another: (B, P, N, heads V), for queries `q` as they were given."""
     b, p, n, _ = q.shape
     width = mixed.shape[2]
     return mixed.reshape(b * p, heads, n, width).transpose(1, 2).reshape(b, p, n, heads * width)

@@ -100,7 +100,7 @@ def fold_branches(op: Branched, state: Mapping[str, Tensor], x: Map) -> State:
 
 
 def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = 1e-5) -> State:
-    """Weights of one convolution that equals convolution, batch norm in evaluation mode if there is one, gain and scale."""
+    """Weights of one convolution that equals convolution, batch norm (as evaluated) if there is one, gain and scale."""
     weight, bias = state["conv.weight"], state.get("conv.bias")
     if "norm.weight" in state:
         scale = state["norm.weight"] / (state["norm.running_var"] + eps).sqrt()
@@ -112,7 +112,7 @@ def folded(state: Mapping[str, Tensor], gain: float = 1.0, eps: float = 1e-5) ->
 
 
 def branch(op: Conv | Branched | BatchNorm | None, state: Mapping[str, Tensor], x: Map, like: Conv) -> State:
-    """Weights of the branch `op` of a sum on `x` as those of the convolution `like`, whose kernel may be larger and groups fewer."""
+    """Weights of the branch `op` of a sum on `x` as those of `like`, whose kernel may be larger and groups fewer."""
     if op is None or isinstance(op, BatchNorm):
         scale, shift = (op and owes(op, state)) or (torch.ones(x.c, dtype=torch.float64), torch.zeros(1))
         made, groups = {"conv.weight": scale.view(-1, 1, 1, 1), "conv.bias": shift.expand(x.c)}, x.c

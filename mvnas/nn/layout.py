@@ -64,7 +64,7 @@ def resized(op: Resize, x: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def resize(x: Tensor, size: tuple[int, int], *, nearest: bool = False) -> Tensor:
-    """`x` resized, bilinearly (corners not aligned) or not, or `x` itself where it has the size: (B, C, H, W) -> (B, C, *size)."""
+    """`x`, (B, C, H, W), at a size, bilinearly (corners not aligned) or with `nearest` by repeated pixels."""
     if tuple(x.shape[2:]) == size:
         return x
     return interpolate(x, size=size) if nearest else interpolate(x, size=size, mode="bilinear", align_corners=False)

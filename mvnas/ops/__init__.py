@@ -1,9 +1,9 @@
 """The vocabulary of operations: everything the toolkit knows about one kernel, said once.
 
-An op is a frozen dataclass. Called on values it yields a value, so a block reads like a forward pass:
-``y = Conv(64, kernel=3)(x)``. Its class states the shape rule, the counts, its kind for a latency model and how it is deployed; torch forms are in `mvnas.nn`;
-totals, table keys, microbenchmarks and exported files follow from these. No tensor in a deployed op has more than
-four axes, because mobile GPU delegates refuse more.
+An op is a frozen dataclass. Called on values it yields a value, so a block reads like a forward pass: ``y = Conv(64,
+kernel=3)(x)``. Its class states the shape rule, the counts, its kind for a latency model and how it is deployed;
+torch forms are in `mvnas.nn`; totals, table keys, microbenchmarks and exported files follow from these. No tensor in
+a deployed op has more than four axes, because mobile GPU delegates refuse more.
 
 Shape letters: B batch (never part of a `Shape`), C channels, H height, W width, P pixels of a patch, N patches.
 """

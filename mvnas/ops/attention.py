@@ -24,10 +24,11 @@ LINEAR_FORMS = ("scaled", "relu_linear")
 class GridBias:
     """What `Attention` adds to its scores: a learned number a head for each distance |dy|, |dx| of a query from a key.
 
-    `grid` is the height and width of the keys' map; the queries are at every `stride`-th key each way (LeViT, arXiv:2104.01136,
-    sec. 4.2). On square maps of another size the farthest known distance stands for farther ones. With `signed` it is a number for
-    every dy, dx; with `hidden` these are 16 sigmoid of what a network of so many ReLU units makes of them (Swin V2,
-    arXiv:2111.09883, sec. 3.3). The first `extra` patches have no place on the map, and nothing is added to their scores.
+    `grid` is the height and width of the keys' map; the queries are at every `stride`-th key each way (LeViT,
+    arXiv:2104.01136, sec. 4.2). On square maps of another size the farthest known distance stands for farther ones.
+    With `signed` it is a number for every dy, dx; with `hidden` these are 16 sigmoid of what a network of so many
+    ReLU units makes of them (Swin V2, arXiv:2111.09883, sec. 3.3). The first `extra` patches have no place on the
+    map, and nothing is added to their scores.
     """
 
     grid: tuple[int, int]
@@ -90,10 +91,10 @@ class PairBias:
 class Attention(Op):
     """Multi-head attention among the patches: queries (P, N, C), keys (P, M, C), values (P, M, V) -> (P, N, V).
 
-    Each of the P pixel positions is a sequence of its own (arXiv:2110.02178, sec. 3.1). The product A of queries and keys is not
-    scaled here: see `Linear.gain`. Shares of the values are, by `form`, softmax: exp(A) / sum over keys; relu_softmax:
-    relu(A) / (sum over keys + 1e-5) (MPCViT, arXiv:2211.13955, sec. 3). `bias` is added to A. `talking` mixes heads before and after
-    the softmax (arXiv:2003.02436).
+    Each of the P pixel positions is a sequence of its own (arXiv:2110.02178, sec. 3.1). The product A of queries and
+    keys is not scaled here: see `Linear.gain`. Shares of the values are, by `form`, softmax: exp(A) / sum over keys;
+    relu_softmax: relu(A) / (sum over keys + 1e-5) (MPCViT, arXiv:2211.13955, sec. 3). `bias` is added to A. `talking`
+    mixes heads before and after the softmax (arXiv:2003.02436).
     """
 
     takes: ClassVar = (Tokens,)
@@ -142,10 +143,13 @@ class Attention(Op):
 
 @dataclass(frozen=True)
 class LinearAttention(Op):
-    """Multi-head attention that multiplies keys and values first, so that no N x M numbers are made: shapes as of `Attention`.
+    """Multi-head attention that multiplies keys and values first, so that no N x M numbers are made.
 
-    With A the product of queries and keys, shares of the values are, by `form`, scaled: A / M (MPCViT, arXiv:2211.13955, sec. 3);
-    relu_linear: of relu(q) and relu(k), A / (sum over keys + 1e-5) (EfficientViT, arXiv:2205.14756, eq. 2).
+    Shapes are those of `Attention`.
+
+    With A the product of queries and keys, shares of the values are, by `form`, scaled: A / M (MPCViT,
+    arXiv:2211.13955, sec. 3); relu_linear: of relu(q) and relu(k), A / (sum over keys + 1e-5) (EfficientViT,
+    arXiv:2205.14756, eq. 2).
     """
 
     takes: ClassVar = (Tokens,)
@@ -183,7 +187,8 @@ class LinearAttention(Op):
 class SeparableAttention(Op):
     """Attention with one number a patch as query: queries (P, N, 1), keys (P, N, C), values (P, N, C) -> (P, N, C).
 
-    A softmax of the queries weighs the keys, and their sum multiplies every value (MobileViTv2, arXiv:2206.02680, eq. 3).
+    A softmax of the queries weighs the keys, and their sum multiplies every value (MobileViTv2, arXiv:2206.02680, eq.
+    3).
     """
 
     takes: ClassVar = (Tokens,)

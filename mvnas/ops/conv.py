@@ -18,10 +18,11 @@ from mvnas.ops.value import Op, Products, Value, check_unused, stride_trait
 class Conv(Op):
     """Convolution, batch norm and activation: (C, H, W) -> (out, ceil(H / stride), ceil(W / stride)).
 
-    Its result after the norm is multiplied by the fixed `gain` and, where `scale` is not 0, by a learned number a channel that
-    begins as `scale` (layer scale, arXiv:2103.17239). Norm, gain and scale fold on deployment. A map is padded by half the
-    kernel on every side; with `same`, which even kernels need, by as little as it takes and more at the far end, as TensorFlow does.
-    Of tokens (P, N, C), such as windows, each sequence is a square map of its own; with a kernel of 1 it deploys to a `Linear`.
+    Its result after the norm is multiplied by the fixed `gain` and, where `scale` is not 0, by a learned number a
+    channel that begins as `scale` (layer scale, arXiv:2103.17239). Norm, gain and scale fold on deployment. A map is
+    padded by half the kernel on every side; with `same`, which even kernels need, by as little as it takes and more
+    at the far end, as TensorFlow does. Of tokens (P, N, C), such as windows, each sequence is a square map of its
+    own; with a kernel of 1 it deploys to a `Linear`.
     """
 
     takes: ClassVar = (Map, Tokens)

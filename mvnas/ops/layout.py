@@ -15,7 +15,8 @@ from mvnas.ops.value import Op, Value, check_unused
 class Unfold(Op):
     """Map to tokens: (C, H, W) -> (P, N, C) with P = patch ** 2, N = H * W / P; H and W must be multiples of `patch`.
 
-    With `windows` it is (N, P, C): each patch is a sequence of its pixels. A patch of 1 takes the pixels in reading order.
+    With `windows` it is (N, P, C): each patch is a sequence of its pixels. A patch of 1 takes the pixels in reading
+    order.
     """
 
     takes: ClassVar = (Map,)
@@ -72,8 +73,8 @@ class Fold(Op):
 class Spread(Op):
     """Each token becomes the pixels of a patch: (1, N, C) -> (N, patch ** 2, C).
 
-    Each pixel is the token times a learned factor a pixel and channel, plus a learned shift a channel: folded with `windows`, a
-    depthwise transposed convolution whose kernel is its stride.
+    Each pixel is the token times a learned factor a pixel and channel, plus a learned shift a channel: folded with
+    `windows`, a depthwise transposed convolution whose kernel is its stride.
     """
 
     takes: ClassVar = (Tokens,)
@@ -133,7 +134,10 @@ class Resize(Op):
 
 @dataclass(frozen=True)
 class Concat(Op):
-    """Concatenation along channels: (C1, H, W), (C2, H, W), ... -> (C1 + C2 + ..., H, W); with `patches` along those of tokens."""
+    """Concatenation along channels: (C1, H, W), (C2, H, W), ... -> (C1 + C2 + ..., H, W).
+
+    With `patches` it is along the patches of tokens.
+    """
 
     takes: ClassVar = (Map, Tokens)
     usual: ClassVar = Map

@@ -16,8 +16,9 @@ from mvnas.ops.value import Op, Products, Value
 class Linear(Op):
     """Dense layer on the channels of tokens or a vector, C -> out: `gain * (W x + b)`, then activation.
 
-    A query projection carries the 1 / sqrt(head dimension) of attention as its gain. `scale` is that of `Conv`. With `copies`
-    it is the mean of so many layers, such as two classifiers of which one was distilled. All of it folds on deployment.
+    A query projection carries the 1 / sqrt(head dimension) of attention as its gain. `scale` is that of `Conv`. With
+    `copies` it is the mean of so many layers, such as two classifiers of which one was distilled. All of it folds on
+    deployment.
     """
 
     takes: ClassVar = (Tokens, Vector)
@@ -62,8 +63,8 @@ class Linear(Op):
 class Position(Op):
     """A learned vector a patch is added to it, the same for every pixel position: (P, N, C) -> (P, N, C).
 
-    With `hidden` the patches are on a square, and their vectors are what a network of so many ReLU units makes of their rows and
-    columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, sec. 3.3).
+    With `hidden` the patches are on a square, and their vectors are what a network of so many ReLU units makes of
+    their rows and columns, which run from -1 to 1, until deployed (FasterViT, arXiv:2306.06189, sec. 3.3).
     """
 
     takes: ClassVar = (Tokens,)

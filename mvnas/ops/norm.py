@@ -13,10 +13,10 @@ from mvnas.ops.value import Op, Value, check_unused
 
 @dataclass(frozen=True)
 class LayerNorm(Op):
-    """Layer norm over the channels of every position, or with `whole` over all of an image's positions and channels together.
+    """Layer norm over the channels of every position, or with `whole` over all positions and channels of an image.
 
-    With `affine` it has a scale and, with `bias`, a shift a channel, which on deployment fold into the linear layers and 1 x 1 convolutions
-    that read it; nothing else may, and what is read by others has an `Affine` of its own.
+    With `affine` it has a scale and, with `bias`, a shift a channel, which on deployment fold into the linear layers
+    and 1 x 1 convolutions that read it; nothing else may, and what is read by others has an `Affine` of its own.
     """
 
     takes: ClassVar = (Tokens, Map, Vector)
@@ -71,7 +71,8 @@ class BatchNorm(Op):
 class Affine(Op):
     """A learned factor a channel, which begins as `start`, and with `bias` a learned shift: weight * x + bias.
 
-    For what cannot fold: a layer scale after no linear op, or the scale and shift of a norm before a padded convolution.
+    For what cannot fold: a layer scale after no linear op, or the scale and shift of a norm before a padded
+    convolution.
     """
 
     start: float = 1.0

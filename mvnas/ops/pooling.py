@@ -16,8 +16,9 @@ from mvnas.ops.value import Op, check_unused, stride_trait
 class Pool(Op):
     """Average over all positions, (C, H, W) or (P, N, C) -> (C,), or with a `kernel` over windows of a map.
 
-    Windows are at every `stride`-th pixel, (C, H, W) -> (C, ceil(H / stride), ceil(W / stride)), and average the pixels of the
-    map that are in them; without `pad`, windows that reach over its end are left out. With `largest` it is the maximum.
+    Windows are at every `stride`-th pixel, (C, H, W) -> (C, ceil(H / stride), ceil(W / stride)), and average the
+    pixels of the map that are in them; without `pad`, windows that reach over its end are left out. With `largest` it
+    is the maximum.
     """
 
     takes: ClassVar = (Map, Tokens)

@@ -12,7 +12,10 @@ Kind = TypeVar("Kind", bound=type)
 
 
 def _single(kind: Kind) -> Kind:
-    """Let a named tuple be one object for equal numbers, told by its identity: equal to those of its own kind alone, and fast."""
+    """Make one object of all named tuples of a kind with equal numbers, and compare and hash these by identity.
+
+    Shapes of different kinds are then never equal, and as keys of what is remembered they are as fast as a key can be.
+    """
     known: dict[tuple[int, ...], Any] = {}
     make: Callable[..., Any] = kind.__new__
 

@@ -51,9 +51,10 @@ class Value:
 class Op:
     """One kernel: what a runtime does in one step, and what a latency table has a row of.
 
-    A subclass is a frozen dataclass whose fields are numbers, words, truth values or tuples of these, each with a positive
-    value or its default. It gives `shape` and those of the counts that are not zero, each a function of the input shapes; what it
-    is in torch is registered by its class (`mvnas.nn.forms`), and so is what it is in files. `mvnas.testing.op` checks it.
+    A subclass is a frozen dataclass whose fields are numbers, words, truth values or tuples of these, each with a
+    positive value or its default. It gives `shape` and those of the counts that are not zero, each a function of the
+    input shapes; what it is in torch is registered by its class (`mvnas.nn.forms`), and so is what it is in files.
+    `mvnas.testing.op` checks it.
     """
 
     takes: ClassVar[tuple[type, ...]] = (Map, Tokens, Vector)  # kinds of shapes that it is defined on
@@ -92,7 +93,7 @@ class Op:
         return self.macs(*xs)
 
     def scratch(self, *xs: Any, **_: Any) -> int:
-        """Numbers that the deployed op makes and drops again, alive beside its output once its inputs have been read."""
+        """Numbers that the deployed op makes and drops again, beside its output once its inputs have been read."""
         return 0
 
     def pointers(self, *xs: Any, **_: Any) -> int:
@@ -115,7 +116,7 @@ class Op:
         return name if len(self.takes) == 1 or type(xs[0]) is self.usual else f"{name}.{type(xs[0]).__name__.lower()}"
 
     def traits(self, *xs: Any) -> Sequence[str]:
-        """The other parts of `kind`, of which empty ones are left out: its words, and the names of what is true of it."""
+        """The other parts of `kind`, empty ones left out: its words, and the names of what is true of it."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return [
             name if value is True else value for name, value in values.items() if value is True or type(value) is str

@@ -225,7 +225,8 @@ def test_an_op_on_shapes_it_is_not_defined_on_is_an_error(op: Op, shapes: tuple[
         Graph.single(op, shapes)
 
 
-IGNORED: list[tuple[Op, dict[str, object], tuple[Shape, ...]]] = [  # fields that mean nothing beside the others of an op
+IGNORED: list[tuple[Op, dict[str, object], tuple[Shape, ...]]] = [
+    # fields that mean nothing beside the others of an op
     (Conv(8, norm=False), {"eps": 1e-3}, (Map(4, 3, 3),)),
     (LayerNorm(affine=False), {"bias": False}, (Map(4, 3, 5),)),
     (LayerNorm(), {"whole": True}, (Vector(7),)),
