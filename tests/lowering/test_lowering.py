@@ -28,8 +28,10 @@ class Leaky(Op):
     def shape(self, x: Map) -> Map:
         return Map(1, x.h, x.w)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x - x.relu() * (1 - self.divisor)).sum(1, keepdim=True) / self.divisor
+
+@nn.computes(Leaky)
+def leaked(op: Leaky, x: torch.Tensor) -> torch.Tensor:
+    return (x - x.relu() * (1 - op.divisor)).sum(1, keepdim=True) / op.divisor
 
 
 @lowers(Leaky)
