@@ -14,6 +14,8 @@ from inspect import signature
 from typing import Any, NamedTuple, Protocol
 
 from mvnas.engines._job import Job as Job
+from mvnas.engines._job import artifact as artifact
+from mvnas.engines._job import at_hand as at_hand
 from mvnas.engines._job import seed_of as seed_of
 from mvnas.engines._job import train as train
 from mvnas.errors import DataError, FileError, MvnasError, StudyError, told, unknown

@@ -17,7 +17,7 @@ import ray
 from ray import exceptions
 
 from mvnas.data import Data, Split, load
-from mvnas.engines import Event, Failed, Images, Job
+from mvnas.engines import Event, Failed, Images, Job, artifact
 from mvnas.engines._task import sent
 from mvnas.errors import StudyError
 
@@ -56,6 +56,7 @@ class Engine:
             ) from None
         self.limit = limit
         self._images = ray.put(_plain(load(images.source, skip_broken=images.skip_broken, flip=images.flip)))
+        self._artifacts: dict[str, ray.ObjectRef] = {}  # what techniques have prepared, by its file here
         self._tasks: dict[int, _Task] = {}
         self._look()
 
@@ -74,7 +75,13 @@ class Engine:
 
     def _submit(self, job: Job) -> ray.ObjectRef:
         remote = ray.remote(num_cpus=CPUS, num_gpus=min(self._gpus, 1), max_retries=0)(sent())
-        return remote.remote(pickle.dumps(job), [self._images])
+        return remote.remote(pickle.dumps(job), [self._images, *(self._stored(file) for file in job.artifacts)])
+
+    def _stored(self, file: str | None) -> ray.ObjectRef | None:
+        """What a technique has prepared, in the object store, from which each node fetches it once."""
+        if file and file not in self._artifacts:
+            self._artifacts[file] = ray.put(artifact(file))
+        return self._artifacts[file] if file else None
 
     def wait(self, seconds: float) -> Sequence[Event]:
         self._look()

@@ -20,6 +20,7 @@ from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Picks
 from mvnas.strategies import Maker, Noting, Proposal, Strategy, key_of
 from mvnas.studies.faults import written
+from mvnas.studies.prepared import prepared
 from mvnas.studies.storage import HEARTBEAT, owned
 from mvnas.studies.study import SLACK, Study
 from mvnas.studies.trials import candidate_of, describe, notes_of, picks_of, rung_of
@@ -78,6 +79,7 @@ def search(
         try:
             with written(study):
                 run = _Run(problem, record, runner, chooser, looked, total, seconds, show, stop or Stop())
+                run.artifacts = prepared(record, problem.data, tell=run.preparing)
                 run.run()
                 record.exhausted = run.exhausted
         finally:
@@ -131,6 +133,7 @@ class _Run:
         # What has failed, by its own fault or the machine's, since a training last came through.
         self.doubtful: dict[int, str] = {}
         self.exhausted = False
+        self.artifacts: tuple[str | None, ...] = ()  # what techniques have prepared
         self.shares = (*study.rungs.values(),)
         self.base = self.status()
 
@@ -156,6 +159,10 @@ class _Run:
             for number in [*self.running, *self.doubtful]:
                 self.give_up(number)
             raise
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Tell what a technique does before the first training."""
+        self.show(replace(self.base, doing=f"preparing trainings: {what} {done}/{total}"))
 
     def fill(self) -> None:
         """Begin trainings while there are slots for them."""
@@ -203,6 +210,9 @@ class _Run:
             seed_of(arch, setup.seed),
             until=self.shares[rung],
             begin=study.files.checkpoint(proposal.picks, rung - 1) if rung else None,
+            task=self.problem.setup.task,
+            techniques=self.problem.setup.technique,
+            artifacts=self.artifacts,
         )
         self.running[number] = training
         self.trainer.start(number, job)

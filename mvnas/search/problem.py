@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from mvnas import tasks, techniques
 from mvnas.budgets import Budget
 from mvnas.budgets.feasible import check_feasible
 from mvnas.costs import Price, cost, estimates, to_json
@@ -24,7 +25,6 @@ from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
 from mvnas.training import Schedule, factor_for
 
-EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the default length has at least
 LOOKS, SAME = 20, 1e-3  # trials whose predictions are compared with the study's, and how near they must be
 
 
@@ -38,6 +38,7 @@ class Problem:
     model: Latency
     setup: Setup
     skip_broken: bool = False
+    task: tasks.Task = field(default_factory=tasks.task)
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; 0 if it fits."""
@@ -55,14 +56,12 @@ class Problem:
     @property
     def length(self) -> str:
         """How long candidates are trained, in words."""
-        epochs, images = self.setup.schedule["epochs"], len(self.data.train)
-        each = epochs * images / len(self.data.classes)
-        return f"{epochs:g} epochs of each candidate, {each:.0f} images of a class; --epochs sets another length"
+        return f"{self.task.length(self.setup.schedule['epochs'], self.data)}; --epochs sets another length"
 
     @property
     def validation(self) -> Validation:
-        """What accuracies are shares of."""
-        return Validation(len(self.data.val), 1 / len(self.data.classes))
+        """What qualities are measured on."""
+        return Validation(len(self.data.val), self.task.chance(self.data))
 
     def context(self, trials: int | None) -> Context:
         """What a strategy is made from, where the study is to have so many full trainings."""
@@ -83,7 +82,7 @@ class Problem:
         """Published networks that are points of the space and fit the budget, from small to large."""
         found = {}
         for name in published():
-            arch = Space.load(name).arch().with_classes(len(self.data.classes))
+            arch = self.task.arch(Space.load(name).arch(), self.data)
             arch = replace(arch, precision=options(self.space.precision)[0])
             picks = self.space.locate(arch)
             if picks is not None and self.excess(arch) == 0:
@@ -108,6 +107,8 @@ def from_names(
     rungs: str = "1",
     engine: str = BUILT_IN,
     flip: bool | None = None,
+    task: str = tasks.DEFAULT,
+    technique: str = techniques.DEFAULT,
     tell: Tell | None = None,
 ) -> Problem:
     """The problem that names and paths describe; `schedule` is the default one with the fields that are given where
@@ -115,7 +116,8 @@ def from_names(
 
     `objective` is the name of the cost that is minimised beside accuracy; `rungs` are shares of the full training
     length; `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in
-    training; None: unless their source says no. `tell` is called while images are read: with what, how many of them,
+    training; None: unless their source says no. `task` is what networks are for, `technique` what trainings do beyond
+    plain. `tell` is called while images are read: with what, how many of them,
     and of how many.
 
     Raises:
@@ -126,6 +128,8 @@ def from_names(
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
     fields = {name: value for name, value in given.items() if value is not None}
     Schedule(**fields)
+    aim = tasks.task(task)
+    techniques.techniques(technique)  # a typo should not wait for the data
     tables = load_each(device)
     model = latency(tables)
     cost(objective).check(model)  # nor should a table without it
@@ -134,11 +138,12 @@ def from_names(
         choices = choices.with_precisions([table.precision for table in tables])
     Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # a typo should not wait for the data
     images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
-    choices = choices.with_classes(len(images.classes))
-    bounds = Budget.parse(budget, lambda name: Price(Space.load(name).arch().with_classes(len(images.classes)), model))
+    aim.check(images)
+    choices = aim.space(choices, images)
+    bounds = Budget.parse(budget, lambda name: Price(aim.arch(Space.load(name).arch(), images), model))
     check_feasible(bounds, choices, model, seed=seed)
     if epochs is None:
-        fields["epochs"] = default_epochs(len(images.train), len(images.classes))
+        fields["epochs"] = aim.epochs(images)
     setup = Setup(
         budget=budget,
         space=space,
@@ -152,6 +157,9 @@ def from_names(
         objective=objective,
         rungs=rungs,
         flip=images.flip,
+        task=task,
+        metric=aim.metric.to_json(),
+        technique=technique,
         marks={
             "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
             **_code_marks("space", choices.kinds),
@@ -159,21 +167,12 @@ def from_names(
             "device.model": mark(f"model {MODEL}", *(table.contents for table in model.tables)),
         }
         | _cost_marks(bounds, objective)
-        | data_marks(images),
+        | data_marks(images)
+        | tasks.marks(task)
+        | techniques.marks(technique),
         engine=engine,
     )
-    return Problem(choices, bounds, images, model, setup, skip_broken)
-
-
-def default_epochs(images: int, classes: int) -> float:
-    """Length of a candidate's training where the user says nothing: what shows EACH images of every class, 2 epochs at
-    most.
-
-    Few classes count as FEWEST. A candidate on small data takes seconds, one on photos minutes, on a CPU; `--epochs`
-    sets any other length. Were it so many images in all, a thousand classes would be seen eight times each, and
-    candidates differ by luck.
-    """
-    return min(2.0, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))
+    return Problem(choices, bounds, images, model, setup, skip_broken, aim)
 
 
 def _code_marks(name: str, modules: Iterable[str]) -> dict[str, str]:

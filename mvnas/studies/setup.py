@@ -8,12 +8,15 @@ from math import inf
 from shlex import quote
 from typing import Any
 
+from mvnas import tasks, techniques
 from mvnas.costs import cost
 from mvnas.errors import CostError, StudyError
 from mvnas.strategies.rungs import shares
 from mvnas.studies.checking import fields_of, fits, shown, shown_texts
+from mvnas.tasks import Metric
 
-FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine")  # that a study holds to
+# That a study holds to.
+FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine", "task", "technique")
 FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
 SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
 BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
@@ -41,6 +44,9 @@ class Setup:
     objective: str = "latency"
     rungs: str = "1"
     engine: str = BUILT_IN
+    task: str = tasks.DEFAULT
+    metric: Mapping[str, Any] = field(default_factory=tasks.ACCURACY.to_json)
+    technique: str = techniques.DEFAULT
     flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property
@@ -52,6 +58,11 @@ class Setup:
     def predicted(self) -> list[str]:
         """Those of them that are not counted."""
         return [name for name in self.costs if cost(name).interval]
+
+    @property
+    def quality(self) -> Metric:
+        """What the qualities of candidates are shares of."""
+        return Metric.from_json(self.metric)
 
     @classmethod
     def read(cls, told: object) -> Setup:
@@ -67,11 +78,15 @@ class Setup:
             cost(made.objective, foreign=True)
         except CostError as error:
             raise StudyError(f"its setup must tell an objective that there is, but: {error}") from None
-        if not made.classes or not 0 < made.factor < inf:
+        if not (made.classes or made.task != tasks.DEFAULT) or not 0 < made.factor < inf:
             raise StudyError("its setup must tell classes and a factor that there are, but does not")
         if not fits(made.schedule.get("epochs"), float):
             raise StudyError(f"its setup must tell epochs, but tells {shown(made.schedule.get('epochs'))}")
         shares(made.rungs)
+        try:
+            _ = made.quality
+        except (TypeError, ValueError) as error:
+            raise StudyError(f"its setup must tell a metric, but {error}") from None
         return made
 
     def check(self, wanted: Setup, study: str) -> None:

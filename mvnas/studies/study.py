@@ -129,7 +129,7 @@ class Study:
             known = record.user_attrs
             fresh = not known and record.directions == DIRECTIONS and not record.get_trials(deepcopy=False)
             if fresh:  # no other program's of the same name
-                _name(record, ("accuracy", cost(setup.objective).keys[0]))
+                _name(record, (setup.quality.label, cost(setup.objective).keys[0]))
                 record.set_user_attr("setup", asdict(setup))
         study = cls(place, record)
         study.setup.check(setup, study.place)

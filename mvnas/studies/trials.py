@@ -107,7 +107,7 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
     how = f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}"
     return Score(
         arch=arch,
-        quality=Quality(trial.values[0]),
+        quality=Quality(trial.values[0], name=setup.quality.name),
         costs={name: _cost(name, arch, trial, setup, model) for name in setup.costs},
         number=trial.number,
         name=known["name"] if LABEL.fullmatch(known.get("name", "")) else "",  # files are called by it

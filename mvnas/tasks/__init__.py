@@ -38,6 +38,7 @@ import numpy as np
 from mvnas.errors import DataError, told
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
+from mvnas.system.marks import code_mark, mark
 from mvnas.system.plugins import load_class
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class Metric:
         """The value of a quality for people: a share in per cent, where it has no unit."""
         value = self.value(quality)
         return f"{value:.3g} {self.unit}" if self.unit else f"{value:.1%}"
+
+    @property
+    def label(self) -> str:
+        """What a quality is, where its numbers are shown as they are."""
+        return self.name if (self.worst, self.best) == (0, 1) else f"quality by {self.name}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -193,3 +199,8 @@ def task(name: str = DEFAULT, *, foreign: bool = False) -> Task:
     if not isinstance(made, Task) or not isinstance(getattr(made, "metric", None), Metric):
         raise DataError(f"a task must derive from mvnas.tasks.Task and have a Metric, but {name} does not")
     return made
+
+
+def marks(name: str) -> dict[str, str]:
+    """Marks by which a study holds to a task of the user's; none for ours."""
+    return {"task": mark(name), "task.code": code_mark(name)} if "." in name else {}

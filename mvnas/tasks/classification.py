@@ -29,13 +29,7 @@ class Task(tasks.Task):
         return len(data.classes)
 
     def epochs(self, data: Data) -> float:
-        """What shows EACH images of every class, 2 epochs at most; few classes count as FEWEST.
-
-        A candidate on small data takes seconds, one on photos minutes, on a CPU. Were it so many images in all, a thousand
-        classes would be seen eight times each, and candidates differ by luck.
-        """
-        shown = EACH * max(FEWEST, len(data.classes))
-        return min(tasks.LONGEST, float(f"{shown / len(data.train):.3g}"))
+        return default_epochs(len(data.train), len(data.classes))
 
     def length(self, epochs: float, data: Data) -> str:
         each = epochs * len(data.train) / len(data.classes)
@@ -56,3 +50,12 @@ class Task(tasks.Task):
 
     def agree(self, output: np.ndarray, truth: np.ndarray) -> float:
         return float((output.argmax(1) == truth.argmax(1)).mean())
+
+
+def default_epochs(images: int, classes: int) -> float:
+    """What shows EACH images of every class, 2 epochs at most; few classes count as FEWEST.
+
+    A candidate on small data takes seconds, one on photos minutes, on a CPU. Were it so many images in all, a thousand
+    classes would be seen eight times each, and candidates differ by luck.
+    """
+    return min(tasks.LONGEST, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))

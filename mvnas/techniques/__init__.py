@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mvnas.errors import TrainingError, unknown
 from mvnas.system.marks import code_mark, mark
 from mvnas.system.plugins import load_class
-from mvnas.training import Artifact, Technique
+
+if TYPE_CHECKING:
+    from mvnas.training import Artifact, Technique
 
 DEFAULT, NONE = "multi_scale", "none"
 KINDS = (str, int, float, bool)  # of settings
@@ -75,6 +77,8 @@ def marks(text: str) -> dict[str, str]:
 
 
 def _made(name: str, settings: Mapping[str, str], foreign: bool) -> Technique:
+    from mvnas.training import Technique
+
     kind = load_class("technique", name, __name__, "Technique", TrainingError, foreign=foreign)
     if not issubclass(kind, Technique):
         raise TrainingError(f"a technique must derive from mvnas.training.Technique, but that of {name} does not")

@@ -1,7 +1,7 @@
 """Short, deterministic training of a candidate network."""
 
 from mvnas.training.fit import Trained, fit
-from mvnas.training.judging import evaluate, evaluate_file
+from mvnas.training.judging import computed, evaluate, evaluate_file
 from mvnas.training.loop import Checkpoint, Loop
 from mvnas.training.sampler import Sampler, factor_for, pixels
 from mvnas.training.schedule import Schedule
@@ -20,6 +20,7 @@ __all__ = [
     "Technique",
     "Trained",
     "Training",
+    "computed",
     "evaluate",
     "evaluate_file",
     "factor_for",

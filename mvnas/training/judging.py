@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,7 +33,6 @@ def inputs(task: Task, images: np.ndarray, side: int, device: str | torch.device
     return task.inputs(stored, side).contiguous(memory_format=torch.channels_last)
 
 
-@torch.inference_mode()
 def evaluate(
     module: Module,
     split: Split,
@@ -51,19 +50,30 @@ def evaluate(
         TrainingError: an output is not finite.
     """
     task = task or task_of()
+    tally: Any = 0
+    for part, output in computed(module, split, task, side=side, batch=batch):
+        tally = tally + task.tally(output, split.targets[part])
+        if tell:
+            tell("judging images", min(part.stop, len(split)), len(split))
+    return task.quality(tally)
+
+
+@torch.inference_mode()
+def computed(module: Module, split: Split, task: Task, *, side: int, batch: int) -> Iterator[tuple[slice, Any]]:
+    """What a module puts out, as arrays, for one part of a split after the other, computed in float32; it is in evaluation mode then.
+
+    Raises:
+        TrainingError: an output is not finite.
+    """
     device = next(module.parameters()).device
     module.eval()
-    tally: Any = 0
     for start in range(0, len(split), batch):
         part = slice(start, start + batch)
         with float32(device):
             output = module(inputs(task, np.array(split.images[part]), side, device))
         if not all(bool(one.isfinite().all()) for one in ((output,) if isinstance(output, Tensor) else output)):
             raise TrainingError(f"outputs must be finite, but are not on held-out images; {CALMER}")
-        tally = tally + task.tally(_arrays(output), split.targets[part])
-        if tell:
-            tell("judging images", min(start + batch, len(split)), len(split))
-    return task.quality(tally)
+        yield part, _arrays(output)
 
 
 def _arrays(output: Any) -> Any:

@@ -58,12 +58,18 @@ class Preparation(Protocol):
     The `schedule`, `factor`, and `seed` are the study's; `device` is where torch computes.
     """
 
-    data: Data
-    task: Task
-    schedule: Schedule
-    factor: float
-    seed: int
-    device: str
+    @property
+    def data(self) -> Data: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def factor(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str: ...
 
     def train(self, arch: Arch, *, epochs: float) -> Module:
         """The trained network of an architecture, in evaluation mode, by a plain training of so many epochs."""

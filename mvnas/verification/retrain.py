@@ -97,7 +97,8 @@ def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | N
     scored = study.setup.engine
     name = name or BUILT_IN
     if "." not in name and scored == BUILT_IN:
-        yield partial(train, data=data, progress=partial(_tell_steps, tell) if tell else None, tell=tell)
+        here = partial(train, data=data, progress=partial(_tell_steps, tell) if tell else None, tell=tell)
+        yield _as_scored(study, data, here, tell)
         return
     with closing(engine(name, Images(data.name, data.skipped > 0, data.flip))) as made:
         name = BUILT_IN if is_built_in(made) else name
@@ -109,7 +110,33 @@ def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | N
             raise StudyError(
                 f"candidates must be trained as {study.place} scored them, but the content of engine {name} has changed since; bring it back"
             )
-        yield partial(_train, made, tell)
+        yield _as_scored(study, data, partial(_train, made, tell), tell)
+
+
+def _as_scored(study: Study, data: Data, train: Train, tell: Tell | None) -> Train:
+    """What trains for the task and with the techniques of a study, whose code must be as it was.
+
+    Raises:
+        StudyError: it has changed.
+        TrustError: it is the user's, who has not said that it may run.
+    """
+    from mvnas import tasks, techniques
+    from mvnas.studies.prepared import prepared
+
+    setup = study.setup
+    tasks.task(setup.task, foreign=True)
+    techniques.techniques(setup.technique, foreign=True)
+    for kind, name, marks in (
+        ("task", setup.task, tasks.marks(setup.task)),
+        ("technique", setup.technique, techniques.marks(setup.technique)),
+    ):
+        if marks != {key: told for key, told in setup.marks.items() if key.partition(".")[0] == kind}:
+            raise StudyError(
+                f"candidates must be trained as {study.place} scored them, but the content of {kind} {name} has changed "
+                "since; bring it back"
+            )
+    artifacts = prepared(study, data, foreign=True, tell=tell)
+    return lambda job: train(replace(job, task=setup.task, techniques=setup.technique, artifacts=artifacts))
 
 
 def _tell_steps(tell: Tell, step: int, steps: int, loss: float) -> None:

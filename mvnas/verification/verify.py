@@ -30,6 +30,7 @@ from mvnas.studies.score import Score
 from mvnas.studies.study import Study
 from mvnas.system.disk import work_folder
 from mvnas.system.progress import Progress, silent
+from mvnas.tasks import task
 from mvnas.training import pixels
 from mvnas.verification.rank import LONGER
 from mvnas.verification.retrain import retrain, retrained, trainer, weights
@@ -142,7 +143,7 @@ def verify(
         timings, told = _time(shipped, table, partial(_state, study, longer), protocol, progress)
         rows += timings
         cautions += told
-    budget = _budget(study, model)
+    budget = _budget(study, data, model)
     places = {score.number: place for place, score in enumerate(scores)}
     rows = sorted((_judge(row, budget, model) for row in rows), key=lambda row: places[row.score.number])
     return Verification(longer, tuple(rows), tuple(cautions))
@@ -167,6 +168,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
     if form is None:
         return replace(row, told=f"{table.device['backend']} has no files to ship")
     epochs, latency = longer * setup.schedule["epochs"], score.costs["latency"]
+    aim = task(setup.task, foreign=True)
     card = {
         **origin(study, score),
         "epochs": epochs,
@@ -183,7 +185,8 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
             name=f"trial{score.number}",
             formats=[form],
             precision=arch.precision if "precision" in settings(form) and arch.precision != FLOAT else None,
-            images=Pictures.of(data, arch.resolution) if arch.precision == "int8" else None,
+            images=Pictures.of(data, arch.resolution, aim) if arch.precision == "int8" else None,
+            task=aim,
             card=card,
             judged=Judged.of(arch, known.accuracy, row.pixels, how),
             replace_others=True,
@@ -267,11 +270,11 @@ def _restless(timings: Sequence[Timing]) -> list[str]:
     ]
 
 
-def _budget(study: Study, model: Latency) -> Budget:
+def _budget(study: Study, data: Data, model: Latency) -> Budget:
     """The budget of a study, by what `model` predicts where it names a network."""
-    classes = len(study.setup.classes)
+    aim = task(study.setup.task, foreign=True)
     return Budget.parse(
-        study.setup.budget, lambda name: Price(Space.load(name).arch().with_classes(classes), model), foreign=True
+        study.setup.budget, lambda name: Price(aim.arch(Space.load(name).arch(), data), model), foreign=True
     )
 
 

@@ -18,10 +18,10 @@ from mvnas.data import data_marks, load
 from mvnas.engines import engine
 from mvnas.errors import StudyError
 from mvnas.search import Problem
-from mvnas.search.problem import default_epochs
 from mvnas.studies.setup import BUILT_IN
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
+from mvnas.tasks.classification import default_epochs
 from mvnas.training import Schedule
 from mvnas.verification.rank import rank
 from mvnas.verification.retrain import images, retrained

@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.latency.model import LatencyModel
     from mvnas.pretrained import read_weights
     from mvnas.spaces.arch import FLOAT
+    from mvnas.tasks import DEFAULT as DEFAULT_TASK
+    from mvnas.tasks import task
     from mvnas.training.sampler import pixels
 
     network = resolve(args.network, pick=args.pick or "knee")
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     data = None
     if source and precision == "int8":
         data = load(source, skip_broken=args.skip_broken, foreign=not args.data)
-    judged = None
+    judged, aim = None, task(network.study.setup.task if network.study else DEFAULT_TASK, foreign=True)
     if network.score and network.study:
         setup, score, searched = network.study.setup, network.score, network.study.files.weights(network.score.number)
         card |= origin(network.study, score)
@@ -104,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
         name=network.name,
         formats=formats,
         precision=None if precision == FLOAT else precision,
-        images=Pictures.of(data, arch.resolution) if data else None,
+        images=Pictures.of(data, arch.resolution, aim) if data else None,
+        task=aim,
         card=card,
         judged=judged,
     )

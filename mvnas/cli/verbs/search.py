@@ -54,6 +54,18 @@ def options(to: argparse.ArgumentParser) -> None:
         "--clip", type=float, metavar="NORM", help="shorten longer gradients to this norm (0: shorten none)"
     )
     to.add_argument(
+        "--task",
+        default="classification",
+        metavar="NAME",
+        help="what networks are for: classification, or a module of yours (%(default)s)",
+    )
+    to.add_argument(
+        "--technique",
+        default="multi_scale",
+        metavar="NAME[:KEY=VALUE][,NAME]",
+        help="what trainings do beyond plain: of ours, modules of yours, or none (%(default)s)",
+    )
+    to.add_argument(
         "--strategy",
         default="surrogate",
         metavar="NAME",
@@ -91,6 +103,7 @@ def options(to: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from contextlib import closing
 
+    from mvnas import techniques
     from mvnas.costs import cost
     from mvnas.engines import engine
     from mvnas.reports.json import summary_json, verified_json, worst_cost, write_csv
@@ -120,13 +133,17 @@ def run(args: argparse.Namespace) -> None:
             rungs=args.rungs,
             flip=args.flip and args.flip == "yes",
             engine=args.engine,
+            task=args.task,
+            technique=args.technique,
             tell=bar.seldom,
         )
     load_tables(args.device)
     say = quiet if args.json else print
     say(f"space    {args.space}: {many(task.space.size)} networks")
     say(f"budget   {task.budget}")
-    images = f"{len(task.data.train)} + {len(task.data.val)} images of {len(task.data.classes)} classes"
+    classes = task.data.classes
+    of = f" of {len(classes)} classes" if classes else ""
+    images = f"{len(task.data.train)} + {len(task.data.val)} images{of}"
     say(
         f"data     {args.data}: {images}, {task.data.side} px; sizes in training are {task.setup.factor:g} of the deployed ones"
     )
@@ -134,7 +151,8 @@ def run(args: argparse.Namespace) -> None:
         say(f"         {task.data.note}")
     if args.epochs is None:
         say(f"training {task.length}")
-    say(f"classes  {', '.join(task.data.classes[:5])}{', ...' if len(task.data.classes) > 5 else ''}")
+    if classes:
+        say(f"classes  {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}")
     if args.flip is None and task.data.flip and (sided := task.data.sided):
         say(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
     say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
@@ -169,6 +187,7 @@ def run(args: argparse.Namespace) -> None:
         return
     worst, knee = worst_cost(study), study.frontier().pick("knee")
     own = [*task.space.kinds, args.objective, *(bound.cost for bound in task.budget.bounds)]
+    own += [args.task, *(one.name for one in techniques.named(args.technique))]
     trusting = " --trust" if any("." in name for name in own) else ""
     print(f"\n{frontier_table(study)}\n")
     print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")

@@ -1,0 +1,98 @@
+"""What techniques prepare once a study: made before its first training, kept beside it, and the same for all that train for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import Module
+
+from mvnas.data import Data, Split, Tell
+from mvnas.engines import at_hand
+from mvnas.errors import StudyError
+from mvnas.nn import build
+from mvnas.spaces.arch import Arch
+from mvnas.studies.files import checksum, intact, save_whole
+from mvnas.studies.study import Study
+from mvnas.system.marks import mark
+from mvnas.tasks import Task, task
+from mvnas.techniques import techniques
+from mvnas.training import Schedule, Technique, computed, fit, initialise, pixels
+
+NOTE = "prepared"  # an attribute of the study for each technique that prepares something: its checksum
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Plain trainings for a study, as `mvnas.training.Preparation` says."""
+
+    data: Data
+    task: Task
+    schedule: Schedule
+    factor: float
+    seed: int
+    device: str
+    tell: Tell | None = None
+
+    def train(self, arch: Arch, *, epochs: float) -> Module:
+        module = build(arch.graph())
+        initialise(module, self.seed)
+        tell = self.tell
+        fit(
+            module,
+            self.data,
+            resolution=arch.resolution,
+            factor=self.factor,
+            schedule=replace(self.schedule, epochs=epochs),
+            seed=self.seed,
+            task=self.task,
+            device=self.device,
+            progress=(lambda step, steps, loss: tell("steps", step, steps)) if tell else None,
+            tell=tell,
+        )
+        return module
+
+    def outputs(self, module: Module, split: Split, resolution: int) -> np.ndarray:
+        rows = computed(module, split, self.task, side=pixels(resolution, self.factor), batch=self.schedule.batch)
+        return np.concatenate([output for _, output in rows])
+
+
+def prepared(study: Study, data: Data, *, foreign: bool = False, tell: Tell | None = None) -> tuple[str | None, ...]:
+    """Files of what each of a study's techniques has prepared, made where they are not there; None where it prepares nothing.
+
+    `foreign` says that the user did not name the techniques, and so must trust them.
+
+    Raises:
+        StudyError: what is prepared on this machine is not what the study was begun with.
+    """
+    setup = study.setup
+    aim = task(setup.task, foreign=foreign)
+    plain = Plain(data, aim, Schedule(**setup.schedule), setup.factor, setup.seed, at_hand(), tell)
+    parts = [setup.technique, setup.task, *map(repr, sorted(setup.schedule.items())), *sorted(setup.marks.values())]
+    name = mark(str(setup.seed), *parts)
+    made = techniques(setup.technique, foreign=foreign)
+    folder = study.files.subfolder(NOTE)
+    return tuple(
+        _prepared(study, technique, folder / f"{name}-{i}.safetensors", plain) for i, technique in enumerate(made)
+    )
+
+
+def _prepared(study: Study, technique: Technique, path: Path, plain: Plain) -> str | None:
+    """The file of what one technique has prepared."""
+    if type(technique).prepare is Technique.prepare:
+        return None
+    note = f"{NOTE} {path.stem}"
+    if not intact(path):
+        arrays = technique.prepare(plain)
+        save_whole({key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}, path)
+    known, found = study.record.user_attrs.get(note), checksum(path)
+    if known is None:
+        study.record.set_user_attr(note, found)
+    elif known != found:
+        raise StudyError(
+            f"techniques must prepare what {study.place} was begun with, but here it comes out otherwise; bring {path} from "
+            "the machine that began it"
+        )
+    return str(path.resolve())
