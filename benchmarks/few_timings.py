@@ -24,7 +24,8 @@ from mvnas.latency.model import LatencyModel
 from mvnas.latency.regression import fit
 from mvnas.latency.table import Table
 from mvnas.latency.transfer import Correction, Row, choose, informative
-from mvnas.spaces.space import Space, published
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
 COUNTS = (5, 10, 20, 50, 100)
 TARGETS = 1000  # layers of a phone that a choice is judged by

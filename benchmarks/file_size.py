@@ -17,7 +17,8 @@ from mvnas.backends import backend
 from mvnas.costs._filesize import file_bytes
 from mvnas.nn import arbitrary
 from mvnas.spaces.arch import PRECISIONS
-from mvnas.spaces.space import Space, published
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
 
 def sizes(name: str, precisions: Sequence[str], folder: Path) -> list[tuple[float, int]]:

@@ -28,7 +28,8 @@ from mvnas.latency.model import LatencyModel
 from mvnas.measuring.order import tau
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
-from mvnas.spaces.space import Space, published
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
 SETTLED = """
 import json, sys

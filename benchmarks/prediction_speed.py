@@ -31,11 +31,12 @@ from sklearn.ensemble import RandomForestRegressor
 
 from mvnas import graph
 from mvnas.backends import backend
+from mvnas.blocks import Block
 from mvnas.graph import Graph
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table
 from mvnas.nn import arbitrary
-from mvnas.spaces.arch import Arch, Block
+from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 
 COLD, FEW, SEEN, FILES = 2000, 100, 5000, 20  # networks

@@ -41,7 +41,7 @@ from mvnas.reports.tables import frontier_table
 from mvnas.search import Problem, search
 from mvnas.search.problem import from_names
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Picks
+from mvnas.spaces.rows import Picks
 from mvnas.strategies import Told, key_of, strategy
 from mvnas.studies.study import Study
 from mvnas.training import Trained

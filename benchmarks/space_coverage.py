@@ -31,7 +31,9 @@ from mvnas.measuring.holdout import Errors
 from mvnas.measuring.measure import measure_networks
 from mvnas.measuring.protocol import Protocol
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Space, names, published
+from mvnas.spaces.reading import names
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 from mvnas.system.disk import write_text
 
 DATA = Path(__file__).parent / "data" / "spaces"

@@ -17,7 +17,8 @@ import numpy as np
 from mvnas.latency.model import LatencyModel, sittings
 from mvnas.latency.table import Table
 from mvnas.measuring.holdout import Errors, by_macs
-from mvnas.spaces.space import Space, published, systems
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published, systems
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from typing import Any, get_type_hints
 
 from mvnas import blocks
 from mvnas.backends import backend
+from mvnas.blocks import block_class, kind_of, rules
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Graph, Layer, Summary
 from mvnas.latency.model import LatencyModel
@@ -39,8 +40,9 @@ from mvnas.ops import (
     Sub,
     Value,
 )
-from mvnas.spaces.arch import block_class, kind_of, rules
-from mvnas.spaces.space import Space, names, published
+from mvnas.spaces.reading import names
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
 PAGE = Path(__file__).parent / "blocks.md"
 DATA = PAGE.with_suffix(".json")
@@ -233,7 +235,7 @@ def options(kind: str) -> dict[str, list[Any]]:
 def costs(row: Summary) -> str:
     trained = graph(row).params
     params = f"{trained:,} parameters" + (f" in training, {row.params:,} deployed" if trained != row.params else "")
-    return f"Costs: {params}; {row.macs / 1e6:,.2f} M MACs; {row.peaks[1] / 1e6:,.2f} MB of activations."
+    return f"Costs: {params}; {row.macs / 1e6:,.2f} M MACs; {row.peak((True,) * len(row.shapes)) / 1e6:,.2f} MB of activations."
 
 
 def latency(ms: dict[str, float] | None) -> str:

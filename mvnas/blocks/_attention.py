@@ -23,22 +23,30 @@ def multi_head(heads: int, form: str) -> Attention | LinearAttention:
     return (LinearAttention if form in LINEAR_FORMS else Attention)(heads, form)
 
 
-def mix(x: Value, attention: Attention | LinearAttention, *, channels: int = 0, bias: bool = True) -> Value:
+def mix(
+    x: Value,
+    attention: Attention | LinearAttention,
+    *,
+    channels: int = 0,
+    bias: bool = True,
+    role: str = "attention",
+) -> Value:
     """What each head makes of the patches of `x`, beside one another: (P, N, C) -> (P, N, channels), of which 0 are C.
 
-    `bias` is that of the linear layers before the attention.
+    `bias` is that of the linear layers before the attention. Roles of its ops begin with `role`.
 
     Raises:
         SpaceError: the heads do not divide the channels.
     """
     c = channels or x.channels
-    query = Linear(c, gain=(c / attention.heads) ** -0.5, bias=bias)(x)
-    return attention(query, Linear(c, bias=bias)(x), Linear(c, bias=bias)(x))
+    query = Linear(c, gain=(c / attention.heads) ** -0.5, bias=bias)(x, role=f"{role}.query")
+    key, value = (Linear(c, bias=bias)(x, role=f"{role}.{name}") for name in ("key", "value"))
+    return attention(query, key, value, role=f"{role}.attend")
 
 
-def attend(x: Value, attention: Attention | LinearAttention, *, bias: bool = True) -> Value:
+def attend(x: Value, attention: Attention | LinearAttention, *, bias: bool = True, role: str = "attention") -> Value:
     """Self-attention among the patches of `x`: `mix`, and a linear layer that joins the heads."""
-    return Linear(x.channels, bias=bias)(mix(x, attention, bias=bias))
+    return Linear(x.channels, bias=bias)(mix(x, attention, bias=bias, role=role), role=f"{role}.project")
 
 
 @dataclass(frozen=True)
@@ -50,4 +58,4 @@ class Transformer:
     act: str = "gelu"
 
     def __call__(self, x: Value) -> Value:
-        return feed_forward(x + attend(LayerNorm()(x), self.attention), self.expand, self.act)
+        return feed_forward(x + attend(LayerNorm()(x, role="norm"), self.attention), self.expand, self.act)

@@ -50,25 +50,27 @@ def joined(values: list[Value]) -> Value:
     return Concat()(*values) if len(values) > 1 else values[0]
 
 
-def normed(x: Value, *, bias: bool = True) -> Value:
+def normed(x: Value, role: str, *, bias: bool = True) -> Value:
     """A layer norm that something else than linear layers reads."""
-    return Affine(bias=bias)(LayerNorm(affine=False)(x))
+    return Affine(bias=bias)(LayerNorm(affine=False)(x), role=role)
 
 
-def feed_forward(x: Value, expand: float, act: str = "gelu", norm: LayerNorm | BatchNorm = NORM) -> Value:
+def feed_forward(
+    x: Value, expand: float, act: str = "gelu", norm: LayerNorm | BatchNorm = NORM, role: str = "mlp"
+) -> Value:
     """A transformer's feed-forward layer on tokens or the pixels of a map, normed before, its input added after it.
 
-    The hidden width is `expand` times the channels.
+    The hidden width is `expand` times the channels. Roles of its ops begin with `role`.
     """
-    hidden = dense(norm(x), int(expand * x.channels), act)
-    return x + dense(hidden, x.channels)
+    hidden = dense(norm(x, role=f"{role}.norm"), int(expand * x.channels), act, role=f"{role}.expand")
+    return x + dense(hidden, x.channels, role=f"{role}.project")
 
 
-def dense(x: Value, out: int, act: str = "") -> Value:
+def dense(x: Value, out: int, act: str = "", *, role: str) -> Value:
     """A linear layer with bias on each token, or each pixel of a map."""
     if isinstance(x.shape, Map):
-        return Conv(out, norm=False, bias=True, act=act)(x)
-    return Linear(out, act)(x)
+        return Conv(out, norm=False, bias=True, act=act)(x, role=role)
+    return Linear(out, act)(x, role=role)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ class SqueezeExcite:
     act: str = "relu"
     gate: str = "sigmoid"
 
-    def __call__(self, x: Value) -> Value:
-        return Mul()(x, Linear(x.channels, act=self.gate)(Linear(self.reduced, act=self.act)(Pool()(x))))
+    def __call__(self, x: Value, within: str = "") -> Value:
+        """Roles of its ops begin with `within`, where it is no layer of its own."""
+        squeezed = Linear(self.reduced, act=self.act)(Pool()(x), role=f"{within}reduce")
+        return Mul()(x, Linear(x.channels, act=self.gate)(squeezed, role=f"{within}expand"))
 
 
 def branched(

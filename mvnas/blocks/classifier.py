@@ -36,10 +36,10 @@ class Block:
         if not self.hidden:
             check_unused(self, ("act",), "without hidden")
         if self.norm in ("batch", "layer"):
-            x = (BatchNorm if self.norm == "batch" else LayerNorm)(eps=self.eps)(x)
+            x = (BatchNorm if self.norm == "batch" else LayerNorm)(eps=self.eps)(x, role=f"{self.norm}_norm")
         y = Pool()(x)
         if self.norm.startswith("pooled"):
-            y = (BatchNorm if self.norm == "pooled" else LayerNorm)(eps=self.eps)(y)
+            y = (BatchNorm if self.norm == "pooled" else LayerNorm)(eps=self.eps)(y, role=f"{self.norm}_norm")
         if self.hidden:
-            y = Linear(self.hidden, act=self.act)(y)
-        return Linear(self.classes, bias=self.bias, copies=self.copies)(y)
+            y = Linear(self.hidden, act=self.act)(y, role="hidden")
+        return Linear(self.classes, bias=self.bias, copies=self.copies)(y, role="classify")

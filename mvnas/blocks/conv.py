@@ -17,4 +17,4 @@ class Block:
     eps: float = 1e-5
 
     def __call__(self, x: Value) -> Value:
-        return Conv(self.channels, self.kernel, self.stride, act=self.act, same=self.same, eps=self.eps)(x)
+        return Conv(self.channels, self.kernel, self.stride, act=self.act, same=self.same, eps=self.eps)(x, role="conv")

@@ -29,24 +29,26 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
             patches = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")
-            x = normed(patches(x))
+            x = normed(patches(x, role="embed"), "embed_norm")
         kept(x, self.channels)
         check_divides(self.rate, x, "rate")
         x = Resize(self.rate)(x)
-        return self.attend(around(self.gather(x) if self.rate > 1 else x))
+        return self.attend(around(self.gather(x) if self.rate > 1 else x, "position"))
 
     def gather(self, x: Value) -> Value:
         """Local aggregation: each pixel takes up those around it, then a feed-forward layer."""
-        c, x = x.channels, around(x)
-        y = depthwise(c, kernel=5)(dense(BatchNorm()(x), c))
-        return feed_forward(x + dense(y, c), self.expand, norm=BatchNorm())
+        c, x = x.channels, around(x, "gather.position")
+        y = dense(BatchNorm()(x, role="gather.norm"), c, role="gather.expand")
+        y = dense(depthwise(c, kernel=5)(y, role="gather.depthwise"), c, role="gather.project")
+        return feed_forward(x + y, self.expand, norm=BatchNorm(), role="gather.mlp")
 
     def attend(self, x: Value) -> Value:
         """Global sparse attention among delegates, local propagation, and a feed-forward layer."""
         apart = self.rate > 1
-        mixed = mix(NORM(Unfold(1)(Pool(1, self.rate)(x) if apart else x)), Attention(self.heads))
-        mixed = LayerNorm()(Spread(self.rate)(mixed)) if apart else mixed
-        y = Unfold(self.rate, windows=apart)(x) + Linear(x.channels)(mixed)
+        tokens = Unfold(1)(Pool(1, self.rate)(x) if apart else x)
+        mixed = mix(NORM(tokens, role="norm"), Attention(self.heads))
+        mixed = LayerNorm()(Spread(self.rate)(mixed, role="spread"), role="spread_norm") if apart else mixed
+        y = Unfold(self.rate, windows=apart)(x) + Linear(x.channels)(mixed, role="project")
         return Fold(self.rate, windows=apart)(feed_forward(y, self.expand, norm=NORM), x)
 
 
@@ -55,6 +57,6 @@ def depthwise(channels: int, kernel: int) -> Conv:
     return Conv(channels, kernel, groups=channels, norm=False, bias=True, act="")
 
 
-def around(x: Value) -> Value:
+def around(x: Value, role: str) -> Value:
     """The map and a depthwise convolution of it, by which pixels know where they are (arXiv:2102.10882)."""
-    return Branched((depthwise(x.channels, kernel=3), None))(x)
+    return Branched((depthwise(x.channels, kernel=3), None))(x, role=role)

@@ -23,10 +23,11 @@ class Block:
         if isinstance(x.shape, Map):
             x = Unfold(1)(x)
         c, width = x.channels, self.heads * self.key
-        y = LayerNorm()(x)
-        query = Linear(width, gain=self.key**-0.5)(y)
-        mixed = Attention(self.heads, bias=GridBias((self.side, self.side)))(
-            query, Linear(width)(y), Linear(4 * width)(y)
-        )
-        x = x + Linear(c, scale=START)(mixed)
-        return x + Linear(c, scale=START)(Linear(int(self.expand * c), act="gelu")(LayerNorm()(x)))
+        y = LayerNorm()(x, role="norm")
+        query = Linear(width, gain=self.key**-0.5)(y, role="attention.query")
+        key, value = Linear(width)(y, role="attention.key"), Linear(4 * width)(y, role="attention.value")
+        attention = Attention(self.heads, bias=GridBias((self.side, self.side)))
+        mixed = attention(query, key, value, role="attention.attend")
+        x = x + Linear(c, scale=START)(mixed, role="attention.project")
+        hidden = Linear(int(self.expand * c), act="gelu")(LayerNorm()(x, role="mlp.norm"), role="mlp.expand")
+        return x + Linear(c, scale=START)(hidden, role="mlp.project")

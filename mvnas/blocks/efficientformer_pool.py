@@ -21,8 +21,8 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
-            x = Conv(self.channels or x.channels, 3, self.stride, act="", bias=True)(x)
+            x = Conv(self.channels or x.channels, 3, self.stride, act="", bias=True)(x, role="down")
         c = kept(x, self.channels)
-        x = x + Affine(START, bias=False)(Sub()(Pool(3)(x), x))
-        hidden = Conv(int(self.expand * c), act="gelu", bias=True)(x)
-        return x + Conv(c, act="", bias=True, scale=START)(hidden)
+        x = x + Affine(START, bias=False)(Sub()(Pool(3)(x), x), role="scale")
+        hidden = Conv(int(self.expand * c), act="gelu", bias=True)(x, role="mlp.expand")
+        return x + Conv(c, act="", bias=True, scale=START)(hidden, role="mlp.project")

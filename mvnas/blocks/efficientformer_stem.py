@@ -13,5 +13,5 @@ class Block:
     act: str = "relu"
 
     def __call__(self, x: Value) -> Value:
-        half = Conv(self.channels // 2, 3, 2, act=self.act, bias=True)(x)
-        return Conv(self.channels, 3, 2, act=self.act, bias=True)(half)
+        half = Conv(self.channels // 2, 3, 2, act=self.act, bias=True)(x, role="convs.0")
+        return Conv(self.channels, 3, 2, act=self.act, bias=True)(half, role="convs.1")

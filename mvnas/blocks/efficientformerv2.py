@@ -30,10 +30,10 @@ class Block:
         if not self.heads:
             check_unused(self, ("key", "half", "side"), "without heads")
         else:
-            x = Layer(Mixer(self.heads, self.key, self.half, self.side))(x)
-        y = Conv(int(self.expand * c), act="gelu", bias=True)(x)
-        y = Conv(y.channels, 3, groups=y.channels, act="gelu", bias=True)(y)
-        return x + Conv(c, act="", bias=True, scale=START)(y)
+            x = Layer(Mixer(self.heads, self.key, self.half, self.side))(x, role="mixer")
+        y = Conv(int(self.expand * c), act="gelu", bias=True)(x, role="mlp.expand")
+        y = Conv(y.channels, 3, groups=y.channels, act="gelu", bias=True)(y, role="mlp.depthwise")
+        return x + Conv(c, act="", bias=True, scale=START)(y, role="mlp.project")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Mixer:
 
     def __call__(self, x: Value) -> Value:
         c, width = x.channels, self.heads * self.key
-        y = Conv(c, 3, 2, groups=c, act="", bias=True)(x) if self.half else x
-        value = Conv(4 * width, act="", bias=True)(y)
-        query = Conv(width, act="", bias=True, gain=self.key**-0.5)(y)
-        local = Conv(4 * width, 3, groups=4 * width, act="", bias=True)(value)
+        y = Conv(c, 3, 2, groups=c, act="", bias=True)(x, role="down") if self.half else x
+        value = Conv(4 * width, act="", bias=True)(y, role="value")
+        query = Conv(width, act="", bias=True, gain=self.key**-0.5)(y, role="query")
+        key = Conv(width, act="", bias=True)(y, role="key")
+        local = Conv(4 * width, 3, groups=4 * width, act="", bias=True)(value, role="local")
         attention = Attention(self.heads, bias=GridBias((self.side, self.side)), talking=True)
-        mixed = attention(*(Unfold(1)(z) for z in (query, Conv(width, act="", bias=True)(y), value)))
+        mixed = attention(*(Unfold(1)(z) for z in (query, key, value)), role="attend")
         y = Act("gelu")(Resize()(Fold(1)(mixed, y) + local, x))
-        return x + Conv(c, act="", bias=True, scale=START)(y)
+        return x + Conv(c, act="", bias=True, scale=START)(y, role="project")

@@ -21,15 +21,16 @@ class Block:
     side: int = 14
 
     def __call__(self, x: Value) -> Value:
-        down = Conv(self.channels, 3, 2, act="", bias=True)(x)
+        down = Conv(self.channels, 3, 2, act="", bias=True)(x, role="down")
         if not self.heads:
             check_unused(self, ("key", "side"), "without heads")
             return down
         c, width = x.channels, self.heads * self.key
-        near = Conv(c, 3, 2, groups=c, norm=False, act="", bias=True)(x) + Pool(1, 2)(x)
-        query = Conv(width, act="", bias=True, gain=self.key**-0.5)(near)
-        value = Conv(4 * width, act="", bias=True)(x)
-        local = Conv(4 * width, 3, 2, groups=4 * width, act="", bias=True)(value)
+        near = Conv(c, 3, 2, groups=c, norm=False, act="", bias=True)(x, role="near") + Pool(1, 2)(x)
+        query = Conv(width, act="", bias=True, gain=self.key**-0.5)(near, role="query")
+        key = Conv(width, act="", bias=True)(x, role="key")
+        value = Conv(4 * width, act="", bias=True)(x, role="value")
+        local = Conv(4 * width, 3, 2, groups=4 * width, act="", bias=True)(value, role="local")
         attention = Attention(self.heads, bias=GridBias((self.side, self.side), stride=2))
-        mixed = attention(*(Unfold(1)(z) for z in (query, Conv(width, act="", bias=True)(x), value)))
-        return down + Conv(self.channels, act="", bias=True)(Act("gelu")(Fold(1)(mixed, local) + local))
+        mixed = attention(*(Unfold(1)(z) for z in (query, key, value)), role="attend")
+        return down + Conv(self.channels, act="", bias=True)(Act("gelu")(Fold(1)(mixed, local) + local), role="project")

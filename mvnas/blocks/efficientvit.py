@@ -31,21 +31,23 @@ class Block:
         if self.stride == 1 and self.attention:
             x = x + self.attend(x)
         hidden = int(self.expand * x.channels)
-        y = Conv(hidden, norm=False, bias=True, act=self.act)(x)
-        y = Conv(hidden, 3, self.stride, groups=hidden, norm=False, bias=True, act=self.act)(y)
-        y = Conv(self.channels or x.channels, act="", eps=self.eps)(y)
+        y = Conv(hidden, norm=False, bias=True, act=self.act)(x, role="expand")
+        y = Conv(hidden, 3, self.stride, groups=hidden, norm=False, bias=True, act=self.act)(y, role="depthwise")
+        y = Conv(self.channels or x.channels, act="", eps=self.eps)(y, role="project")
         return x + y if y.shape == x.shape else y
 
     def attend(self, x: Value) -> Value:
         """Linear attention at two scales (eq. 2, fig. 3): a ReLU takes the place of the softmax."""
         heads = heads_of(x, self.width)
-        queries, keys, values = (Unfold(1)(self.scales(x, heads)) for _ in range(3))
+        queries, keys, values = (
+            Unfold(1)(self.scales(x, heads, f"attention.{name}")) for name in ("query", "key", "value")
+        )
         mixed = LinearAttention(2 * heads, form="relu_linear")(queries, keys, values)
-        return Conv(x.channels, act="", eps=self.eps)(Fold(1)(mixed, x))
+        return Conv(x.channels, act="", eps=self.eps)(Fold(1)(mixed, x), role="attention.project")
 
-    def scales(self, x: Value, heads: int) -> Value:
+    def scales(self, x: Value, heads: int, role: str) -> Value:
         """A projection of every pixel, and of its surroundings: (2 C, H, W)."""
         c = x.channels
-        y = Conv(c, norm=False, act="")(x)
-        around = Conv(c, self.kernel, groups=c, norm=False, act="")(y)
-        return Concat()(y, Conv(c, groups=heads, norm=False, act="")(around))
+        y = Conv(c, norm=False, act="")(x, role=f"{role}.pixel")
+        around = Conv(c, self.kernel, groups=c, norm=False, act="")(y, role=f"{role}.around")
+        return Concat()(y, Conv(c, groups=heads, norm=False, act="")(around, role=f"{role}.mix"))

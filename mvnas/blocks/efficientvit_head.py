@@ -16,6 +16,6 @@ class Block:
     classes: int = 1000
 
     def __call__(self, x: Value) -> Value:
-        y = Pool()(Conv(self.channels, act=self.act, eps=self.eps)(x))
-        y = LayerNorm(affine=False, eps=self.eps)(Linear(self.hidden, bias=False)(y))
-        return Linear(self.classes)(Act(self.act)(Affine()(y)))
+        y = Pool()(Conv(self.channels, act=self.act, eps=self.eps)(x, role="conv"))
+        y = LayerNorm(affine=False, eps=self.eps)(Linear(self.hidden, bias=False)(y, role="hidden"))
+        return Linear(self.classes)(Act(self.act)(Affine()(y, role="norm")), role="classify")

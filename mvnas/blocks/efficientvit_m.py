@@ -29,12 +29,14 @@ class Block:
     window: int = 7
 
     def __call__(self, x: Value) -> Value:
-        x = mix(x)
+        x = mix(x, "before")
         if self.stride == 1 and kept(x, self.channels):
-            return mix(x + self.attend(x))
+            return mix(x + self.attend(x), "after")
         hidden = 4 * x.channels
-        y = Conv(hidden, 3, self.stride, groups=hidden, act="relu")(Conv(hidden, act="relu")(x))
-        return mix(Conv(self.channels, act="")(Layer(SqueezeExcite(divisible(hidden / 4, guard=0)))(y)))
+        y = Conv(hidden, act="relu")(x, role="expand")
+        y = Conv(hidden, 3, self.stride, groups=hidden, act="relu")(y, role="depthwise")
+        y = Layer(SqueezeExcite(divisible(hidden / 4, guard=0)))(y, role="gate")
+        return mix(Conv(self.channels, act="")(y, role="project"), "after")
 
     def attend(self, x: Value) -> Value:
         """Cascaded group attention (eq. 2-4): each head sees its share of the channels and what the one before it made."""
@@ -48,13 +50,17 @@ class Block:
         for i, kernel in enumerate(self.kernels[: self.heads]):
             y = Slice(share, first=i * share)(tokens)
             y = made[-1] + y if made else y
-            query, key, value = (Conv(width, act="")(y) for width in (self.width, self.width, share))
-            query = Conv(self.width, int(kernel), groups=self.width, act="", gain=self.width**-0.5)(query)
-            made.append(Attention(1, bias=GridBias((side, side)))(query, key, value))
-        return Resize()(Fold(side, windows=True)(Conv(c, act="")(Act("relu")(joined(made))), grid), x)
+            widths = {"query": self.width, "key": self.width, "value": share}
+            query, key, value = (Conv(width, act="")(y, role=f"heads.{i}.{name}") for name, width in widths.items())
+            around = Conv(self.width, int(kernel), groups=self.width, act="", gain=self.width**-0.5)
+            query = around(query, role=f"heads.{i}.around")
+            made.append(Attention(1, bias=GridBias((side, side)))(query, key, value, role=f"heads.{i}.attend"))
+        mixed = Conv(c, act="")(Act("relu")(joined(made)), role="heads_project")
+        return Resize()(Fold(side, windows=True)(mixed, grid), x)
 
 
-def mix(x: Value) -> Value:
+def mix(x: Value, role: str) -> Value:
     """Pixels mixed by a depthwise convolution beside the input, then channels by a feed-forward layer: (C, H, W) -> (C, H, W)."""
-    x = Branched((Conv(x.channels, 3, groups=x.channels, act=""), None))(x)
-    return x + Conv(x.channels, act="")(Conv(2 * x.channels, act="relu")(x))
+    x = Branched((Conv(x.channels, 3, groups=x.channels, act=""), None))(x, role=f"{role}.depthwise")
+    hidden = Conv(2 * x.channels, act="relu")(x, role=f"{role}.expand")
+    return x + Conv(x.channels, act="")(hidden, role=f"{role}.project")

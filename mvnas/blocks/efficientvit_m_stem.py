@@ -12,6 +12,6 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        for part in (8, 4, 2):
-            x = Conv(self.channels // part, 3, 2, act="relu")(x)
-        return Conv(self.channels, 3, 2, act="")(x)
+        for i, part in enumerate((8, 4, 2)):
+            x = Conv(self.channels // part, 3, 2, act="relu")(x, role=f"convs.{i}")
+        return Conv(self.channels, 3, 2, act="")(x, role="convs.3")

@@ -24,10 +24,10 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         hidden = int(self.expand * x.channels)
-        y = x if self.expand == 1 else Conv(hidden, act="hardswish")(x)
-        y = Conv(hidden, self.kernel, self.stride, groups=hidden, act="hardswish")(y)
+        y = x if self.expand == 1 else Conv(hidden, act="hardswish")(x, role="expand")
+        y = Conv(hidden, self.kernel, self.stride, groups=hidden, act="hardswish")(y, role="depthwise")
         if self.se:
-            y = Layer(SqueezeExcite(hidden // 4, gate="hardsigmoid"))(y)
-        y = Conv(self.channels, act="")(y)
+            y = Layer(SqueezeExcite(hidden // 4, gate="hardsigmoid"))(y, role="gate")
+        y = Conv(self.channels, act="")(y, role="project")
         x = Pool(self.stride, self.stride)(x) if self.stride > 1 else x
-        return y + (x if x.channels == self.channels else Conv(self.channels, norm=False, act="")(x))
+        return y + (x if x.channels == self.channels else Conv(self.channels, norm=False, act="")(x, role="skip"))

@@ -13,5 +13,5 @@ class Block:
     classes: int = 1000
 
     def __call__(self, x: Value) -> Value:
-        y = Pool()(Conv(6 * x.channels, bias=True, act="hardswish")(x))
-        return Linear(self.classes)(Linear(self.hidden, act="hardswish")(y))
+        y = Pool()(Conv(6 * x.channels, bias=True, act="hardswish")(x, role="conv"))
+        return Linear(self.classes)(Linear(self.hidden, act="hardswish")(y, role="hidden"), role="classify")

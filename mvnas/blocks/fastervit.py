@@ -41,15 +41,17 @@ class Block:
         tokens = Unfold(self.window, windows=True)(x)
         side, count = self.carriers * h // self.window, self.carriers**2 if h > self.window else 0
         inside, between = self.layer(x, self.window, count), self.layer(x, side)
-        local = Conv(c, 3, groups=c, norm=False, bias=True, act="")(x)
+        local = Conv(c, 3, groups=c, norm=False, bias=True, act="")(x, role="local")
         grid = Pool(h - (side - 1) * (h // side), h // side, pad=False)(local)
-        for _ in range(self.layers):
-            tokens = Position(HIDDEN)(tokens)
+        for i in range(self.layers):
+            tokens = Position(HIDDEN)(tokens, role=f"layers.{i}.position")
             if not count:
-                tokens = inside(tokens)
+                tokens = inside(tokens, role=f"layers.{i}.windows")
                 continue
-            grid = Fold(1)(between(Position(HIDDEN)(Unfold(1)(grid))), grid)
-            y = inside(Concat(patches=True)(Unfold(self.carriers, windows=True)(grid), tokens))
+            placed = Position(HIDDEN)(Unfold(1)(grid), role=f"layers.{i}.carriers_position")
+            grid = Fold(1)(between(placed, role=f"layers.{i}.carriers"), grid)
+            both = Concat(patches=True)(Unfold(self.carriers, windows=True)(grid), tokens)
+            y = inside(both, role=f"layers.{i}.windows")
             grid = Fold(self.carriers, windows=True)(Slice(count, patches=True)(y), grid)
             tokens = Slice(self.window**2, count, patches=True)(y)
         return Fold(self.window, windows=True)(tokens, x)

@@ -12,5 +12,5 @@ class Block:
     kernel: int = 3
 
     def __call__(self, x: Value) -> Value:
-        y = Conv(x.channels, self.kernel, bias=True, act="gelu")(x)
-        return x + Conv(x.channels, self.kernel, bias=True, act="")(y)
+        y = Conv(x.channels, self.kernel, bias=True, act="gelu")(x, role="convs.0")
+        return x + Conv(x.channels, self.kernel, bias=True, act="")(y, role="convs.1")

@@ -12,4 +12,6 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        return Conv(self.channels, 3, 2, norm=False, act="")(Affine()(LayerNorm(affine=False, eps=1e-6)(x)))
+        return Conv(self.channels, 3, 2, norm=False, act="")(
+            Affine()(LayerNorm(affine=False, eps=1e-6)(x), role="norm"), role="conv"
+        )

@@ -15,6 +15,6 @@ class Block:
     classes: int = 1000
 
     def __call__(self, x: Value) -> Value:
-        y = branched(x, self.channels, 3, 1, gcd(self.channels, x.channels))(x)
-        y = Act("gelu")(SqueezeExcite(round(self.channels / 16))(y))
-        return Linear(self.classes)(Pool()(y))
+        y = branched(x, self.channels, 3, 1, gcd(self.channels, x.channels))(x, role="conv")
+        y = Act("gelu")(SqueezeExcite(round(self.channels / 16))(y, "gate."))
+        return Linear(self.classes)(Pool()(y), role="classify")

@@ -13,6 +13,6 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        y = branched(x, self.channels, 3, 2, act="gelu")(x)
-        y = branched(y, self.channels, 3, 2, self.channels, act="gelu")(y)
-        return branched(y, self.channels, act="gelu")(y)
+        y = branched(x, self.channels, 3, 2, act="gelu")(x, role="convs.0")
+        y = branched(y, self.channels, 3, 2, self.channels, act="gelu")(y, role="convs.1")
+        return branched(y, self.channels, act="gelu")(y, role="convs.2")

@@ -33,16 +33,19 @@ class Block:
         pooled = Slice(width)(x)
         if self.pool > 1:
             pooled = Pool(self.pool, self.pool)(pooled)
-        query, key, value = (Unfold(1)(self.mix(pooled, width, scale)) for scale in (self.head_width**-0.5, 0.0, 0.0))
+        scales = {"query": self.head_width**-0.5, "key": 0.0, "value": 0.0}
+        query, key, value = (
+            Unfold(1)(self.mix(pooled, width, scale, role=f"attention.{name}")) for name, scale in scales.items()
+        )
         low = Fold(1)(Attention(width // self.head_width)(query, key, value), pooled)
         others = Slice(c - width, first=width)(x)
         small, one = (Conv(c - width, kernel, groups=self.groups, act="") for kernel in (3, 1))
-        high = Branched((small, one, BatchNorm()), act="relu")(others)
-        x = x + self.mix(Concat()(Resize()(low, x), high), c)
-        return x + self.mix(self.mix(x, int(self.mlp * c), act="relu"), c)
+        high = Branched((small, one, BatchNorm()), act="relu")(others, role="local")
+        x = x + self.mix(Concat()(Resize()(low, x), high), c, role="fuse")
+        return x + self.mix(self.mix(x, int(self.mlp * c), act="relu", role="mlp.expand"), c, role="mlp.project")
 
-    def mix(self, x: Value, out: int, scale: float = 0.0, act: str = "") -> Value:
+    def mix(self, x: Value, out: int, scale: float = 0.0, act: str = "", *, role: str) -> Value:
         """A 1 x 1 convolution with its branches; `scale` begins as the factor of attention's scores."""
         skip = [BatchNorm()] if out == x.channels else []
         convs = Conv(out, act=""), Conv(out, groups=self.groups, act="")
-        return Branched((*convs, *skip), scale=scale, act=act)(x)
+        return Branched((*convs, *skip), scale=scale, act=act)(x, role=role)

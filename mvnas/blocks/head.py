@@ -13,4 +13,4 @@ class Block:
     classes: int = 1000
 
     def __call__(self, x: Value) -> Value:
-        return Linear(self.classes)(Pool()(Conv(self.channels)(x)))
+        return Linear(self.classes)(Pool()(Conv(self.channels)(x, role="conv")), role="classify")

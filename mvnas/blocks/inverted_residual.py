@@ -19,7 +19,7 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         hidden = divisible(x.channels * self.expand)
-        y = x if self.expand == 1 else Conv(hidden)(x)
-        y = Conv(y.channels, kernel=3, stride=self.stride, groups=y.channels)(y)
-        y = Conv(self.channels, act="")(y)
+        y = x if self.expand == 1 else Conv(hidden)(x, role="expand")
+        y = Conv(y.channels, kernel=3, stride=self.stride, groups=y.channels)(y, role="depthwise")
+        y = Conv(self.channels, act="")(y, role="project")
         return x + y if y.shape == x.shape else y

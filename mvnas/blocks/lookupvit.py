@@ -34,25 +34,35 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
-            x = Conv(self.channels, 7 * self.stride, self.stride, norm=False, bias=True, same=True, act="")(x)
-            x = Fold(1)(Position()(normed(Unfold(1)(x), bias=False)), x)
+            x = Conv(self.channels, 7 * self.stride, self.stride, norm=False, bias=True, same=True, act="")(
+                x, role="embed"
+            )
+            x = Fold(1)(Position()(normed(Unfold(1)(x), "embed_norm", bias=False), role="position"), x)
         kept(x, self.channels)
         check_divides(self.ratio, x, "ratio")
         size = (x.shape.h // self.ratio, x.shape.w // self.ratio)
         lookup, few = Unfold(1)(x), Unfold(1)(Resize(size=size)(x))
-        for _ in range(self.layers):
-            few, lookup = self.exchange(few, lookup)
-        few_map, lookup_map = Fold(1, size=size)(normed(few, bias=False)), Fold(1)(normed(lookup, bias=False), x)
+        for i in range(self.layers):
+            few, lookup = self.exchange(few, lookup, f"layers.{i}.")
+        few_map = Fold(1, size=size)(normed(few, "few_norm", bias=False))
+        lookup_map = Fold(1)(normed(lookup, "lookup_norm", bias=False), x)
         return lookup_map + Resize(nearest=True)(few_map, lookup_map)
 
-    def exchange(self, few: Value, lookup: Value) -> tuple[Value, Value]:
-        """One block: gathering, thought among few, infusion (fig. 2)."""
+    def exchange(self, few: Value, lookup: Value, within: str) -> tuple[Value, Value]:
+        """One block: gathering, thought among few, infusion (fig. 2). Roles of its ops begin with `within`."""
         c, attention = few.channels, Attention(self.heads)
         linear = Linear(c, bias=False)
-        seen = NORM(lookup)
-        query, key = Linear(c, bias=False, gain=(c / self.heads) ** -0.5)(NORM(few)), linear(seen)
-        few = few + linear(attention(query, key, linear(seen)))
-        few = few + attend(NORM(few), attention, bias=False)
-        few = feed_forward(few, self.expand, norm=NORM)
-        lookup = lookup + linear(attention(key, query, linear(NORM(few))))
-        return few, feed_forward(normed(lookup, bias=False), self.cheap, norm=NORM)
+        seen = NORM(lookup, role=f"{within}lookup_norm")
+        scaled = Linear(c, bias=False, gain=(c / self.heads) ** -0.5)
+        query, key = (
+            scaled(NORM(few, role=f"{within}few_norm"), role=f"{within}query"),
+            linear(seen, role=f"{within}key"),
+        )
+        mixed = attention(query, key, linear(seen, role=f"{within}gather.value"))
+        few = few + linear(mixed, role=f"{within}gather.project")
+        think = NORM(few, role=f"{within}think.norm")
+        few = few + attend(think, attention, bias=False, role=f"{within}think")
+        few = feed_forward(few, self.expand, norm=NORM, role=f"{within}mlp")
+        mixed = attention(key, query, linear(NORM(few, role=f"{within}infuse.norm"), role=f"{within}infuse.value"))
+        lookup = normed(lookup + linear(mixed, role=f"{within}infuse.project"), f"{within}cheap_norm", bias=False)
+        return few, feed_forward(lookup, self.cheap, norm=NORM, role=f"{within}cheap")

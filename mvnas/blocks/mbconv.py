@@ -32,11 +32,14 @@ class Block:
         if self.se not in GATES:
             raise SpaceError(unknown("se", self.se, GATES))
         hidden = divisible(x.channels * self.expand)
-        y = x if self.expand == 1 else Conv(hidden, act=self.act, eps=self.eps)(x)
-        y = Conv(y.channels, self.kernel, self.stride, groups=y.channels, act=self.act, same=self.same, eps=self.eps)(y)
+        y = x if self.expand == 1 else Conv(hidden, act=self.act, eps=self.eps)(x, role="expand")
+        depthwise = Conv(
+            y.channels, self.kernel, self.stride, groups=y.channels, act=self.act, same=self.same, eps=self.eps
+        )
+        y = depthwise(y, role="depthwise")
         if self.se == "hidden":
-            y = Layer(SqueezeExcite(divisible(y.channels / 4), gate="hardsigmoid"))(y)
+            y = Layer(SqueezeExcite(divisible(y.channels / 4), gate="hardsigmoid"))(y, role="gate")
         elif self.se:
-            y = Layer(SqueezeExcite(max(1, x.channels // 4), act=self.act))(y)
-        y = Conv(self.channels, act="", eps=self.eps)(y)
+            y = Layer(SqueezeExcite(max(1, x.channels // 4), act=self.act))(y, role="gate")
+        y = Conv(self.channels, act="", eps=self.eps)(y, role="project")
         return x + y if y.shape == x.shape else y

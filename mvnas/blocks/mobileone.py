@@ -16,5 +16,7 @@ class Block:
     act: str = "relu"
 
     def __call__(self, x: Value) -> Value:
-        y = branched(x, x.channels, 3, self.stride, x.channels, branches=self.branches, act=self.act)(x)
-        return branched(y, self.channels, branches=self.branches, act=self.act)(y)
+        y = branched(x, x.channels, 3, self.stride, x.channels, branches=self.branches, act=self.act)(
+            x, role="depthwise"
+        )
+        return branched(y, self.channels, branches=self.branches, act=self.act)(y, role="pointwise")

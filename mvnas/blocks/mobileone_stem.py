@@ -13,4 +13,4 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        return branched(x, self.channels, 3, 2, act="relu")(x)
+        return branched(x, self.channels, 3, 2, act="relu")(x, role="conv")

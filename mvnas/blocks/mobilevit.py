@@ -27,11 +27,11 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         check_fits(self.patch, x)
-        local = Conv(self.dim, norm=False, act="")(Conv(x.channels, kernel=3)(x))
+        local = Conv(self.dim, norm=False, act="")(Conv(x.channels, kernel=3)(x, role="local"), role="embed")
         grid = Resize(self.patch)(local)
         y = Unfold(self.patch)(grid)
         layer = Layer(Transformer(Attention(self.heads), self.mlp, act="silu"))
-        for _ in range(self.layers):
-            y = layer(y)
-        y = Resize()(Fold(self.patch)(LayerNorm()(y), grid), local)
-        return Conv(x.channels, kernel=3)(Concat()(x, Conv(x.channels)(y)))
+        for i in range(self.layers):
+            y = layer(y, role=f"layers.{i}")
+        y = Resize()(Fold(self.patch)(LayerNorm()(y, role="norm"), grid), local)
+        return Conv(x.channels, kernel=3)(Concat()(x, Conv(x.channels)(y, role="project")), role="fuse")

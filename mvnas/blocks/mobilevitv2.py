@@ -27,13 +27,13 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         check_fits(self.patch, x)
-        local = Conv(x.channels, kernel=3, groups=x.channels)(Resize(self.patch)(x))
-        grid = Conv(self.dim, norm=False, act="")(local)
+        local = Conv(x.channels, kernel=3, groups=x.channels)(Resize(self.patch)(x), role="local")
+        grid = Conv(self.dim, norm=False, act="")(local, role="embed")
         y = Unfold(self.patch)(grid)
         layer = Layer(Transformer(self.mlp))
-        for _ in range(self.layers):
-            y = layer(y)
-        return Conv(x.channels, act="")(Fold(self.patch)(NORM(y), grid))
+        for i in range(self.layers):
+            y = layer(y, role=f"layers.{i}")
+        return Conv(x.channels, act="")(Fold(self.patch)(NORM(y, role="norm"), grid), role="project")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Transformer:
 
     def __call__(self, x: Value) -> Value:
         dim = x.channels
-        y = NORM(x)
-        mixed = SeparableAttention()(Linear(1)(y), Linear(dim)(y), Linear(dim, act="relu")(y))
-        return feed_forward(x + Linear(dim)(mixed), self.mlp, act="silu", norm=NORM)
+        y = NORM(x, role="norm")
+        score, key = Linear(1)(y, role="attention.score"), Linear(dim)(y, role="attention.key")
+        mixed = SeparableAttention()(score, key, Linear(dim, act="relu")(y, role="attention.value"))
+        return feed_forward(x + Linear(dim)(mixed, role="attention.project"), self.mlp, act="silu", norm=NORM)

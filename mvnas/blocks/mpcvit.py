@@ -31,11 +31,11 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
-            x = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")(x)
+            x = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")(x, role="embed")
         dim = kept(x, self.channels)
         y = Unfold(1)(x)
-        y = Position()(y) if self.stride > 1 else y
-        y = y + Linear(dim)(self.attend(LayerNorm()(y)))
+        y = Position()(y, role="position") if self.stride > 1 else y
+        y = y + Linear(dim)(self.attend(LayerNorm()(y, role="norm")), role="project")
         return Fold(1)(feed_forward(y, self.mlp, self.act), x)
 
     def attend(self, y: Value) -> Value:
@@ -47,9 +47,15 @@ class Block:
             raise SpaceError(f"some heads must be {self.form}, but {self.scaled} of {self.heads} are to be only scaled")
         if self.form == "separable":
             check_unused(self, ("heads",), "with the form separable")
-            score, key = Linear(1, bias=False)(y), Linear(dim, bias=False)(y)
-            return SeparableAttention()(score, key, Linear(dim, bias=False, act="relu")(y))
+            score = Linear(1, bias=False)(y, role="attention.score")
+            key = Linear(dim, bias=False)(y, role="attention.key")
+            value = Linear(dim, bias=False, act="relu")(y, role="attention.value")
+            return SeparableAttention()(score, key, value)
         width = dim // self.heads
-        groups = ((self.heads - self.scaled, self.form), (self.scaled, "scaled"))
-        made = [mix(y, multi_head(*group), channels=group[0] * width, bias=False) for group in groups if group[0]]
+        groups = ((self.heads - self.scaled, self.form, "attention"), (self.scaled, "scaled", "scaled"))
+        made = [
+            mix(y, multi_head(heads, form), channels=heads * width, bias=False, role=role)
+            for heads, form, role in groups
+            if heads
+        ]
         return joined(made)

@@ -23,9 +23,9 @@ class Block:
         mix = Layer(Mixers(self.expand))
         if self.stride == 1:
             kept(x, self.channels)
-            return mix(Layer(Mixers(self.expand, gated=True))(x))
-        y = Conv(x.channels, 3, self.stride, groups=x.channels, act="")(mix(x))
-        return feed_forward(Conv(self.channels or x.channels, act="")(y), self.expand)
+            return mix(Layer(Mixers(self.expand, gated=True))(x, role="gated"), role="plain")
+        y = Conv(x.channels, 3, self.stride, groups=x.channels, act="")(mix(x, role="plain"), role="down")
+        return feed_forward(Conv(self.channels or x.channels, act="")(y, role="down_mix"), self.expand)
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ class Mixers:
     def __call__(self, x: Value) -> Value:
         c = x.channels
         branches = Conv(c, 3, groups=c, act=""), Conv(c, groups=c, norm=False, bias=True, act=""), None
-        y = Branched(branches, norm=True)(x)
-        return feed_forward(SqueezeExcite(divisible(c / 4, guard=0))(y) if self.gated else y, self.expand)
+        y = Branched(branches, norm=True)(x, role="mixer")
+        return feed_forward(SqueezeExcite(divisible(c / 4, guard=0))(y, "gate.") if self.gated else y, self.expand)
 
 
 def feed_forward(x: Value, expand: float) -> Value:
     """Two 1 x 1 convolutions that widen by `expand` and return, the input added."""
-    return x + Conv(x.channels, act="")(Conv(int(expand * x.channels), act="gelu")(x))
+    return x + Conv(x.channels, act="")(
+        Conv(int(expand * x.channels), act="gelu")(x, role="mlp.expand"), role="mlp.project"
+    )

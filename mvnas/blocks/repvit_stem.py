@@ -12,4 +12,6 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        return Conv(self.channels, 3, 2, act="")(Conv(self.channels // 2, 3, 2, act="gelu")(x))
+        return Conv(self.channels, 3, 2, act="")(
+            Conv(self.channels // 2, 3, 2, act="gelu")(x, role="convs.0"), role="convs.1"
+        )

@@ -14,4 +14,6 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         c = x.channels
-        return x + Conv(c, 3, act="", eps=self.eps)(Conv(c, 3, act=self.act, eps=self.eps)(x))
+        return x + Conv(c, 3, act="", eps=self.eps)(
+            Conv(c, 3, act=self.act, eps=self.eps)(x, role="convs.0"), role="convs.1"
+        )

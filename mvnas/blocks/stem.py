@@ -12,4 +12,4 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        return Conv(self.channels, kernel=3, stride=2)(x)
+        return Conv(self.channels, kernel=3, stride=2)(x, role="conv")

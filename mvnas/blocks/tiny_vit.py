@@ -26,8 +26,8 @@ class Block:
     def __call__(self, x: Value) -> Value:
         check_divides(self.window, x)
         x = Resize(self.window)(x)
-        y = LayerNorm()(Unfold(self.window, windows=True)(x))
+        y = LayerNorm()(Unfold(self.window, windows=True)(x), role="norm")
         y = attend(y, Attention(heads_of(x, self.head_width), bias=GridBias((self.window, self.window))))
         x = x + Fold(self.window, windows=True)(y, x)
-        x = Conv(x.channels, 3, groups=x.channels, act="")(x)
+        x = Conv(x.channels, 3, groups=x.channels, act="")(x, role="local")
         return feed_forward(x, self.mlp)

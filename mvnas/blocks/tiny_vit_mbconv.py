@@ -24,7 +24,7 @@ class Block:
     def __call__(self, x: Value) -> Value:
         out = kept(x, self.channels) if self.stride == 1 else self.channels or x.channels
         hidden = int(self.expand * out) if self.stride == 1 else out
-        y = Conv(hidden, act="gelu")(x)
-        y = Conv(hidden, 3, self.stride, groups=hidden, act="gelu")(y)
-        y = Conv(out, act="")(y)
+        y = Conv(hidden, act="gelu")(x, role="expand")
+        y = Conv(hidden, 3, self.stride, groups=hidden, act="gelu")(y, role="depthwise")
+        y = Conv(out, act="")(y, role="project")
         return Act("gelu")(x + y) if self.stride == 1 else y

@@ -36,16 +36,17 @@ class Block:
         if self.window:
             check_divides(self.window, x)
             x = Resize(self.window)(x)
-        y = NORM(x)
+        y = NORM(x, role="norm")
         tokens = self.unfold(y)
-        query = Linear(c, gain=self.head_width**-0.5)(tokens)
+        query = Linear(c, gain=self.head_width**-0.5)(tokens, role="attention.query")
         if self.stride > 1 or c != x.channels:
-            x = dense(y, c)
+            x = dense(y, c, role="skip")
         if self.stride > 1:
             pool = Pool(self.stride, self.stride, largest=True)
             x, query = pool(x), self.unfold(pool(self.fold(query, y)), self.stride)
-        mixed = Attention(heads_of(query, self.head_width))(query, Linear(c)(tokens), Linear(c)(tokens))
-        x = x + self.fold(Linear(c)(mixed), x, self.stride)
+        key, value = (Linear(c)(tokens, role=f"attention.{name}") for name in ("key", "value"))
+        mixed = Attention(heads_of(query, self.head_width))(query, key, value)
+        x = x + self.fold(Linear(c)(mixed, role="attention.project"), x, self.stride)
         return feed_forward(x, self.mlp, norm=NORM)
 
     def unfold(self, x: Value, pooled: int = 1) -> Value:

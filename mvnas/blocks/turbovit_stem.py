@@ -12,5 +12,5 @@ class Block:
     channels: int
 
     def __call__(self, x: Value) -> Value:
-        y = Conv(self.channels, 7, 4, norm=False, bias=True, act="")(x)
-        return Fold(1)(Position()(Unfold(1)(y)), y)
+        y = Conv(self.channels, 7, 4, norm=False, bias=True, act="")(x, role="conv")
+        return Fold(1)(Position()(Unfold(1)(y), role="position"), y)

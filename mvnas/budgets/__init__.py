@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mvnas.costs import PREFIXES, cost, names
 from mvnas.errors import BudgetError, CostError, told, unknown
-from mvnas.spaces.space import published
+from mvnas.spaces.zoo import published
 
 GRAMMAR = (
     "bounds such as 6M-params, 600M-macs, 8ms, 30mJ, 20MB-size, 64MB-memory, a range 4M..6M-params, or a network's name"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mvnas.errors import SpaceError, StudyError, unknown
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Space, published
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 from mvnas.studies.place import file_of, masked
 from mvnas.studies.score import Score
 

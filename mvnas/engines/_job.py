@@ -113,5 +113,5 @@ def artifact(file: str) -> Artifact:
 
 def seed_of(arch: Arch, seed: int) -> int:
     """Seed of an architecture's training in a study of `seed`."""
-    words = json.dumps([arch.to_json(), seed])
+    words = json.dumps([arch.identity(), seed])
     return int(sha256(words.encode()).hexdigest()[:8], 16) % 2**31

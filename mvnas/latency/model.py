@@ -27,7 +27,8 @@ from mvnas.latency.estimate import Prediction, Predictions
 from mvnas.latency.kinds import by_kind, dimensions, kind, workload
 from mvnas.latency.regression import Regression, fit, left_out, nonnegative
 from mvnas.latency.table import ENERGY, INSIDE, Table, Timing, write_op, write_shapes
-from mvnas.spaces.arch import Arch, data_folder
+from mvnas.spaces.arch import Arch
+from mvnas.spaces.reading import data_folder
 
 if TYPE_CHECKING:
     from mvnas.latency.transfer import Transfer

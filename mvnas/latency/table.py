@@ -24,7 +24,8 @@ from mvnas import ops
 from mvnas.errors import SpaceError, TableError, told, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
-from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch, data_folder
+from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch
+from mvnas.spaces.reading import data_folder
 from mvnas.system import trust
 from mvnas.system.disk import writing
 from mvnas.system.reading import parse_json, read_json, read_rows
@@ -330,7 +331,7 @@ def read_passes(path: Path) -> dict[Arch, tuple[Timing, ...]]:
 
 def write_network(arch: Arch) -> str:
     """An architecture as one line of text."""
-    return json.dumps(arch.to_json(), separators=(",", ":"))
+    return json.dumps(arch.identity(), separators=(",", ":"))
 
 
 def read_network(text: str, where: str) -> Arch:

@@ -17,7 +17,7 @@ from mvnas.latency.model import FEWEST, FEWEST_LIKE, FOLDS, LatencyModel, column
 from mvnas.latency.table import Table, Timing
 from mvnas.measuring.order import tau
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import systems
+from mvnas.spaces.zoo import systems
 
 OURS = "sum of ops, calibrated (mvnas)"
 

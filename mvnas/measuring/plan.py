@@ -17,7 +17,8 @@ from mvnas.latency.table import (
 )
 from mvnas.measuring.protocol import SUSPICIOUS
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Space, published
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
 CLASSES = (2, 10, 37, 100, 200, 1000)  # class counts to span, so that a table serves any data
 CORNERS = 32  # kernels of a kind that are timed because they span it,

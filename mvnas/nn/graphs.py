@@ -20,18 +20,29 @@ def build(graph: Graph) -> fx.GraphModule:
 
     It yields the tensor of the graph's output, or where there are several a tuple of these.
     """
-    modules: dict[str, Module] = {}
+    root = Module()
     wires: list[fx.Node] = []
     program = fx.Graph()
     for node in graph.nodes:
         if node.inputs:
-            modules[node.name] = module(node.op, *node.shapes)
+            _put(root, node.name, module(node.op, *node.shapes))
             wires.append(program.call_module(node.name, tuple(wires[i] for i in node.inputs)))
         else:
             wires.append(program.placeholder(node.name))
     outputs = tuple([wires[i] for i in graph.outputs])
     program.output(outputs if len(outputs) > 1 else outputs[0])
-    return fx.GraphModule(modules, program)
+    return fx.GraphModule(root, program)
+
+
+def _put(root: Module, name: str, part: Module) -> None:
+    """Put a module at a dotted name."""
+    *scopes, last = name.split(".")
+    for scope in scopes:
+        inside = dict(root.named_children())
+        if scope not in inside:
+            root.add_module(scope, inside.setdefault(scope, Module()))
+        root = inside[scope]
+    root.add_module(last, part)
 
 
 def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
@@ -40,8 +51,8 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
     Raises:
         ExportError: `state` lacks weights of the graph, or a norm is read by what cannot absorb its scale and shift.
     """
-    shipped, sources = graph.deployment()
-    names = {source: name for name, source in sources.items()}
+    shipped = graph.deployed()
+    ops = {node.name: node.op for node in shipped.nodes}
     folded: State = {}
     pending: dict[int, tuple[Tensor, Tensor]] = {}  # node -> scale and shift of channels that its output still lacks
     for place, node in enumerate(graph.nodes):
@@ -58,11 +69,10 @@ def deploy(graph: Graph, state: Mapping[str, Tensor]) -> tuple[Graph, State]:
             if node.inputs[0] in pending:  # of another input only the size is read
                 pending[place] = pending[node.inputs[0]]
         elif node.params:
-            deployed = shipped[names[node.name]].op
             weights = fold(node.op, weights, *node.shapes)
             for scale, shift in lacks:
-                weights = absorb(deployed, weights, scale, shift)
-            folded |= {f"{names[node.name]}.{k}": v.float() for k, v in weights.items()}
+                weights = absorb(ops[node.name], weights, scale, shift)
+            folded |= {f"{node.name}.{k}": v.float() for k, v in weights.items()}
         elif lacks:
             absorb(node.op, {}, *lacks[0])
     if any(i in pending for i in graph.outputs):

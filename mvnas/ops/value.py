@@ -26,13 +26,14 @@ def stride_trait(stride: int) -> str:
 
 
 class Value:
-    """What `op` makes of `inputs`. Two values are equal only if they are the same value."""
+    """What `op` makes of `inputs`; `role` names it in its block. Two values are equal only if they are the same value."""
 
-    __slots__ = ("inputs", "op", "shape", "shapes")
+    __slots__ = ("inputs", "op", "role", "shape", "shapes")
 
-    def __init__(self, op: Op, inputs: tuple[Value, ...] = ()) -> None:
+    def __init__(self, op: Op, inputs: tuple[Value, ...] = (), role: str = "") -> None:
         self.op = op
         self.inputs = inputs
+        self.role = role
         self.shapes = tuple([x.shape for x in inputs])
         for shape in self.shapes:
             if not isinstance(shape, op.takes):
@@ -65,8 +66,13 @@ class Op:
         """Whether it only moves or averages positions, so that channels may be scaled and shifted after it."""
         return False
 
-    def __call__(self, *xs: Value) -> Value:
-        return Value(self, xs)
+    def __call__(self, *xs: Value, role: str = "") -> Value:
+        """What the op makes of `xs`.
+
+        `role` is what the op is for in its block, such as "expand" or "mlp.norm": weights are named by it, so that those
+        of two networks that have one role have one name. Every op with weights of a block should have one.
+        """
+        return Value(self, xs, role)
 
     def shape(self, *xs: Any, **_: Any) -> Shape:
         """Shape of the output for input shapes `xs`.

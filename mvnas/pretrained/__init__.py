@@ -20,13 +20,12 @@ from mvnas.errors import ExportError, unknown
 from mvnas.nn import build
 from mvnas.ops import State
 from mvnas.pretrained._files import read_tensors
-from mvnas.pretrained._names import Part
+from mvnas.pretrained._names import Part, Source
+from mvnas.pretrained._ours import owner, source_of
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Space, published
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
-Source = Callable[[str], Part]  # our key -> where it lies in a file
-
-OURS = re.compile(r"block\d+\.")  # how keys of a file of ours begin
 INDEX = re.compile(r"attention_bias_idxs$")  # what timm keeps beside weights
 
 
@@ -40,8 +39,9 @@ def read_weights(arch: Arch, path: str | Path) -> tuple[Arch, State]:
     """
     weights = read_tensors(path)
     try:
-        if all(OURS.match(key) for key in weights):
-            return _fill(arch, weights, Part)
+        source = source_of(arch, weights)
+        if source:
+            return _fill(arch, weights, source)
         for name in (
             published()
         ):  # heads and patches leave no trace in weights: they would load elsewhere, and compute something else
@@ -113,8 +113,8 @@ def _timm(name: str, arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Mapping
     places = dict(zip(nodes, family.layers(arch), strict=True))
 
     def source(key: str) -> Part:
-        block, op, weight = key.split(".", 2)
-        names = places[f"{block}.{op}"]
+        node = owner(key, places)
+        names, weight = places[node], key[len(node) + 1 :]
         if weight in names:
             return Part.of(names[weight])
         module, _, leaf = weight.rpartition(".")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mvnas.blocks import Block, kind_of
 from mvnas.pretrained._names import Names, conv, squeeze_excite
-from mvnas.spaces.arch import Block, kind_of
 
 DEPTHWISE = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
 INVERTED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))

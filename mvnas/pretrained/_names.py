@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor
@@ -38,6 +38,7 @@ class Part(NamedTuple):
         return self.sign * rows.flatten(0, 1)
 
 
+Source = Callable[[str], Part]  # our key -> where it lies in a file
 Names = dict[str, str | Part]  # our module within a node, or our weight -> timm's
 
 

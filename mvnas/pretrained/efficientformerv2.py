@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+from mvnas.blocks import kind_of
 from mvnas.pretrained._names import Names, conv, conv_bn, dense, one_for_both
-from mvnas.spaces.arch import Arch, kind_of
+from mvnas.spaces.arch import Arch
 
 merged = one_for_both
 

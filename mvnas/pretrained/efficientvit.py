@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from mvnas.blocks import kind_of
 from mvnas.pretrained._names import Names, Part, conv, dense
-from mvnas.spaces.arch import Arch, kind_of
+from mvnas.spaces.arch import Arch
 
 LAYERS = {"residual": ("conv1", "conv2"), "fused_mbconv": ("spatial_conv", "point_conv")}
 DEPTHWISE, INVERTED = ("depth_conv", "point_conv"), ("inverted_conv", "depth_conv", "point_conv")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mvnas.blocks import kind_of
 from mvnas.pretrained._names import Names, conv, conv_bn, dense, inverted_residual, mobile, packed
-from mvnas.spaces.arch import Arch, kind_of
+from mvnas.spaces.arch import Arch
 
 
 def layers(arch: Arch) -> Iterator[Names]:

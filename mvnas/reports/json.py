@@ -10,10 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from mvnas.blocks import kind_of, rules
 from mvnas.budgets import Budget
 from mvnas.costs import Price, cost, estimates, known, names, to_json
 from mvnas.latency.model import Latency
-from mvnas.spaces.arch import Arch, kind_of, rules
+from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.studies.score import Score
 from mvnas.system.disk import whole

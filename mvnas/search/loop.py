@@ -17,7 +17,7 @@ from mvnas.errors import StudyError
 from mvnas.search.problem import Problem, check_predictions
 from mvnas.search.status import Status
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Picks
+from mvnas.spaces.rows import Picks
 from mvnas.strategies import Maker, Noting, Proposal, Strategy, key_of
 from mvnas.studies.faults import written
 from mvnas.studies.prepared import prepared

@@ -17,7 +17,9 @@ from mvnas.errors import StudyError
 from mvnas.latency.model import MODEL, Latency, latency
 from mvnas.latency.table import DEVICE, load_each
 from mvnas.spaces.arch import FLOAT, Arch
-from mvnas.spaces.space import Picks, Space, options, published
+from mvnas.spaces.rows import Picks, options
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 from mvnas.strategies import Context, Validation
 from mvnas.strategies.rungs import shares
 from mvnas.studies.setup import BUILT_IN, Setup

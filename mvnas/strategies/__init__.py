@@ -30,7 +30,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from mvnas.budgets.feasible import repair
 from mvnas.errors import StudyError, lacking, told, unknown
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Picks, Space
+from mvnas.spaces.rows import Picks
+from mvnas.spaces.space import Space
 from mvnas.system import trust
 
 PARTS = ("pareto", "rungs")  # files of this folder that are no strategies

@@ -12,7 +12,8 @@ import numpy as np
 
 from mvnas.budgets.feasible import repair
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Picks, Space
+from mvnas.spaces.rows import Picks
+from mvnas.spaces.space import Space
 from mvnas.strategies.pareto import Array
 
 if TYPE_CHECKING:

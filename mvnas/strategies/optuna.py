@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mvnas.errors import StudyError, unknown
-from mvnas.spaces.space import Picks
+from mvnas.spaces.rows import Picks
 from mvnas.strategies import Asked, Context, Key, Maker, Proposal, Told, every, key_of, names
 from mvnas.system.marks import mark
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvnas.ops import State
-from mvnas.spaces.space import Picks
+from mvnas.spaces.rows import Picks
 from mvnas.strategies import key_of
 from mvnas.studies.place import NAME, file_of, masked
 from mvnas.system import disk

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mvnas.costs import cost
 from mvnas.errors import SpaceError, StudyError
 from mvnas.latency.model import Latency
-from mvnas.spaces.space import Picks
+from mvnas.spaces.rows import Picks
 from mvnas.strategies import Asked, Key, Told, key_of
 from mvnas.strategies.rungs import Point, resting, shares
 from mvnas.studies.drivers import driver, gone

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import lru_cache
 from itertools import chain, groupby
 from math import inf
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mvnas.blocks import kind_of
 from mvnas.costs import Counted, cost, from_json, to_json
 from mvnas.costs import names as costs_of_ours
 from mvnas.errors import SpaceError, StudyError, plain
 from mvnas.latency.estimate import Estimate
 from mvnas.latency.model import Latency
-from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch, Block, block, check_field, kind_of, required_fields
-from mvnas.spaces.space import Picks
+from mvnas.spaces.arch import FLOAT, Arch
+from mvnas.spaces.rows import Picks
 from mvnas.studies.checking import fits, shown
 from mvnas.studies.score import Quality, Score
 from mvnas.studies.setup import COUNTED, Setup
@@ -138,33 +138,9 @@ def _arch(told: Any) -> Arch:
         StudyError: it is none.
     """
     try:
-        blocks = [
-            _block(row["block"], tuple((key, value) for key, value in row.items() if key != "block"))
-            for row in told["blocks"]
-        ]
-        made = Arch(tuple(blocks), told["resolution"], told.get("precision", FLOAT))
-        if (
-            not blocks
-            or not fits(made.resolution, int)
-            or not 0 < made.resolution <= MOST
-            or made.precision not in PRECISIONS
-        ):
-            raise SpaceError(
-                f"resolution {shown(made.resolution)}, precision {shown(made.precision)}, {len(blocks)} blocks"
-            )
-    except (SpaceError, TypeError, ValueError, LookupError, AttributeError, ImportError) as error:
+        return Arch.from_json(told, check=False)
+    except (SpaceError, RecursionError) as error:
         raise StudyError(f"its architecture must be one, but is not: {shown(str(error))}") from None
-    return made
-
-
-@lru_cache(maxsize=1 << 14, typed=True)
-def _block(kind: str, settings: tuple[tuple[str, Any], ...]) -> Block:
-    """A block as a trial tells it, checked."""
-    for key, value in settings:
-        check_field(kind, key, value)
-    if missing := [name for name in required_fields(kind) if name not in dict(settings)]:
-        raise SpaceError(f"{kind} without {missing[0]}")
-    return block(kind, settings)
 
 
 def picks_of(trial: FrozenTrial) -> Picks:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Picks, Space
+from mvnas.spaces.rows import Picks
+from mvnas.spaces.space import Space
 from mvnas.strategies import Asked, Context, Proposal, Strategy, Told, Validation, check
 
 SPACE = """

@@ -143,7 +143,10 @@ class Loop:
     def resume(self, rest: Checkpoint) -> None:
         """Put the training where another loop of the same training rested."""
         self.step = rest.step
-        self.training.module.load_state_dict(rest.weights)
+        module = self.training.module
+        module.load_state_dict(
+            dict(zip(module.state_dict(), rest.weights.values(), strict=True))
+        )  # by order, not by name
         for value, known in zip(self.average.values, rest.average, strict=True):
             value.copy_(known)
         self.optimizer.load_state_dict(rest.optimizer)

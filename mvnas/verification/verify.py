@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from mvnas.backends import Runtime, format_of, of_table, settings
 from mvnas.budgets import Budget
 from mvnas.costs import Price
@@ -24,6 +22,7 @@ from mvnas.measuring.order import tau
 from mvnas.measuring.protocol import STANDARD, Protocol
 from mvnas.nn import deploy
 from mvnas.ops import State
+from mvnas.pretrained import read_weights
 from mvnas.spaces.arch import FLOAT
 from mvnas.spaces.space import Space
 from mvnas.studies.score import Score
@@ -180,7 +179,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
     try:
         (done,) = export(
             arch,
-            load_file(weights(study, score.number, longer)),
+            _state(study, longer, score),
             folder(study) / f"trial{score.number}",
             name=f"trial{score.number}",
             formats=[form],
@@ -206,7 +205,7 @@ def _unshipped(table: Table) -> bool:
 
 def _state(study: Study, longer: int, score: Score) -> State:
     """Weights of a candidate after the longer training."""
-    return load_file(weights(study, score.number, longer))
+    return read_weights(score.arch, weights(study, score.number, longer))[1]
 
 
 def timed_file(row: Verified, runtime: Runtime, state: Callable[[Score], State], folder: Path) -> Path:

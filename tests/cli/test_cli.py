@@ -18,8 +18,8 @@ from PIL import Image
 from small import make_space, make_table
 
 from mvnas import cli
+from mvnas.blocks import kind_of
 from mvnas.cli import main, parser
-from mvnas.spaces.arch import kind_of
 from mvnas.studies.study import Study
 
 ROOT = Path(__file__).parents[2]

@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mvnas.blocks import block_class
 from mvnas.errors import SpaceError
 from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Kernel, Layer, summary
 from mvnas.nn import build
 from mvnas.ops import Add, Concat, Conv, Input, LayerNorm, Map, Resize, Value
-from mvnas.spaces.arch import Arch, block_class
+from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 
 PUBLISHED = {  # parameters of apple/ml-cvnets, multiply-accumulates of timm at 256 x 256 (test_pretrained.py)
@@ -145,7 +146,7 @@ def test_summaries_equal_the_flat_graph_of_any_block(seed: int) -> None:
     shipped, found = graph.deployed(), summary(block, (size,))
     assert (found.params, found.macs, found.shape) == (shipped.params, shipped.macs, graph.output.shape)
     assert Counter(dict(found.kernels)) == Counter(node.key for node in shipped.work)
-    assert found.peaks[1] == shipped.peak_bytes == longest_way_to_peak(shipped)
+    assert found.peak((True,)) == shipped.peak_bytes == longest_way_to_peak(shipped)
 
 
 def stages(seed: int) -> list[Value]:
@@ -212,16 +213,42 @@ def test_hidden_widths_are_multiples_of_8_and_at_least_nine_tenths(channels: int
     assert Graph.of(value).work[0].shape == Map(hidden, 8, 8)
 
 
-def test_nodes_are_named_by_block_and_place() -> None:
+@dataclass(frozen=True)
+class Pair:
+    """Two convolutions, of which one has a role: a block within a block."""
+
+    def __call__(self, x: Value) -> Value:
+        return Conv(4)(Conv(4)(x, role="expand"))
+
+
+def test_nodes_are_named_by_block_layer_and_role() -> None:
     x = image()
     first = Conv(4)(x)
-    second = Add()(Conv(4)(first), first)
-    assert [node.name for node in Graph.of(first, second).nodes] == [
-        "x0",
-        "block0.conv0",
-        "block1.conv0",
-        "block1.add1",
-    ]
+    second = Add()(Conv(4)(Conv(4)(first, role="near"), role="mlp.expand"), first)
+    third = Layer(Pair())(Layer(Pair())(second, role="layers.0"))
+    graph = Graph.of(first, second, third, blocks=["block0", "block1", "stage3.0.pair"])
+    names = ["x0", "block0.conv0", "block1.near", "block1.mlp.expand", "block1.add0"]
+    names += [f"stage3.0.pair.{layer}.{name}" for layer in ("layers.0", "pair0") for name in ("expand", "conv0")]
+    assert [node.name for node in graph.nodes] == names
+    assert (
+        [node.name for node in graph.deployed().nodes] == [node.name for node in graph.on(Map(3, 6, 6)).nodes] == names
+    )
+
+
+@pytest.mark.parametrize(
+    ("roles", "told"),
+    [
+        (("same", "same"), "but two are block0.same"),
+        (("mlp", "mlp.expand"), "but two are block0.mlp"),
+        (("mlp.expand", "mlp"), "but two are block0.mlp"),
+        (("conv0", ""), "but two are block0.conv0"),
+        (("a/b", ""), "must be words or numbers with dots between them, but got 'a/b'"),
+        (("a..b", ""), "must be words or numbers"),
+    ],
+)
+def test_a_role_is_a_name_of_its_own(roles: tuple[str, str], told: str) -> None:
+    with pytest.raises(SpaceError, match=told):
+        Graph.of(Conv(4)(Conv(4)(image(), role=roles[0]), role=roles[1]))
 
 
 def test_a_value_that_is_used_twice_is_computed_once() -> None:
@@ -245,8 +272,20 @@ def test_a_resize_is_priced_where_it_works_and_gone_where_it_does_nothing() -> N
     [
         ([], "must be an object with the keys resolution and blocks"),
         ({"resolution": 256}, "must be an object with the keys resolution and blocks"),
-        ({"resolution": 256, "blocks": [{"block": "stem"}]}, "stage 0 .stem. must have the key 'channels'"),
-        ({"resolution": [64, 96], "blocks": [{"block": "head", "channels": 8}]}, "must have no choice left"),
+        ({"resolution": 256, "blocks": [{"block": "stem"}]}, "block 0 .stem.: must have the key 'channels'"),
+        ({"resolution": [64, 96], "blocks": [{"block": "head", "channels": 8}]}, "resolution must be whole pixels"),
+        ({"resolution": 64, "blocks": [{"block": "head", "channels": True}]}, "channels must be of type int"),
+        ({"resolution": 64, "blocks": [{"block": "head", "channels": [8]}]}, "fields must be numbers, texts or truths"),
+        ({"resolution": 64, "blocks": [{"block": "stem", "channels": 8}]}, "the last block must be a classifier"),
+        (
+            {"resolution": 64, "blocks": [{"block": "head", "channels": 8}], "rows": [2]},
+            "rows must be whole numbers whose sum",
+        ),
+        (
+            {"resolution": 64, "blocks": [{"block": "head", "channels": 8, "taps": [0]}]},
+            "taps must be indices of earlier",
+        ),
+        ({"resolution": 64, "blocks": [7]}, "a block must be an object"),
     ],
 )
 def test_an_illegal_architecture_is_told(data: object, told: str) -> None:

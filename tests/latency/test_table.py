@@ -44,7 +44,7 @@ from mvnas.ops import (
     Tokens,
     Vector,
 )
-from mvnas.spaces.arch import data_folder
+from mvnas.spaces.reading import data_folder
 from mvnas.spaces.space import Space
 
 MOBILEVITS = ("mobilevit_s", "mobilevit_xs", "mobilevit_xxs")

@@ -29,7 +29,9 @@ from mvnas.measuring.plan import CORNERS, calibrating, coverage, plan, refine, s
 from mvnas.measuring.protocol import Protocol
 from mvnas.ops import Conv, Map, State
 from mvnas.spaces.arch import Arch
-from mvnas.spaces.space import Space, names, published
+from mvnas.spaces.reading import names
+from mvnas.spaces.space import Space
+from mvnas.spaces.zoo import published
 
 
 class Inside(Backend):

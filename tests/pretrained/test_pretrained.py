@@ -7,6 +7,7 @@ import pickle
 import re
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,6 +83,44 @@ def test_a_file_of_ours_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found == arch
     assert state.keys() == written.keys()
     assert all(torch.equal(state[key], written[key]) for key in written)
+
+
+def earlier_names(arch: Arch) -> dict[str, str]:
+    """The names that nodes had before they had roles: block, kind of op, and its place in the block."""
+    names, begins = {}, {}
+    for place, node in enumerate(arch.graph().nodes):
+        begins.setdefault(node.block, place)
+        names[node.name] = f"block{node.block}.{type(node.op).__name__.lower()}{place - begins[node.block]}"
+    return names
+
+
+@pytest.mark.parametrize("name", ["mobilevit", "hybrid", "fastervit"])
+def test_files_are_read_by_the_names_that_nodes_had(name: str, tmp_path: Path) -> None:
+    arch = Space.load(name).sample(lambda name, options: options[-1]).with_classes(3)
+    module = dict(build(arch.graph()).state_dict())
+    written = {}
+    for node, earlier in earlier_names(arch).items():
+        written |= {f"{earlier}.{key[len(node) + 1 :]}": w for key, w in module.items() if key.startswith(f"{node}.")}
+    assert len(written) == len(module)
+    save_file(written, tmp_path / "earlier.safetensors")
+    state = read_weights(arch, tmp_path / "earlier.safetensors")[1]
+    assert list(state) == list(module)
+    assert all(torch.equal(state[key], module[key]) for key in module)
+
+
+def test_files_are_read_whatever_rows_made_the_blocks(tmp_path: Path) -> None:
+    arch = Space.load("mobilevit").sample(lambda name, options: options[0])
+    alone = replace(arch, rows=())
+    assert alone == arch and alone.names != arch.names
+    written = dict(build(arch.graph()).state_dict())
+    save_file(written, tmp_path / "rows.safetensors")
+    state = read_weights(alone, tmp_path / "rows.safetensors")[1]
+    assert list(state) == list(build(alone.graph()).state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(state.values(), written.values(), strict=True))
+    fewer = {key: value for key, value in written.items() if not key.startswith(arch.names[1])}
+    save_file(fewer, tmp_path / "fewer.safetensors")
+    with pytest.raises(ExportError, match="fewer.safetensors: weights must be of 11 blocks, but are of 10"):
+        read_weights(arch, tmp_path / "fewer.safetensors")
 
 
 def test_a_converted_checkpoint_can_be_written_and_read_again(checkpoint: State, tmp_path: Path) -> None:
@@ -242,5 +281,7 @@ def test_a_second_head_that_does_not_fit_is_told(timm: ModuleType) -> None:
 
 def test_a_file_of_ours_for_another_network_names_file_and_key(tmp_path: Path) -> None:
     save_file(build(Space.load("mobilevit_xs").arch().graph()).state_dict(), tmp_path / "xs.safetensors")
-    with pytest.raises(ExportError, match=r"xs.safetensors: block1.conv0.conv.weight must be of shape"):
+    with pytest.raises(
+        ExportError, match=r"xs.safetensors: stage1.0.inverted_residual.expand.conv.weight must be of shape"
+    ):
         read_weights(Space.load(XXS).arch(), tmp_path / "xs.safetensors")

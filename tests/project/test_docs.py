@@ -27,6 +27,6 @@ def test_cards_tell_what_files_hold(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", cards.kinds())
-def test_a_block_is_sixty_lines_at_most(kind: str) -> None:
+def test_a_block_is_seventy_lines_at_most(kind: str) -> None:
     file = Path(cards.blocks.__file__).with_name(f"{kind}.py")
-    assert len(file.read_text().splitlines()) <= 60
+    assert len(file.read_text().splitlines()) <= 70

@@ -23,7 +23,7 @@ from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableEr
 from mvnas.nn import build
 from mvnas.search import Problem
 from mvnas.search.problem import from_names
-from mvnas.spaces.space import published
+from mvnas.spaces.zoo import published
 from mvnas.strategies import strategy
 from mvnas.studies.study import Study
 from mvnas.training import Schedule

@@ -16,11 +16,12 @@ from torch.nn.functional import avg_pool2d, conv2d, gelu, layer_norm, linear
 from weights import randomise
 from zoo_windows import BLOCKS
 
+from mvnas.blocks import kind_of
 from mvnas.blocks.fastervit import Block
 from mvnas.graph import Graph
 from mvnas.nn import build, example
 from mvnas.ops import Attention, Conv, Input, Linear, Map
-from mvnas.spaces.arch import Arch, kind_of
+from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 
 MILLIONS = {  # FLOPs of the released networks by the authors' function (microsoft/Moonlit, ElasticViT, compute_flops)

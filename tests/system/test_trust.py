@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from mvnas.backends import of_table
+from mvnas.blocks import _block_class, _fields, _make, built, taps_of
 from mvnas.cli import main
 from mvnas.cli.network import named_arch
 from mvnas.engines import Images, engine
 from mvnas.errors import DataError, ExportError, MvnasError, StudyError, TrustError
 from mvnas.latency.table import NETWORKS_COLUMNS, Table, _network, append, read_device
 from mvnas.measuring.imported import import_networks
-from mvnas.spaces.arch import Arch, _block_class, _fields, block
+from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.studies.setup import Setup
 from mvnas.studies.trials import _arch
@@ -52,7 +53,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(trust, "_everything", False)
     monkeypatch.setattr(trust, "_run", {})
     monkeypatch.setattr(trust, "_folders", [str(tmp_path)])
-    for remembered in (_block_class, _fields, block, _network):
+    for remembered in (_block_class, _fields, _make, built, taps_of, _network):
         remembered.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in ("theirs", "own")]:
         monkeypatch.delitem(sys.modules, name)
@@ -60,7 +61,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def network() -> dict[str, object]:
-    data = Space.load("mobilevit_xxs").arch().to_json()
+    data = Space.load("mobilevit_xxs").arch().identity()
     return data | {"blocks": [*data["blocks"][:-1], {"block": "theirs.code"}, data["blocks"][-1]]}
 
 

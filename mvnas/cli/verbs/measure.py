@@ -80,7 +80,8 @@ def _measure(args: argparse.Namespace, known: Mapping[str, Any], like: str | Non
     from mvnas.measuring.energy import counter
     from mvnas.measuring.holdout import held_out, left_out
     from mvnas.measuring.measure import measure
-    from mvnas.spaces.space import Space, names
+    from mvnas.spaces.reading import names
+    from mvnas.spaces.space import Space
 
     runtime = _runtime(args, known)
     spaces = [Space.load(name) for name in (names() if args.space == "all" else args.space.split(","))]
