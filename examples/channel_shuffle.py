@@ -1,11 +1,10 @@
 """An op of your own, and a block that is made of it: ShuffleNet's (arXiv:1707.01083).
 
-    mvnas space examples/channel_shuffle.yaml
-    mvnas search --space examples/channel_shuffle.yaml --budget 1M-params
+    mvnas measure --table shuffle --space examples/channel_shuffle.yaml --networks 12
+    mvnas space examples/channel_shuffle.yaml --device shuffle --trust
 
-The class says shapes and counts, one function what it is in torch, and one what it is in files of every format. In
-tables it is `examples.channel_shuffle.Shuffle(groups=4)`; where none has it timed, `mvnas measure` does. Files that
-name it need `--trust`.
+The class says shapes and counts, one function what it is in torch, and one what it is in files of every format. In a table
+it is called by its dotted name, and files that name it need `--trust`.
 """
 
 from __future__ import annotations
