@@ -207,6 +207,11 @@ class Table:
         return self.path.name
 
     @property
+    def place(self) -> str:
+        """What `Table.load` finds it by: the name of a shipped one, or its folder."""
+        return self.name if self.path.parent == data_folder("latency_tables") else str(self.path)
+
+    @property
     def precision(self) -> str:
         """The precision of what was timed; float32 where it was not told."""
         told = str(self.device["precision"])

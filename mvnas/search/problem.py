@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,20 +14,21 @@ from mvnas.costs import Price, cost, estimates, to_json
 from mvnas.data import Data, Tell, data_marks, load
 from mvnas.engines import Engine, Images, is_built_in, module_of
 from mvnas.errors import StudyError
-from mvnas.latency.model import MODEL, Latency, latency
-from mvnas.latency.table import DEVICE, load_each
+from mvnas.latency.model import MODEL, Latencies, Latency, latency
+from mvnas.latency.table import DEVICE, Table, load_each
 from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.rows import Picks, options
 from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
 from mvnas.strategies import Context, Validation
-from mvnas.strategies.rungs import shares
+from mvnas.strategies.rungs import Rungs
 from mvnas.studies.setup import BUILT_IN, Setup
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
 from mvnas.training import Schedule, factor_for
 
 LOOKS, SAME = 20, 1e-3  # trials whose predictions are compared with the study's, and how near they must be
+FULL = Rungs()
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,65 @@ class Problem:
     setup: Setup
     skip_broken: bool = False
     task: tasks.Task = field(default_factory=tasks.task)
+
+    @classmethod
+    def of(
+        cls,
+        space: Space,
+        budget: Budget,
+        data: Data,
+        model: Latency,
+        *,
+        schedule: Schedule | None = None,
+        rungs: Rungs = FULL,
+        objective: str = "latency",
+        seed: int = 0,
+        skip_broken: bool = False,
+        task: str = tasks.DEFAULT,
+        technique: str = techniques.DEFAULT,
+    ) -> Problem:
+        """The problem of finding networks of `space` within `budget` that are good at `task` and cheap by `model`.
+
+        The heads of the space become those of the task and the data. A space of float32 is searched at each precision
+        that the model has a table of. `schedule` is the default one, of a length that suits the data, where none is
+        given; `objective` is the name of the cost that is minimised beside quality. Task and technique are names, and
+        the data is read again by its name, with `skip_broken`, since trainings run in processes of their own.
+
+        Raises:
+            MvnasError: no network can meet the budget, or one of the names is of nothing.
+        """
+        aim = tasks.task(task)
+        techniques.techniques(technique)
+        cost(objective).check(model)
+        aim.check(data)
+        tables = _tables(model)
+        if space.precision == FLOAT:
+            space = space.with_precisions([table.precision for table in tables])
+        space = aim.space(space, data)
+        check_feasible(budget, space, model, seed=seed)
+        setup = Setup(
+            budget=budget.text,
+            space=space.name,
+            data=data.name,
+            device=",".join(table.place for table in tables),
+            schedule=(schedule or Schedule(epochs=aim.epochs(data))).to_json(),
+            seed=seed,
+            factor=factor_for(data.side),
+            classes=data.classes,
+            note=data.note,
+            objective=objective,
+            rungs=str(rungs),
+            flip=data.flip,
+            task=task,
+            metric=aim.metric.to_json(),
+            technique=technique,
+            marks=_marks(space, tables, model)
+            | _cost_marks(budget, objective)
+            | data_marks(data)
+            | tasks.marks(task)
+            | techniques.marks(technique),
+        )
+        return cls(space, budget, data, model, setup, skip_broken, aim)
 
     def excess(self, arch: Arch) -> float:
         """How far a network is over the budget; 0 if it fits."""
@@ -67,8 +127,8 @@ class Problem:
 
     def context(self, trials: int | None) -> Context:
         """What a strategy is made from, where the study is to have so many full trainings."""
-        steps = shares(self.setup.rungs)
-        return Context(self.space, self.cost, self.excess, self.validation, steps, trials)
+        shares = Rungs.parse(self.setup.rungs).shares
+        return Context(self.space, self.cost, self.excess, self.validation, shares, trials)
 
     @property
     def images(self) -> Images:
@@ -126,55 +186,48 @@ def from_names(
         MvnasError: something is not there, not legal, or no network can meet the budget.
     """
     cost(objective)  # a typo should not wait for the data
-    shares(rungs)
+    ladder = Rungs.parse(rungs)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
     fields = {name: value for name, value in given.items() if value is not None}
     Schedule(**fields)
     aim = tasks.task(task)
-    techniques.techniques(technique)  # a typo should not wait for the data
-    tables = load_each(device)
-    model = latency(tables)
+    techniques.techniques(technique)
+    model = latency(load_each(device))
     cost(objective).check(model)  # nor should a table without it
     choices = Space.load(space)
-    if choices.precision == FLOAT:
-        choices = choices.with_precisions([table.precision for table in tables])
-    Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # a typo should not wait for the data
+    Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # nor a typo in this
     images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
-    aim.check(images)
-    choices = aim.space(choices, images)
     bounds = Budget.parse(budget, lambda name: Price(aim.arch(Space.load(name).arch(), images), model))
-    check_feasible(bounds, choices, model, seed=seed)
-    if epochs is None:
-        fields["epochs"] = aim.epochs(images)
-    setup = Setup(
-        budget=budget,
-        space=space,
-        data=data,
-        device=device,
-        schedule=(schedule or Schedule(**fields)).to_json(),
-        seed=seed,
-        factor=factor_for(images.side),
-        classes=images.classes,
-        note=images.note,
+    problem = Problem.of(
+        choices,
+        bounds,
+        images,
+        model,
+        schedule=schedule or Schedule(**{"epochs": aim.epochs(images), **fields}),
+        rungs=ladder,
         objective=objective,
-        rungs=rungs,
-        flip=images.flip,
+        seed=seed,
+        skip_broken=skip_broken,
         task=task,
-        metric=aim.metric.to_json(),
         technique=technique,
-        marks={
-            "space": mark(repr((choices.rows, choices.resolution, choices.precision))),
-            **_code_marks("space", choices.kinds),
-            "device": mark(*(table.rows for table in tables)),
-            "device.model": mark(f"model {MODEL}", *(table.contents for table in model.tables)),
-        }
-        | _cost_marks(bounds, objective)
-        | data_marks(images)
-        | tasks.marks(task)
-        | techniques.marks(technique),
-        engine=engine,
     )
-    return Problem(choices, bounds, images, model, setup, skip_broken, aim)
+    return replace(problem, setup=replace(problem.setup, device=device, engine=engine))
+
+
+def _tables(model: Latency) -> list[Table]:
+    """The tables that a model was fitted to, of each precision, but those that they are like."""
+    models = model.models.values() if isinstance(model, Latencies) else [model]
+    return [one.table for one in models if one.table]
+
+
+def _marks(space: Space, tables: Sequence[Table], model: Latency) -> dict[str, str]:
+    """Marks of what the names of a space and a device stand for."""
+    return {
+        "space": mark(repr((space.rows, space.resolution, space.precision))),
+        **_code_marks("space", space.kinds),
+        "device": mark(*(table.rows for table in tables)),
+        "device.model": mark(f"model {MODEL}", *(table.contents for table in model.tables)),
+    }
 
 
 def _code_marks(name: str, modules: Iterable[str]) -> dict[str, str]:

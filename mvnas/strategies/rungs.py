@@ -11,6 +11,7 @@ last rung to show that it tells who will be good there.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -27,22 +28,41 @@ Point = tuple[float, float]  # accuracy and cost
 Accuracies = Mapping[int, float]  # by a candidate's number
 
 
-def shares(text: str) -> tuple[float, ...]:
-    """Rungs as shares of the full training length, of a text that names them with commas.
+@dataclass(frozen=True)
+class Rungs:
+    """After which shares of the full training length candidates may rest, by the names that users give them.
 
     Raises:
         StudyError: they do not rise to 1.
 
-    >>> shares("1/4,0.5,1")
+    >>> Rungs.parse("1/4,0.5,1").shares
     (0.25, 0.5, 1.0)
     """
-    try:
-        found = tuple(float(Fraction(part)) for part in text.split(","))
-    except (ValueError, ZeroDivisionError):
-        found = ()
-    if not found or found[0] <= 0 or found[-1] != 1 or list(found) != sorted(set(found)):
-        raise StudyError(f"rungs must be shares of the epochs that rise to 1, such as 1/9,1/3,1, but got {text!r}")
-    return found
+
+    names: tuple[str, ...] = ("1",)
+
+    def __post_init__(self) -> None:
+        try:
+            found = self.shares
+        except (ValueError, ZeroDivisionError):
+            found = ()
+        if not found or found[0] <= 0 or found[-1] != 1 or list(found) != sorted(set(found)):
+            raise StudyError(
+                f"rungs must be shares of the epochs that rise to 1, such as 1/9,1/3,1, but got {str(self)!r}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Rungs:
+        """The rungs that a text names with commas."""
+        return cls(tuple(text.split(",")))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The rungs as numbers, the last of them 1."""
+        return tuple(float(Fraction(name)) for name in self.names)
+
+    def __str__(self) -> str:
+        return ",".join(self.names)
 
 
 def lift(rungs: Sequence[Accuracies]) -> dict[int, tuple[float, float]]:

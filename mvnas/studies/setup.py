@@ -11,7 +11,7 @@ from typing import Any
 from mvnas import tasks, techniques
 from mvnas.costs import cost
 from mvnas.errors import CostError, StudyError
-from mvnas.strategies.rungs import shares
+from mvnas.strategies.rungs import Rungs
 from mvnas.studies.checking import fields_of, fits, shown, shown_texts
 from mvnas.tasks import Metric
 
@@ -82,7 +82,7 @@ class Setup:
             raise StudyError("its setup must tell classes and a factor that there are, but does not")
         if not fits(made.schedule.get("epochs"), float):
             raise StudyError(f"its setup must tell epochs, but tells {shown(made.schedule.get('epochs'))}")
-        shares(made.rungs)
+        Rungs.parse(made.rungs)
         try:
             _ = made.quality
         except (TypeError, ValueError) as error:

@@ -22,7 +22,7 @@ from mvnas.errors import SpaceError, StudyError
 from mvnas.latency.model import Latency
 from mvnas.spaces.rows import Picks
 from mvnas.strategies import Asked, Key, Told, key_of
-from mvnas.strategies.rungs import Point, resting, shares
+from mvnas.strategies.rungs import Point, Rungs, resting
 from mvnas.studies.drivers import driver, gone
 from mvnas.studies.faults import damaged, readable
 from mvnas.studies.files import StudyFiles
@@ -138,8 +138,8 @@ class Study:
     @cached_property
     def rungs(self) -> dict[str, float]:
         """The rungs as shares of the full training length, by their names."""
-        text = self.setup.rungs
-        return dict(zip(text.split(","), shares(text), strict=True))
+        rungs = Rungs.parse(self.setup.rungs)
+        return dict(zip(rungs.names, rungs.shares, strict=True))
 
     @property
     def device(self) -> str:

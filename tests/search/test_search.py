@@ -19,12 +19,18 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file
 from small import SHORT, make_problem, make_table, search, write_images
 
+from mvnas.budgets import Budget
+from mvnas.data import load
 from mvnas.errors import BudgetError, DataError, SpaceError, StudyError, TableError
+from mvnas.latency.model import latency
+from mvnas.latency.table import Table
 from mvnas.nn import build
 from mvnas.search import Problem
 from mvnas.search.problem import from_names
+from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
 from mvnas.strategies import strategy
+from mvnas.strategies.rungs import Rungs
 from mvnas.studies.study import Study
 from mvnas.training import Schedule
 from mvnas.training.fit import evaluate
@@ -207,6 +213,16 @@ def test_small_space_is_exhausted_and_the_search_ends(space: Path, table: Path, 
 
 def test_time_ends_a_search(problem: Problem, tmp_path: Path) -> None:
     assert len(search(problem, study=str(tmp_path / "s.db"), seconds=0.01).scores()) <= 1
+
+
+def test_a_problem_of_objects_is_that_of_their_names(space: Path, table: Path) -> None:
+    parts = Space.load(space), Budget.parse("20K-params"), load("digits"), latency([Table.load(table)])
+    made = Problem.of(*parts, schedule=SHORT, rungs=Rungs(("1/3", "1")), seed=3)
+    named = make_problem(space, table, rungs="1/3,1", seed=3)
+    assert made.setup == named.setup and made.space == named.space and made.budget == named.budget
+    assert Problem.of(*parts).setup.schedule["epochs"] == 2.0
+    with pytest.raises(BudgetError):
+        Problem.of(parts[0], Budget.parse("1K-params"), *parts[2:])
 
 
 def test_published_networks_that_fit_are_tried_first() -> None:
