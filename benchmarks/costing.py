@@ -44,7 +44,7 @@ def main() -> None:
     def flattened(model: LatencyModel) -> Callable[[Arch], object]:
         def cost(arch: Arch) -> object:
             flat = arch.graph()
-            return flat.params, flat.macs, sum(model.kernel_ms(node.key) for node in flat.deployed().work)
+            return flat.params, flat.macs, sum(model.prices.kernel(node.key) for node in flat.deployed().work)
 
         return cost
 

@@ -52,7 +52,7 @@ def curve(error: Error, pick: Pick, kernels: int, draws: int) -> None:
 def priced(model: LatencyModel, kernel: Kernel) -> bool:
     """Whether a model tells what a kernel costs by regression."""
     try:
-        return bool(model.estimate_kernels([kernel]))
+        return bool(model.prices.price([kernel]))
     except UnmeasuredError:
         return False
 
@@ -77,7 +77,7 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
     places = {kernel: i for i, kernel in enumerate(kernels)}
 
     def pick(pool: list[int]) -> list[int]:
-        chosen = informative(known, list(networks), max(COUNTS), calibration, [kernels[i] for i in pool])
+        chosen = informative(known.prices, list(networks), max(COUNTS), calibration, [kernels[i] for i in pool])
         return [places[kernel] for kernel in chosen]
 
     curve(error, pick, len(kernels), draws)

@@ -48,10 +48,10 @@ def split(name: str, table: Table, thin: Table, passes: Passes) -> Errors | str:
     Networks of `thin` that it has too few timings to price do not calibrate.
     """
     whole, model = LatencyModel.of_kernels(table), LatencyModel.of_kernels(thin)
-    rates = {kind: rate._replace(domain=whole.rates[kind].domain) for kind, rate in model.rates.items()}
-    model = replace(model, rates=rates)
+    rates = {kind: rate._replace(domain=whole.prices.rates[kind].domain) for kind, rate in model.prices.rates.items()}
+    model = replace(model, prices=replace(model.prices, rates=rates))
     try:
-        model.sum_each(list(passes))
+        model.prices.networks(list(passes))
         model = model.calibrated({arch: t.min_ms for arch, t in thin.networks.items() if priced(model, arch)})
         rows = [model.predict(arch) for arch in passes]
     except UnmeasuredError as error:
@@ -62,7 +62,7 @@ def split(name: str, table: Table, thin: Table, passes: Passes) -> Errors | str:
 
 def priced(model: LatencyModel, arch: Arch) -> bool:
     try:
-        return model.sum_ms(arch) > 0
+        return model.prices.network(arch)[0] > 0
     except UnmeasuredError:
         return False
 

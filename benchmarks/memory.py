@@ -24,7 +24,9 @@ import numpy as np
 from mvnas.backends import backend
 from mvnas.costs import Price
 from mvnas.graph import FLOAT_BYTES, Graph
+from mvnas.latency.calibration import Calibration
 from mvnas.latency.model import LatencyModel
+from mvnas.latency.table_prices import TablePrices
 from mvnas.measuring.order import tau
 from mvnas.nn import arbitrary
 from mvnas.ops import Conv, Map
@@ -105,7 +107,7 @@ def main() -> None:
     space, generator = Space.load(args.space), random.Random("memory")
     archs = [arch for arch in (Space.load(name).arch() for name in published()) if space.locate(arch) is not None]
     archs += [space.sample(lambda name, options: generator.choice(options)) for _ in range(args.networks)]
-    model = LatencyModel("none", {}, {}, factor=1.0, spread=0.0)
+    model = LatencyModel("none", TablePrices({}, {}), Calibration(spread=0.0))
     costs = [Price(arch, model) for arch in archs]
     graphs = [arch.graph().deployed() for arch in archs]
     sizes: dict[str, list[float]] = {}

@@ -169,7 +169,7 @@ def main() -> None:
             for what, took in zip(("import", "load", "fit"), fresh(args.table), strict=True):
                 taken.setdefault(what, []).append(took)
             for count in (FEW, COLD) * TURNS:
-                archs, model = draw(space, count, generator), replace(fitted, _kernels={}, _blocks={})
+                archs, model = draw(space, count, generator), replace(fitted, prices=replace(fitted.prices))
                 graph.summary.cache_clear()
                 graph._step.cache_clear()
                 note(f"cold {count}", partial(model.predict_each, archs), count)

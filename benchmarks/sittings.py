@@ -23,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from mvnas.latency.model import NORMAL, LatencyModel
+from mvnas.latency.calibration import NORMAL
+from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table, read_passes
 from mvnas.measuring.holdout import Passes, fastest
 
@@ -67,12 +68,12 @@ def pairs(commits: list[str], folder: Path) -> list[Pair]:
     found = []
     for (device, made), table in tables.items():
         model = LatencyModel.fit(table)
-        alone = (model.spread**2 - (NORMAL * model.shift) ** 2) ** 0.5
+        alone = (model.calibration.spread**2 - (NORMAL * model.calibration.shift) ** 2) ** 0.5
         for (other, timed), passes in networks.items():
             if other == device:
                 hours = (timed - made).total_seconds() / 3600
                 errors = np.log(fastest(passes) / model.predict_each(list(passes)).value)
-                found.append(Pair(device, f"{made:%H:%M}", hours, errors, alone, model.spread))
+                found.append(Pair(device, f"{made:%H:%M}", hours, errors, alone, model.calibration.spread))
     return found
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvnas.latency.model import LatencyModel, sittings
+from mvnas.latency.calibration import sittings
+from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import Table
 from mvnas.measuring.holdout import Errors, by_macs
 from mvnas.spaces.space import Space

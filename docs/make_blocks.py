@@ -159,7 +159,7 @@ def priced(row: Summary, model: LatencyModel) -> dict[str, float] | None:
     try:
         for kernel, count in row.kernels:
             name = type(kernel[0]).__name__
-            total[name] = total.get(name, 0.0) + count * model.kernel_ms(kernel)
+            total[name] = total.get(name, 0.0) + count * model.prices.kernel(kernel)
     except UnmeasuredError:
         return None
     return {name: round(ms, 6) for name, ms in sorted(total.items())}

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -292,6 +293,13 @@ def load_each(names: str) -> list[Table]:
         TableError: there is no such table, or a row cannot be read.
     """
     return [Table.load(name) for name in names.split(",")]
+
+
+def advice(table: Table | None) -> str:
+    """The command that adds to a table, of its own backend and settings, or that makes another beside a shipped one."""
+    yours = table and table.path.parent != data_folder("latency_tables")
+    place = shlex.quote(str(table.path)) if table and yours else "DIR"
+    return f"`mvnas measure --table {place} --space SPACE`"
 
 
 def shipped() -> list[str]:

@@ -14,7 +14,8 @@ choice know of rows only, not of kernels or devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import exp, log
 from typing import NamedTuple
@@ -23,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvnas.graph import Kernel
+from mvnas.latency.calibration import CONFIDENCE, Calibration
 from mvnas.latency.kinds import dimensions, kind
-from mvnas.latency.model import LatencyModel
+from mvnas.latency.prices import KernelPrices
 from mvnas.spaces.arch import Arch
 
 Array = NDArray[np.float64]
@@ -36,6 +38,7 @@ NETWORK = 0.3  # and of the noise of each
 REACH = 3.0  # how far, in logarithms, curve and surface reach
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SUPPOSED = 0.3  # the strength before anything is timed
+FOLDS = 5  # parts of networks, of which each is judged by a fit to the others
 BLOCK = 500  # rows whose covariances with all others are held at once
 
 
@@ -156,14 +159,23 @@ def _by_kind(rows: Sequence[Row]) -> dict[str, list[int]]:
     return places
 
 
-class Transfer(NamedTuple):
-    """A known device's model and the correction to a new one."""
+@dataclass(frozen=True, eq=False)
+class CorrectedPrices(KernelPrices):
+    """Prices of a `known` device, with its calibration, corrected by the few kernels that were `timed` on a new one."""
 
-    known: LatencyModel
+    known: KernelPrices
+    calibration: Calibration
+    timed: Mapping[Kernel, float]
     correction: Correction
 
     @classmethod
-    def fit(cls, known: LatencyModel, timed: Mapping[Kernel, float], networks: Mapping[Arch, float] = {}) -> Transfer:
+    def fit(
+        cls,
+        known: KernelPrices,
+        calibration: Calibration,
+        timed: Mapping[Kernel, float],
+        networks: Mapping[Arch, float] = {},
+    ) -> CorrectedPrices:
         """The correction that `timed` asks for, kernels of the new device in ms, and so whole `networks`.
 
         Kernels that either device does within others say nothing.
@@ -171,34 +183,57 @@ class Transfer(NamedTuple):
         Raises:
             UnmeasuredError: the known device cannot price one of them.
         """
-        taking = {kernel: ms for kernel, ms in timed.items() if ms and known.kernel_ms(kernel)}
+        taking = {kernel: ms for kernel, ms in timed.items() if ms and known.kernel(kernel)}
         rows, shares = _spent(known, list(networks), taking)
-        excess = [log(ms / known.predict(arch).value) for arch, ms in networks.items()]
-        return cls(known, Correction.fit(list(rows.values()), list(taking.values()), shares, excess))
+        excess = [log(ms / calibration.estimate(*known.network(arch))[0]) for arch, ms in networks.items()]
+        correction = Correction.fit(list(rows.values()), list(taking.values()), shares, excess)
+        return cls(known, calibration, timed, correction)
 
     @property
-    def errors(self) -> Array:
-        """Leave-one-out errors of log ms of what was timed."""
-        return self.correction.errors
-
-    @property
-    def reading(self) -> float:
-        """The known device's for a million parameters, by as much slower or faster as the new one is."""
-        return self.known.reading * exp(self.correction.shift)
+    def kinds(self) -> Container[str]:
+        return self.known.kinds
 
     def price(self, kernels: Sequence[Kernel]) -> list[float]:
-        """Milliseconds of kernels on the new device.
-
-        Raises:
-            UnmeasuredError: the known device cannot price one.
-        """
+        """Prices by the known device's, timed or not, corrected."""
+        self.known.look_at(kernels)
         rows = [_row(self.known, kernel) for kernel in kernels]
         found = iter(self.correction.predict([row for row in rows if row.ms]).tolist())
         return [next(found) if row.ms else 0.0 for row in rows]
 
+    def refusal(self, kernel: Kernel) -> str:
+        return self.known.refusal(kernel)
+
+    def calibrated(self, networks: Mapping[Arch, float], sitting: Sequence[int]) -> tuple[CorrectedPrices, Calibration]:
+        """Prices corrected by few networks too; the spread is of what the others say of each, or the known one's."""
+        from scipy.stats import t
+
+        errors = np.log(list(networks.values())) - np.log(self.left_out(networks))
+        reach = t.ppf((1 + CONFIDENCE) / 2, len(errors) - 1) * float((errors**2).mean()) ** 0.5
+        prices, calibration = self._scaled(networks)
+        return prices, replace(calibration, spread=max(self.calibration.spread, reach))
+
+    def left_out(self, networks: Mapping[Arch, float]) -> Array:
+        """Milliseconds of each network, two or more, by a correction of the others alone: (n,)."""
+        archs, found = list(networks), np.empty(len(networks))
+        for fold in range(min(len(archs), FOLDS)):
+            judged = archs[fold::FOLDS]
+            prices, calibration = self._scaled({arch: ms for arch, ms in networks.items() if arch not in judged})
+            found[fold::FOLDS] = calibration.estimate(*prices.networks(judged))[0]
+        return found
+
+    def _scaled(self, networks: Mapping[Arch, float]) -> tuple[CorrectedPrices, Calibration]:
+        """Prices and calibration by networks too, without a spread; their factor is the median's, since one may be odd."""
+        made = CorrectedPrices.fit(self.known, self.calibration, self.timed, networks)
+        known, slower = self.calibration, exp(made.correction.shift)
+        plain = Calibration(
+            power=known.power, reading=known.reading * slower, kept=known.kept, unsteady=known.unsteady * slower
+        )
+        excess = np.log(list(networks.values())) - np.log(plain.estimate(*made.networks(list(networks)))[0])
+        return made, replace(plain, factor=exp(np.median(excess)))
+
 
 def informative(
-    known: LatencyModel,
+    known: KernelPrices,
     networks: Sequence[Arch],
     count: int,
     timed: Sequence[Arch] = (),
@@ -219,15 +254,15 @@ def informative(
     return [kernels[i] for i in choose(list(rows.values()), targets, count, whole, pool)]
 
 
-def _spent(known: LatencyModel, networks: Sequence[Arch], kernels: Iterable[Kernel]) -> tuple[dict[Kernel, Row], Array]:
+def _spent(known: KernelPrices, networks: Sequence[Arch], kernels: Iterable[Kernel]) -> tuple[dict[Kernel, Row], Array]:
     """Rows of `kernels` and then of all others that networks run, and the share of its time that each spends in each: (n, rows).
 
     Those that the known device does within others, or has no regression of, are left out.
     """
     runs = [[pair for block in arch.summaries for pair in block.kernels] for arch in networks]
     found = dict.fromkeys(chain(kernels, (kernel for pairs in runs for kernel, _ in pairs)))
-    priced = [kernel for kernel in found if kernel in known.timed or kind(kernel) in known.rates]
-    rows = {kernel: _row(known, kernel) for kernel in priced if known.kernel_ms(kernel)}
+    priced = [kernel for kernel in found if kernel in known.timed or kind(kernel) in known.kinds]
+    rows = {kernel: _row(known, kernel) for kernel in priced if known.kernel(kernel)}
     place = {kernel: i for i, kernel in enumerate(rows)}
     shares = np.zeros((len(networks), len(rows)))
     for share, pairs in zip(shares, runs, strict=True):
@@ -237,5 +272,5 @@ def _spent(known: LatencyModel, networks: Sequence[Arch], kernels: Iterable[Kern
     return rows, shares / shares.sum(1, keepdims=True)
 
 
-def _row(known: LatencyModel, kernel: Kernel) -> Row:
-    return Row(kind(kernel), known.kernel_ms(kernel), tuple(dimensions(kernel).values()))
+def _row(known: KernelPrices, kernel: Kernel) -> Row:
+    return Row(kind(kernel), known.kernel(kernel), tuple(dimensions(kernel).values()))

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
+from mvnas.latency.calibration import FEWEST_NETWORKS, sittings
 from mvnas.latency.kinds import by_kind, dimensions, kind, spread
-from mvnas.latency.model import FEWEST, FEWEST_LIKE, FOLDS, LatencyModel, column, sittings
+from mvnas.latency.model import FEWEST_LIKE, LatencyModel, column
 from mvnas.latency.table import Table, Timing
+from mvnas.latency.table_prices import FEWEST_TIMINGS
+from mvnas.latency.transfer import FOLDS, CorrectedPrices
 from mvnas.measuring.order import tau
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.zoo import systems
@@ -71,12 +74,12 @@ def held_out(table: Table, of: str = "latency") -> list[Errors]:
         TableError: the table has too few networks.
     """
     networks = column(table.networks, of)
-    if len(networks) < max(FEWEST, FOLDS):
+    if len(networks) < max(FEWEST_NETWORKS, FOLDS):
         raise TableError(
-            f"a held-out error needs {FEWEST} whole networks or more, but {table.path} has {len(networks)}"
+            f"a held-out error needs {FEWEST_NETWORKS} whole networks or more, but {table.path} has {len(networks)}"
         )
     seen = unseen(table, of)
-    sums = LatencyModel.of_kernels(table, of).sum_each(seen.archs)
+    sums = LatencyModel.of_kernels(table, of).prices.networks(seen.archs)[0]
     return [
         Errors.of(OURS, seen.truth, seen.ms, (seen.low, seen.high)),
         Errors.of("plain sum of ops", seen.truth, sums),
@@ -137,22 +140,21 @@ def shares(table: Table) -> dict[str, float]:
     for arch in table.passes:
         for block in arch.summaries:
             for kernel, count in block.kernels:
-                spent[kind(kernel)] = spent.get(kind(kernel), 0.0) + count * model.kernel_ms(kernel)
+                spent[kind(kernel)] = spent.get(kind(kernel), 0.0) + count * model.prices.kernel(kernel)
     total = sum(spent.values())
     return {name: spent[name] / total for name in sorted(spent, key=spent.__getitem__, reverse=True)}
 
 
 def left_out(table: Table) -> list[Errors]:
     """Leave-one-out errors of a table that corrects another, on its own ops and networks."""
-    model = LatencyModel.of_kernels(table)
-    assert model.like
-    known = model.like.known
-    ms = np.array([ms for kernel, ms in model.timed.items() if ms and known.kernel_ms(kernel)])
-    rows = [Errors.of("op, left out", ms, ms * np.exp(-np.array(model.like.errors)))] if len(ms) else []
+    prices = LatencyModel.of_kernels(table).prices
+    assert isinstance(prices, CorrectedPrices)
+    ms = np.array([ms for kernel, ms in prices.timed.items() if ms and prices.known.kernel(kernel)])
+    rows = [Errors.of("op, left out", ms, ms * np.exp(-np.array(prices.correction.errors)))] if len(ms) else []
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
     if len(networks) > FEWEST_LIKE:
         truth = np.array(list(networks.values()))
-        rows.append(Errors.of("network, left out", truth, model.left_out(networks)))
+        rows.append(Errors.of("network, left out", truth, prices.left_out(networks)))
     return rows
 
 
@@ -168,7 +170,7 @@ def judge(table: Table, passes: Passes) -> list[Errors]:
     ours, low, high = model.predict_each(archs)[:3]
     rows = [
         Errors.of(OURS, truth, ours, (low, high)),
-        Errors.of("plain sum of ops", truth, model.sum_each(archs)),
+        Errors.of("plain sum of ops", truth, model.prices.networks(archs)[0]),
     ]
     for part in (2, 4, 8):
         fewer = thinned(table, part)
@@ -181,8 +183,8 @@ def judge(table: Table, passes: Passes) -> list[Errors]:
 
 
 def thinned(table: Table, part: int) -> Table:
-    """A table with one in `part` of its op timings, at least FEWEST of a kind, chosen as a plan chooses them."""
-    kept = [k for rows in by_kind(table.ops).values() for k in spread(rows, max(FEWEST, len(rows) // part))]
+    """A table with one in `part` of its op timings, at least FEWEST_TIMINGS of a kind, chosen as a plan chooses them."""
+    kept = [k for rows in by_kind(table.ops).values() for k in spread(rows, max(FEWEST_TIMINGS, len(rows) // part))]
     return replace(table, ops={kernel: table.ops[kernel] for kernel in kept})
 
 

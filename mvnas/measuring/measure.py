@@ -99,7 +99,7 @@ def measure(
             if not known:
                 session.complete(judged)
         elif known:
-            telling = informative(known, classed(pool(spaces, seed)[:COMPARED]), min(ops, MOST_LIKE), archs)
+            telling = informative(known.prices, classed(pool(spaces, seed)[:COMPARED]), min(ops, MOST_LIKE), archs)
             session.time_ops(telling, ops, end)
         else:
             session.time_ops([*session.done(), *planned], ops)

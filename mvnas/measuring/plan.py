@@ -10,11 +10,13 @@ import numpy as np
 
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
+from mvnas.latency.calibration import FEWEST_NETWORKS
 from mvnas.latency.kinds import by_kind, dimensions, kind, spread
-from mvnas.latency.model import FEWEST, LatencyModel
+from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import (
     Table,
 )
+from mvnas.latency.table_prices import FEWEST_TIMINGS
 from mvnas.measuring.protocol import SUSPICIOUS
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
@@ -33,7 +35,7 @@ def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> l
     There are at most CORNERS of a kind, and about `ops` (or SPANNING) in all.
     """
     groups = by_kind(_runs(pool(spaces, seed) + _ends(spaces) + _one_way(spaces)))
-    most = max(FEWEST, min(CORNERS, (ops or SPANNING) // len(groups)))
+    most = max(FEWEST_TIMINGS, min(CORNERS, (ops or SPANNING) // len(groups)))
     kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
     return kernels
@@ -78,7 +80,7 @@ def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) ->
     model = LatencyModel.of_kernels(table)
     runs = {kernel: count for kernel, count in _runs(pool(spaces, seed)).items() if kernel not in table.ops}
     kernels = [kernel for kernel in runs if kind(kernel) in model.errors]
-    doubt = [runs[k] * model.kernel_ms(k) * model.errors[kind(k)] for k in kernels]
+    doubt = [runs[k] * model.prices.kernel(k) * model.errors[kind(k)] for k in kernels]
     draws = np.random.default_rng(seed + len(table.ops)).exponential(size=len(kernels)) / np.maximum(doubt, 1e-12)
     return [kernels[i] for i in np.argsort(draws)[: max(0, ops - len(table.ops))]]
 
@@ -88,7 +90,7 @@ def coverage(spaces: Sequence[Space], model: LatencyModel, *, seed: int = 0) -> 
 
     def priced(arch: Arch) -> bool:
         try:
-            return model.sum_ms(arch) > 0
+            return model.prices.network(arch)[0] > 0
         except UnmeasuredError:
             return False
 
@@ -99,8 +101,8 @@ def coverage(spaces: Sequence[Space], model: LatencyModel, *, seed: int = 0) -> 
 def suspects(table: Table) -> list[Kernel]:
     """Kernels whose timing is well above the estimate from others of their kind: disturbed, or truly slow."""
     model = LatencyModel.of_kernels(table)
-    known = [kernel for kernel in table.ops if kind(kernel) in model.rates]
-    return [kernel for kernel in known if table.ops[kernel].min_ms > SUSPICIOUS * model.estimate_kernel(kernel)]
+    known = [kernel for kernel in table.ops if kind(kernel) in model.prices.kinds]
+    return [kernel for kernel in known if table.ops[kernel].min_ms > SUSPICIOUS * model.prices.price([kernel])[0]]
 
 
 def calibrating(spaces: Sequence[Space], count: int, *, seed: int = 0) -> list[Arch]:
@@ -123,9 +125,9 @@ def _runs(archs: Sequence[Arch]) -> dict[Kernel, int]:
 
 
 def holding(kernels: set[Kernel], runs: Mapping[Arch, Set[Kernel]]) -> list[Arch]:
-    """Up to FEWEST networks that together run `kernels`: the next is the one with most that are left."""
+    """Up to FEWEST_NETWORKS networks that together run `kernels`: the next is the one with most that are left."""
     found: list[Arch] = []
-    while kernels and len(found) < FEWEST:
+    while kernels and len(found) < FEWEST_NETWORKS:
         found.append(max(runs, key=lambda arch: len(kernels & runs[arch])))
         kernels = kernels - runs[found[-1]]
     return found

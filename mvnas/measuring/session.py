@@ -20,7 +20,7 @@ from mvnas.backends import Device, Profiler, Runtime, chosen_settings
 from mvnas.errors import TableError
 from mvnas.graph import Graph, Kernel
 from mvnas.latency.kinds import by_kind, spread
-from mvnas.latency.model import FEWEST, LatencyModel
+from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import (
     ENERGY,
     NETWORKS_COLUMNS,
@@ -35,6 +35,7 @@ from mvnas.latency.table import (
     write_op,
     write_shapes,
 )
+from mvnas.latency.table_prices import FEWEST_TIMINGS
 from mvnas.measuring.clock import DRIFT, Clock, alone, clock, cpu, now
 from mvnas.measuring.energy import Counter, Meter
 from mvnas.measuring.plan import holding
@@ -128,7 +129,7 @@ class Session:
             if isinstance(self.files.runtime, Profiler):
                 self.profile(holding(set(lacking), runs))
             else:
-                kernels = [kernel for rows in by_kind(lacking).values() for kernel in spread(rows, FEWEST)]
+                kernels = [kernel for rows in by_kind(lacking).values() for kernel in spread(rows, FEWEST_TIMINGS)]
                 self.time_ops(kernels, len(self.done()) + len(kernels))
 
     def time_again(self, kernels: Sequence[Kernel]) -> None:

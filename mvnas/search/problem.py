@@ -197,6 +197,7 @@ def from_names(
     choices = Space.load(space)
     Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # nor a typo in this
     images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
+    aim.check(images)
     bounds = Budget.parse(budget, lambda name: Price(aim.arch(Space.load(name).arch(), images), model))
     problem = Problem.of(
         choices,

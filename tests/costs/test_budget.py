@@ -16,7 +16,9 @@ from mvnas.costs import Price, cost
 from mvnas.costs._filesize import file_bytes
 from mvnas.errors import BudgetError
 from mvnas.graph import Graph, Kernel
+from mvnas.latency.calibration import Calibration
 from mvnas.latency.model import LatencyModel
+from mvnas.latency.table_prices import TablePrices
 from mvnas.spaces.space import Space
 
 
@@ -33,7 +35,7 @@ class Roofline(Mapping[Kernel, float]):
         return 0
 
 
-MODEL = LatencyModel("roofline", Roofline(), {}, factor=1.0, spread=0.1)
+MODEL = LatencyModel("roofline", TablePrices(Roofline(), {}), Calibration(spread=0.1))
 MOBILEVIT = Space.load("mobilevit")
 SMALL = Space.from_data(
     {

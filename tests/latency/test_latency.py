@@ -14,8 +14,9 @@ import pytest
 from small import make_space, make_table
 
 from mvnas.errors import TableError, UnmeasuredError
+from mvnas.latency.calibration import NORMAL, SITTING, Calibration, sittings
 from mvnas.latency.kinds import by_kind
-from mvnas.latency.model import NORMAL, SITTING, LatencyModel, latency, sittings
+from mvnas.latency.model import LatencyModel, latency
 from mvnas.latency.table import Table
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
@@ -37,32 +38,39 @@ def known(folder: Path) -> LatencyModel:
     """The model of a table of which every other timing was lost after the regressions were fitted."""
     table = Table.load(make_table(folder / "table", make_space(folder)))
     whole = LatencyModel.of_kernels(table)
-    lost = {kernel for name, rows in by_kind(table.ops).items() if name in whole.rates for kernel in rows[::2]}
-    timed = {kernel: ms for kernel, ms in whole.timed.items() if kernel not in lost}
+    lost = {kernel for name, rows in by_kind(table.ops).items() if name in whole.prices.kinds for kernel in rows[::2]}
+    timed = {kernel: ms for kernel, ms in whole.prices.timed.items() if kernel not in lost}
     networks = {arch: timing.min_ms for arch, timing in table.networks.items()}
-    return LatencyModel("known", timed, whole.rates).calibrated(networks)
+    return LatencyModel("known", replace(whole.prices, timed=timed)).calibrated(networks)
+
+
+def forgetful(model: LatencyModel) -> LatencyModel:
+    """The same model, whose prices remember nothing yet."""
+    return replace(model, prices=replace(cast(Any, model.prices)))
 
 
 @pytest.fixture(params=["whole", "like another"])
 def model(request: pytest.FixtureRequest, known: LatencyModel, archs: list[Arch]) -> LatencyModel:
     """A model that remembers nothing."""
-    first = LatencyModel("known", known.timed, known.rates, known.factor, known.power, known.spread, 0.5, 0.02)
+    first = forgetful(replace(known, calibration=replace(known.calibration, reading=0.5, kept=0.02, unsteady=0.0)))
     if request.param == "whole":
         return first
-    few = {kernel: 2 * ms for kernel, ms in list(known.timed.items())[::3]}
-    return LatencyModel.alike(first, few, "new").calibrated({arch: known.sum_ms(arch) ** 1.1 for arch in archs[:5]})
+    few = {kernel: 2 * ms for kernel, ms in list(known.prices.timed.items())[::3]}
+    return LatencyModel.alike(first, few, "new").calibrated(
+        {arch: known.prices.network(arch)[0] ** 1.1 for arch in archs[:5]}
+    )
 
 
 def test_a_batch_says_what_the_ops_of_each_network_say(model: LatencyModel, archs: list[Arch]) -> None:
-    apart = replace(model, _kernels={}, _blocks={})
-    found = replace(model, _kernels={}, _blocks={}).predict_each([*archs, *archs[:3]])
+    apart = forgetful(model)
+    found = forgetful(model).predict_each([*archs, *archs[:3]])
     for i, arch in enumerate([*archs, *archs[:3]]):
         kernels = [node.key for node in arch.graph().deployed().work]
-        total = sum(apart.kernel_ms(kernel) for kernel in kernels)
-        measured = sum(model.timed[kernel] for kernel in kernels if kernel in model.timed)
-        read = arch.params / 1e6 * min(1.0, max(0.0, arch.params / 1e6 / model.kept - 1))
-        ms = model.factor * (total + model.reading * read) ** model.power
-        wanted = (ms, ms / exp(model.spread), ms * exp(model.spread), measured / total)
+        total = sum(apart.prices.kernel(kernel) for kernel in kernels)
+        measured = sum(model.prices.timed[kernel] for kernel in kernels if kernel in model.prices.timed)
+        read = arch.params / 1e6 * min(1.0, max(0.0, arch.params / 1e6 / model.calibration.kept - 1))
+        ms = model.calibration.factor * (total + model.calibration.reading * read) ** model.calibration.power
+        wanted = (ms, ms / exp(model.calibration.spread), ms * exp(model.calibration.spread), measured / total)
         assert [column[i] for column in found[:4]] == pytest.approx(wanted, rel=1e-12)
         one = model.predict(arch)
         told = [one.value, one.low, one.high, one.measured_share]
@@ -75,19 +83,19 @@ def test_a_batch_says_what_the_ops_of_each_network_say(model: LatencyModel, arch
 def test_what_it_takes_to_read_weights_is_found_on_networks(
     known: LatencyModel, archs: list[Arch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mvnas.latency.model.KEPT", (0.0, 0.03, 0.06, 0.09))
-    plain = LatencyModel("known", known.timed, known.rates)
-    sums = plain.sum_each(archs)
+    monkeypatch.setattr("mvnas.latency.calibration.KEPT", (0.0, 0.03, 0.06, 0.09))
+    plain = forgetful(replace(known, calibration=Calibration()))
+    sums = plain.prices.networks(archs)[0]
     millions = np.array([arch.params / 1e6 for arch in archs])
     kept = 0.06
     assert millions.min() < kept < millions.max()
     reading = 0.3 * float(np.median(sums / millions))
     truth = 1.2 * (sums + reading * millions * np.clip(millions / kept - 1, 0, 1))
     model = plain.calibrated(dict(zip(archs, truth.tolist(), strict=True)))
-    assert (model.reading, model.kept) == pytest.approx((reading, kept), rel=1e-6)
+    assert (model.calibration.reading, model.calibration.kept) == pytest.approx((reading, kept), rel=1e-6)
     assert model.predict_each(archs).value == pytest.approx(truth, rel=1e-6)
     faster = 1.2 * sums**1.1 * (1 - 0.2 * millions / millions.max())
-    assert plain.calibrated(dict(zip(archs, faster.tolist(), strict=True))).reading == 0
+    assert plain.calibrated(dict(zip(archs, faster.tolist(), strict=True))).calibration.reading == 0
 
 
 def test_a_batch_names_the_first_op_that_cannot_be_priced_and_the_rest_stays_priceable(
@@ -103,7 +111,7 @@ def test_a_batch_names_the_first_op_that_cannot_be_priced_and_the_rest_stays_pri
         with pytest.raises(UnmeasuredError, match="Conv.*4000") as caught:
             model.predict_each(batch)
         with pytest.raises(UnmeasuredError) as alone:
-            replace(model, _kernels={}, _blocks={}).predict(batch[5])
+            forgetful(model).predict(batch[5])
         assert str(caught.value) == str(alone.value)
     good = model.predict_each([*batch[:5], *batch[7:]])
     assert good.value == pytest.approx(
@@ -117,7 +125,7 @@ def test_intervals_hold_nine_tenths_of_networks_over_sittings_not_of_each(
 ) -> None:
     """Sittings that differ by as much as is supposed, of the table's networks, in turn of each, and one to come."""
     generator, archs = np.random.default_rng(0), [*dict.fromkeys(archs)]
-    sums, covered = known.sum_each(archs), []
+    sums, covered = known.prices.networks(archs)[0], []
     sitting = [i % count for i in range(len(archs))]
     for _ in range(200):
         shifts = generator.normal(0, SITTING, count + 1)
@@ -133,23 +141,25 @@ def test_intervals_hold_nine_tenths_of_networks_over_sittings_not_of_each(
 def test_a_table_of_sittings_that_differ_learns_that_they_do(known: LatencyModel, archs: list[Arch]) -> None:
     """Each sitting counts alike, however many networks were timed in it."""
     archs = [*dict.fromkeys(archs)]
-    sums = known.sum_each(archs)
+    sums = known.prices.networks(archs)[0]
     sitting = [0] * (len(archs) - 20) + [1] * 10 + [2] * 10
     timed = sums * np.exp(np.array([-0.03, 0.0, 0.06])[sitting])
     model = known.calibrated(dict(zip(archs, timed, strict=True)), sitting)
     assert model.predict_each(archs).value == pytest.approx(sums * np.exp(0.01), rel=1e-6)
     wanted = (2 * SITTING**2 + (0.04**2 + 0.01**2 + 0.05**2)) / (2 + 2) * (1 + 1 / 3)
-    assert model.spread == pytest.approx(NORMAL * np.sqrt(wanted), rel=1e-6)
+    assert model.calibration.spread == pytest.approx(NORMAL * np.sqrt(wanted), rel=1e-6)
     one = known.calibrated(dict(zip(archs, sums, strict=True)))
-    assert one.spread == pytest.approx(NORMAL * SITTING * np.sqrt(2), rel=1e-6)
+    assert one.calibration.spread == pytest.approx(NORMAL * SITTING * np.sqrt(2), rel=1e-6)
 
 
 def test_networks_that_are_mostly_weights_have_wider_intervals(known: LatencyModel, archs: list[Arch]) -> None:
     """How much of the caches is left for weights is the hour's."""
-    model = replace(known, reading=0.5, kept=0.02, unsteady=0.25, spread=0.03, _kernels={}, _blocks={})
+    model = forgetful(
+        replace(known, calibration=replace(known.calibration, reading=0.5, kept=0.02, unsteady=0.25, spread=0.03))
+    )
     found = model.predict_each(archs)
     millions = np.array([arch.params / 1e6 for arch in archs])
-    share = millions / (found.value / model.factor) ** (1 / model.power)
+    share = millions / (found.value / model.calibration.factor) ** (1 / model.calibration.power)
     assert np.log(found.high / found.value) == pytest.approx(np.hypot(0.03, NORMAL * 0.25 * share))
     for arch, low in zip(archs[:5], found.low, strict=False):
         assert model.predict(arch).low == pytest.approx(low)
@@ -169,7 +179,7 @@ def test_an_hour_without_a_timing_parts_sittings_and_a_few_networks_are_none(fol
         return sittings(replace(table, passes=passes), archs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mvnas.latency.model.FEWEST", 3)
+        patch.setattr("mvnas.latency.calibration.FEWEST_NETWORKS", 3)
         assert timed([0, 0.5, 1, 1.5, 30, 30.1, 30.2, 48, 49.5, 49.6, 49.7, 49.8]) == [0] * 4 + [1] * 3 + [2] * 5
         assert timed([9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0]) == [1] * 6 + [0] * 6
         assert timed([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 5]) == [0] * 12

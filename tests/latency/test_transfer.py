@@ -21,9 +21,9 @@ from mvnas.latency.transfer import (
     NETWORK,
     SHIFT,
     SUPPOSED,
+    CorrectedPrices,
     Correction,
     Row,
-    Transfer,
     _covariance,
     choose,
     informative,
@@ -78,10 +78,10 @@ def runs(archs: list[Arch]) -> dict[Kernel, int]:
 def test_a_scaled_device_is_found_from_two_timings(
     known: LatencyModel, runs: dict[Kernel, int], archs: list[Arch]
 ) -> None:
-    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, archs, 2)}
-    made = Transfer.fit(known, timed)
-    assert made.price(list(runs)) == pytest.approx([3 * known.kernel_ms(kernel) for kernel in runs], rel=1e-6)
-    assert made.errors == pytest.approx([0, 0], abs=1e-6)
+    timed = {kernel: 3 * known.prices.kernel(kernel) for kernel in informative(known.prices, archs, 2)}
+    made = CorrectedPrices.fit(known.prices, known.calibration, timed)
+    assert made.price(list(runs)) == pytest.approx([3 * known.prices.kernel(kernel) for kernel in runs], rel=1e-6)
+    assert made.correction.errors == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_shifts_of_kinds_and_the_slope_are_found_from_some(
@@ -90,10 +90,14 @@ def test_shifts_of_kinds_and_the_slope_are_found_from_some(
     shifts = {name: 0.3 * i for i, name in enumerate(sorted({kind(kernel) for kernel in runs}))}
 
     def truth(kernel: Kernel) -> float:
-        return 2 * known.kernel_ms(kernel) ** 1.1 * exp(shifts[kind(kernel)])
+        return 2 * known.prices.kernel(kernel) ** 1.1 * exp(shifts[kind(kernel)])
 
-    few = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, archs, 5)})
-    many = Transfer.fit(known, {kernel: truth(kernel) for kernel in informative(known, archs, 60)})
+    few = CorrectedPrices.fit(
+        known.prices, known.calibration, {kernel: truth(kernel) for kernel in informative(known.prices, archs, 5)}
+    )
+    many = CorrectedPrices.fit(
+        known.prices, known.calibration, {kernel: truth(kernel) for kernel in informative(known.prices, archs, 60)}
+    )
     wanted = np.log([truth(kernel) for kernel in runs])
     errors = [np.abs(np.log(made.price(list(runs))) - wanted).mean() for made in (few, many)]
     assert errors[1] < 0.1 < errors[0]
@@ -104,14 +108,14 @@ def test_informative_kernels_are_different_and_of_what_takes_time(
 ) -> None:
     spent: dict[str, float] = {}
     for kernel, count in runs.items():
-        spent[kind(kernel)] = spent.get(kind(kernel), 0) + count * known.kernel_ms(kernel)
-    chosen = informative(known, archs, 20)
+        spent[kind(kernel)] = spent.get(kind(kernel), 0) + count * known.prices.kernel(kernel)
+    chosen = informative(known.prices, archs, 20)
     assert len(set(chosen)) == 20
     kinds = {kind(kernel) for kernel in chosen[:5]}
     assert sum(spent[name] for name in kinds) > 1.5 * len(kinds) / len(spent) * sum(spent.values())
-    assert informative(known, archs, 60)[:20] == chosen
-    assert set(informative(known, archs, 10**6)) == set(runs)
-    assert set(informative(known, archs, 10**6, among=chosen[5:9])) == set(chosen[5:9])
+    assert informative(known.prices, archs, 60)[:20] == chosen
+    assert set(informative(known.prices, archs, 10**6)) == set(runs)
+    assert set(informative(known.prices, archs, 10**6, among=chosen[5:9])) == set(chosen[5:9])
 
 
 def draw_device(generator: np.random.Generator) -> tuple[list[Row], np.ndarray]:
@@ -214,20 +218,20 @@ def test_a_table_like_another_is_measured_judged_and_used(
         assert estimate.value == pytest.approx(slower.stopwatch(path)(), rel=0.25)
         assert estimate.low < estimate.value < estimate.high
         assert sum(ms for ms, _ in model.predict_blocks(arch)) == pytest.approx(estimate.value)
-    ms = known.kernel_ms
+    ms = known.prices.kernel
     scaled = {kernel: replace(timing, min_ms=3 * ms(kernel)) for kernel, timing in made.ops.items()}
     assert left_out(replace(made, ops=scaled))[0].mape < 1e-3 < left_out(made)[0].mape
     assert known.table
     more = replace(made, passes=known.table.passes)
     told, networks = left_out(more)[1], {arch: timing.min_ms for arch, timing in more.networks.items()}
-    found = LatencyModel.of_kernels(more).left_out(networks) / list(networks.values())
+    found = LatencyModel.of_kernels(more).prices.left_out(networks) / list(networks.values())
     assert told.name == "network, left out" and told.mape == pytest.approx(np.abs(found - 1).mean())
 
 
 def test_what_the_known_device_cannot_price_is_refused(known: LatencyModel) -> None:
     kernel = (Conv(4096, norm=False, bias=True), (Map(64, 32, 32),))
     with pytest.raises(UnmeasuredError):
-        Transfer.fit(known, {kernel: 1.0})
+        CorrectedPrices.fit(known.prices, known.calibration, {kernel: 1.0})
 
 
 def test_a_table_like_one_that_is_gone_says_so(folder: Path, space: Path, tmp_path: Path) -> None:
@@ -244,23 +248,23 @@ def test_without_timings_of_kernels_networks_alone_scale_the_known_device(known:
     model = LatencyModel.alike(known, {}, "new").calibrated(networks)
     for arch, ms in networks.items():
         assert model.predict(arch).value == pytest.approx(ms)
-    assert model.like and not len(model.like.errors)
+    assert model.like is known and not len(model.prices.correction.errors)
 
 
 def test_one_odd_network_of_three_hardly_moves_the_others(known: LatencyModel, archs: list[Arch]) -> None:
     networks = {arch: 3 * known.predict(arch).value for arch in archs[:3]}
     model = LatencyModel.alike(known, {}, "new").calibrated(networks | {archs[1]: 4 * known.predict(archs[1]).value})
     assert model.predict(archs[5]).value == pytest.approx(3 * known.predict(archs[5]).value, rel=0.1 * (4 / 3 - 1))
-    assert model.spread > LatencyModel.alike(known, {}, "new").calibrated(networks).spread
+    assert model.calibration.spread > LatencyModel.alike(known, {}, "new").calibrated(networks).calibration.spread
 
 
 def test_whole_networks_tell_of_kernels_that_were_not_timed(known: LatencyModel, archs: list[Arch]) -> None:
     def truth(arch: Arch) -> float:
         runs = [pair for block in arch.summaries for pair in block.kernels]
-        return sum(n * known.kernel_ms(kernel) * (4 if "attention" in kind(kernel) else 1) for kernel, n in runs)
+        return sum(n * known.prices.kernel(kernel) * (4 if "attention" in kind(kernel) else 1) for kernel, n in runs)
 
     def error(model: LatencyModel) -> float:
-        logs = np.log([model.sum_ms(arch) / truth(arch) for arch in archs[20:]])
+        logs = np.log([model.prices.network(arch)[0] / truth(arch) for arch in archs[20:]])
         return float(logs.std())  # how they compare, which no factor mends
 
     blank = LatencyModel.alike(known, {}, "new")
@@ -273,17 +277,21 @@ def test_what_is_said_of_a_network_that_is_left_out_is_said_without_it(
 ) -> None:
     networks = {arch: (3 + i % 2) * known.predict(arch).value for i, arch in enumerate(archs[:count])}
     model = LatencyModel.alike(known, {}, "new")
-    found = model.left_out(networks)
+    found = model.prices.left_out(networks)
     for place, arch in enumerate(networks):  # with its neighbours of a fold, of which there are five at most
         others = {other: ms for i, (other, ms) in enumerate(networks.items()) if i % 5 != place % 5}
         assert found[place] == pytest.approx(model.calibrated(others).predict(arch).value)
     errors = np.log(found / list(networks.values()))
-    assert 1.7 < model.calibrated(networks).spread / np.sqrt((errors**2).mean()) < 3  # quantiles of t with 6 and 2
+    assert (
+        1.7 < model.calibrated(networks).calibration.spread / np.sqrt((errors**2).mean()) < 3
+    )  # quantiles of t with 6 and 2
 
 
 def test_kernels_that_a_device_does_within_others_correct_nothing(
     known: LatencyModel, runs: dict[Kernel, int], archs: list[Arch]
 ) -> None:
-    timed = {kernel: 3 * known.kernel_ms(kernel) for kernel in informative(known, archs, 4)}
+    timed = {kernel: 3 * known.prices.kernel(kernel) for kernel in informative(known.prices, archs, 4)}
     fused = next(kernel for kernel in runs if kernel not in timed)
-    assert Transfer.fit(known, timed | {fused: 0.0}).errors == pytest.approx(Transfer.fit(known, timed).errors)
+    assert CorrectedPrices.fit(
+        known.prices, known.calibration, timed | {fused: 0.0}
+    ).correction.errors == pytest.approx(CorrectedPrices.fit(known.prices, known.calibration, timed).correction.errors)

@@ -19,9 +19,11 @@ from mvnas.backends import backend
 from mvnas.backends.roofline import Backend
 from mvnas.errors import FileError, TableError, UnmeasuredError
 from mvnas.graph import Graph, Kernel
+from mvnas.latency.calibration import sittings
 from mvnas.latency.kinds import dimensions, kind
-from mvnas.latency.model import FEWEST, LatencyModel, sittings
+from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import INSIDE, Table, read_kernel, shipped, write_op, write_shapes
+from mvnas.latency.table_prices import FEWEST_TIMINGS
 from mvnas.measuring.clock import alone
 from mvnas.measuring.holdout import Errors, held_out
 from mvnas.measuring.measure import measure
@@ -118,7 +120,7 @@ def test_prediction_is_the_sum_over_blocks_within_its_interval(space: Space, tab
 def test_timed_kernel_costs_its_timing(table: Table) -> None:
     model = LatencyModel.of_kernels(table)
     for kernel, timing in list(table.ops.items())[:50]:
-        assert model.kernel_ms(kernel) == timing.min_ms
+        assert model.prices.kernel(kernel) == timing.min_ms
 
 
 @pytest.mark.parametrize(
@@ -135,18 +137,18 @@ def test_kernel_outside_of_the_table_is_an_error_that_says_what_to_measure(
     kernel: Kernel, told: str, table: Table
 ) -> None:
     with pytest.raises(UnmeasuredError, match="mvnas measure") as caught:
-        LatencyModel.of_kernels(table).kernel_ms(kernel)
+        LatencyModel.of_kernels(table).prices.kernel(kernel)
     assert told in str(caught.value)
 
 
 def test_calibration_recovers_a_factor_and_its_spread(table: Table) -> None:
     model = LatencyModel.of_kernels(table)
     noise = np.random.default_rng(0).normal(0, 0.02, len(table.networks))
-    networks = {a: 1.3 * model.sum_ms(a) * np.exp(e) for a, e in zip(table.networks, noise, strict=True)}
+    networks = {a: 1.3 * model.prices.network(a)[0] * np.exp(e) for a, e in zip(table.networks, noise, strict=True)}
     calibrated = model.calibrated(networks)
-    sums = np.array([model.sum_ms(arch) for arch in networks])
-    assert calibrated.factor * sums**calibrated.power == pytest.approx(1.3 * sums, rel=0.03)
-    assert 0.02 < calibrated.spread < 0.06
+    sums = np.array([model.prices.network(arch)[0] for arch in networks])
+    assert calibrated.calibration.factor * sums**calibrated.calibration.power == pytest.approx(1.3 * sums, rel=0.03)
+    assert 0.02 < calibrated.calibration.spread < 0.06
     inside = [calibrated.predict(a).low <= ms <= calibrated.predict(a).high for a, ms in networks.items()]
     assert np.mean(inside) >= 0.85
 
@@ -245,7 +247,7 @@ def test_the_error_of_a_kind_is_that_of_tables_without_the_op_that_is_judged(tab
     errors = []
     for kernel, timing in ops.items():
         without = LatencyModel.of_kernels(replace(table, ops={k: t for k, t in ops.items() if k != kernel}))
-        errors.append(np.log(timing.min_ms / without.rates["conv1"].predict([kernel])[0]))
+        errors.append(np.log(timing.min_ms / without.prices.rates["conv1"].predict([kernel])[0]))
     told = LatencyModel.of_kernels(replace(table, ops=ops)).errors
     assert told == {"conv1": pytest.approx(np.sqrt(np.mean(np.square(errors))))}
 
@@ -277,7 +279,8 @@ def test_measuring_again_adds_the_sizes_that_a_kind_of_op_lacks_and_no_network_t
     file = tmp_path / "t" / "ops.csv"
     head, *rows = file.read_text().splitlines(keepends=True)
     lost = {
-        write_op(k[0]) + write_shapes(k[1]) for k in [k for k in table.ops if kind(k) == "conv1.silu"][FEWEST - 1 :]
+        write_op(k[0]) + write_shapes(k[1])
+        for k in [k for k in table.ops if kind(k) == "conv1.silu"][FEWEST_TIMINGS - 1 :]
     }
     kept = [row for row in csv.reader(rows) if row[0] + row[1] not in lost]
     with file.open("w", newline="") as stream:

@@ -64,7 +64,7 @@ def test_its_channels_must_be_those_of_groups() -> None:
 def test_a_network_of_it_is_priced_by_a_row_of_a_table(arch: Arch, table: Path) -> None:
     assert OP in (table / "ops.csv").read_text()
     model = LatencyModel.of_kernels(Table.load(table))
-    assert model.sum_ms(arch) == sum(ms * count for ms, (_, count) in enumerate(kernels(arch), 1))
+    assert model.prices.network(arch)[0] == sum(ms * count for ms, (_, count) in enumerate(kernels(arch), 1))
     assert kernels(arch)[0][0][0].kind(*kernels(arch)[0][0][1]) == "conv3.stride2.silu"
     assert Shuffle(4).kind(Map(32, 16, 16)) == "examples.channel_shuffle.shuffle"
 

@@ -57,7 +57,7 @@ PLUG_INS = (
     "techniques",
 )  # of which the loader names the files,
 PARTS = ("strategies.pareto", "strategies.rungs")  # but these
-CIRCLES = ({"latency.model", "latency.transfer"},)
+CIRCLES: tuple[set[str], ...] = ()
 EXCEPT = set[tuple[str, str]]()
 PACKAGES = {
     "errors": set[str](),

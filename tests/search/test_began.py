@@ -142,7 +142,9 @@ def test_predictions_that_shift_are_told_whatever_shifts_them(
     older["marks"] = {key: told for key, told in old["marks"].items() if "." not in key}
     study.record.set_user_attr("setup", older)  # as studies were before they knew of engines and models
     assert len(search(problem, study=place, trials=3).scores()) == 3
-    monkeypatch.setattr("mvnas.latency.model.SITTING", 0.05)  # another version of the model, whose intervals are wider
+    monkeypatch.setattr(
+        "mvnas.latency.calibration.SITTING", 0.05
+    )  # another version of the model, whose intervals are wider
     with pytest.raises(StudyError, match="what is predicted for .* has changed since: latency_low_ms of trial 0 was"):
         search(make_problem(space, table), study=place, trials=4)
     assert len(Study.load(place).scores()) == 3

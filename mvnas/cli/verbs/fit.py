@@ -35,7 +35,11 @@ def run(args: argparse.Namespace) -> None:
     energy = held_out(table, "energy") if model.knows_energy and not like else []
     if args.json:
         told = {"device": dict(table.device), "ops": len(table.ops), "networks": len(table.networks)}
-        told |= {"factor": model.factor, "spread": model.spread, "held_out": [asdict(row) for row in rows]}
+        told |= {
+            "factor": model.calibration.factor,
+            "spread": model.calibration.spread,
+            "held_out": [asdict(row) for row in rows],
+        }
         told |= {"systems": [asdict(row) for row in systems]} if systems else {}
         told |= {"held_out_energy": [asdict(row) for row in energy]} if energy else {}
         print(json.dumps(told, indent=2))

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _measure(args: argparse.Namespace, known: Mapping[str, Any], like: str | None) -> None:
     """Time what the table lacks, and report its errors."""
-    from mvnas.latency.model import FEWEST
+    from mvnas.latency.calibration import FEWEST_NETWORKS
     from mvnas.measuring.energy import counter
     from mvnas.measuring.holdout import held_out, left_out
     from mvnas.measuring.measure import measure
@@ -99,7 +99,7 @@ def _measure(args: argparse.Namespace, known: Mapping[str, Any], like: str | Non
             counter=counter(args.energy) if args.energy else None,
         )
     facts = _facts(args, table, spaces)
-    enough = bool(like) or len(table.passes) >= FEWEST
+    enough = bool(like) or len(table.passes) >= FEWEST_NETWORKS
     errors = (left_out(table)[-1:] if like else held_out(table)) if enough else []
     if args.json:
         print(json.dumps(facts | {"held_out": [asdict(row) for row in errors]}, indent=2))
@@ -110,7 +110,9 @@ def _measure(args: argparse.Namespace, known: Mapping[str, Any], like: str | Non
     if enough:
         print(f"more of this: mvnas fit {shell_word(args.table)}")
     else:
-        print(f"an interval needs {FEWEST} whole networks or more: the same with --networks {FEWEST} adds them")
+        print(
+            f"an interval needs {FEWEST_NETWORKS} whole networks or more: the same with --networks {FEWEST_NETWORKS} adds them"
+        )
 
 
 def _runtime(args: argparse.Namespace, known: Mapping[str, Any]) -> Runtime:
