@@ -23,7 +23,8 @@ from mvnas.engines import Done, Failed, Job, engine
 from mvnas.errors import StudyError
 from mvnas.search import Problem
 from mvnas.strategies import strategy
-from mvnas.studies.study import Study, _driver
+from mvnas.studies import drivers
+from mvnas.studies.study import Study
 from mvnas.training import Schedule
 
 
@@ -70,7 +71,7 @@ def test_two_drivers_put_a_dead_ones_candidate_back_once(problem: Problem, tmp_p
     assert not study.trials(TrialState.WAITING, TrialState.RUNNING)
 
 
-HERE = _driver()
+HERE = drivers.driver()
 ELSEWHERE = {**HERE, "driver": "another", "namespace": "another container"}
 DEAD = 2**22 + 1  # beyond any process's number
 

@@ -107,7 +107,7 @@ def test_a_study_does_not_run_code_that_the_user_did_not_name(folder: Path, monk
 
 def test_a_study_holds_to_its_techniques_and_their_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, space, table = str(folder / "s.db"), folder / "small.yaml", folder / "roof"
-    with pytest.raises(StudyError, match="technique was .*teacher.* and is multi_scale; give --technique"):
+    with pytest.raises(StudyError, match="technique was multi_scale,examples.*; give --technique"):
         search(make_problem(space, table), study=place, trials=3)
     monkeypatch.setattr(named, "code_mark", lambda name: "changed")
     with pytest.raises(StudyError, match="the content of technique .* has changed since"):
