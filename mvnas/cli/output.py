@@ -43,10 +43,6 @@ def shell_word(path: object) -> str:
     return f"$'{''.join(letters)}'"
 
 
-def quiet(*_: object) -> None:
-    """Say nothing."""
-
-
 def many(count: int) -> str:
     """A number of networks in a few figures, however large it is."""
     return f"{count:.3g}" if count < 10**300 else f"10^{len(str(count)) - 1}"

@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mvnas.cli.named import load_tables
 from mvnas.cli.options import STUDY, count, device, duration, positive
-from mvnas.cli.output import many, print, quiet, shell_word
+from mvnas.cli.output import many, print, shell_word
 from mvnas.cli.progress import Bar
 from mvnas.cli.verbs.verify import verified
 from mvnas.errors import StudyError
 from mvnas.system.stop import Stop
+
+if TYPE_CHECKING:
+    from mvnas.search.problem import Problem
+    from mvnas.strategies import Maker
+    from mvnas.studies.study import Study
 
 EXHAUSTED = "no other network within the budget was found; a wider --budget or --space, in another --study, has more"
 
@@ -101,24 +108,35 @@ def options(to: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from contextlib import closing
-
-    from mvnas import techniques
-    from mvnas.costs import cost
-    from mvnas.engines import engine
-    from mvnas.reports.json import summary_json, verified_json, worst_cost, write_csv
-    from mvnas.reports.lines import rank_line, rest_line
-    from mvnas.reports.plot import plot
-    from mvnas.reports.tables import frontier_table
-    from mvnas.search.loop import PATIENCE, search
-    from mvnas.search.problem import from_names
     from mvnas.strategies import strategy
-    from mvnas.studies.place import masked
-    from mvnas.verification.rank import LONGER
 
-    chooser = strategy(args.strategy)
+    chosen = strategy(args.strategy)  # a typing mistake should not wait for the images
+    problem = _problem(args)
+    load_tables(args.device)
+    if not args.json:
+        _introduce(args, problem)
+    study, stop = _search(args, problem, chosen)
+    _check(study, stop)
+    files = _write(study)
+    if args.json:
+        _print_json(args, study)
+        return
+    _report(args, problem, study, files)
+    if stop.asked:
+        raise stop.interrupt
+    if args.verify:
+        from mvnas.verification.rank import LONGER
+
+        print()
+        verified(study, args, LONGER)
+
+
+def _problem(args: argparse.Namespace) -> Problem:
+    """What is searched, for what and by which trainings, from the names on the command line."""
+    from mvnas.search.problem import from_names
+
     with Bar(args.json) as bar:
-        task = from_names(
+        return from_names(
             args.budget,
             space=args.space,
             data=args.data,
@@ -137,39 +155,62 @@ def run(args: argparse.Namespace) -> None:
             technique=args.technique,
             tell=bar.seldom,
         )
-    load_tables(args.device)
-    say = quiet if args.json else print
-    say(f"space    {args.space}: {many(task.space.size)} networks")
-    say(f"budget   {task.budget}")
-    classes = task.data.classes
+
+
+def _introduce(args: argparse.Namespace, problem: Problem) -> None:
+    """Print what is going to be searched."""
+    from mvnas.studies.place import masked
+
+    data, classes = problem.data, problem.data.classes
+    print(f"space    {args.space}: {many(problem.space.size)} networks")
+    print(f"budget   {problem.budget}")
     of = f" of {len(classes)} classes" if classes else ""
-    images = f"{len(task.data.train)} + {len(task.data.val)} images{of}"
-    say(
-        f"data     {args.data}: {images}, {task.data.side} px; sizes in training are {task.setup.factor:g} of the deployed ones"
+    print(
+        f"data     {args.data}: {len(data.train)} + {len(data.val)} images{of}, {data.side} px; "
+        f"sizes in training are {problem.setup.factor:g} of the deployed ones"
     )
-    if task.data.note:
-        say(f"         {task.data.note}")
+    if data.note:
+        print(f"         {data.note}")
     if args.epochs is None:
-        say(f"training {task.length}")
+        print(f"training {problem.length}")
     if classes:
-        say(f"classes  {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}")
-    if args.flip is None and task.data.flip and (sided := task.data.sided):
-        say(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
-    say(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
-    say(f"study    {masked(args.study)}: the same command continues it")
+        print(f"classes  {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}")
+    if args.flip is None and data.flip and (sided := data.sided):
+        print(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
+    print(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
+    print(f"study    {masked(args.study)}: the same command continues it")
+
+
+def _search(args: argparse.Namespace, problem: Problem, chosen: Maker) -> tuple[Study, Stop]:
+    """The study after the search, which the user may have asked to stop."""
+    from contextlib import closing
+
+    from mvnas.engines import engine
+    from mvnas.search.loop import PATIENCE, search
+
     given = {"workers": args.workers, "address": args.address, "limit": args.limit}
-    trainer = engine(args.engine, task.images, **{name: value for name, value in given.items() if value is not None})
+    trainer = engine(args.engine, problem.images, **{name: value for name, value in given.items() if value is not None})
     with Bar(args.json) as bar, closing(trainer), Stop(PATIENCE).listening() as stop:
         study = search(
-            task,
+            problem,
             study=args.study,
             trials=args.trials,
             seconds=args.time,
-            strategy=chooser,
+            strategy=chosen,
             trainer=trainer,
             show=bar.status,
             stop=stop,
         )
+    return study, stop
+
+
+def _check(study: Study, stop: Stop) -> None:
+    """Print why trainings failed.
+
+    Raises:
+        Interrupt: the user stopped the search before any candidate was finished.
+        StudyError: no candidate was finished.
+    """
     if stop.asked and not study.scores():
         raise stop.interrupt
     failures = study.failures()
@@ -178,36 +219,63 @@ def run(args: argparse.Namespace) -> None:
     if not study.scores():
         why = "" if failures or not study.exhausted else f"; {EXHAUSTED}"
         raise StudyError(f"a search must finish a candidate, but none of {len(failures)} did{why}")
+
+
+def _write(study: Study) -> tuple[Path, Path]:
+    """Write the frontier beside the study, as a table and as a picture."""
+    from mvnas.reports.json import write_csv
+    from mvnas.reports.plot import plot
+
     table, picture = study.files.subfolder("frontier.csv"), study.files.subfolder("frontier.png")
     write_csv(study.frontier().scores, table)
     plot(study, picture)
-    if args.json:
-        found = {"verified": verified_json(verified(study, args, LONGER))} if args.verify else {}
-        print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | found, indent=2))
-        return
-    worst, knee = worst_cost(study), study.frontier().pick("knee")
-    own = [*task.space.kinds, args.objective, *(bound.cost for bound in task.budget.bounds)]
-    own += [args.task, *(one.name for one in techniques.named(args.technique))]
-    trusting = " --trust" if any("." in name for name in own) else ""
+    return table, picture
+
+
+def _print_json(args: argparse.Namespace, study: Study) -> None:
+    from mvnas.reports.json import summary_json, verified_json
+    from mvnas.verification.rank import LONGER
+
+    found = {"verified": verified_json(verified(study, args, LONGER))} if args.verify else {}
+    print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | found, indent=2))
+
+
+def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tuple[Path, Path]) -> None:
+    """Print what was found, and what to do next."""
+    from mvnas.costs import cost
+    from mvnas.reports.json import worst_cost
+    from mvnas.reports.lines import rank_line, rest_line
+    from mvnas.reports.tables import frontier_table
+
+    frontier, worst = study.frontier(), worst_cost(study)
+    knee, trusting = frontier.pick("knee"), _trusting(args, problem)
     print(f"\n{frontier_table(study)}\n")
-    print(f"trained {len(study.scores())}, failed {len(failures)}, over budget and never trained {study.infeasible()}")
+    print(
+        f"trained {len(study.scores())}, failed {len(study.failures())}, "
+        f"over budget and never trained {study.infeasible()}"
+    )
     if study.exhausted:
         print(f"ended after {study.finished:g} trainings: {EXHAUSTED}")
-    if told := rest_line(study):
-        print(told)
+    if resting := rest_line(study):
+        print(resting)
     print(
-        f"hypervolume {study.frontier().hypervolume(worst=worst):.4f} (of accuracy 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
+        f"hypervolume {frontier.hypervolume(worst=worst):.4f} "
+        f"(of accuracy 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
     )
     print(
         rank_line(study)
         or f"how far short scores may be trusted was not tried: mvnas rank {shell_word(study.place)}{trusting}"
     )
-    print(f"wrote {table} and {picture}")
+    print(f"wrote {files[0]} and {files[1]}")
     print(
         f"export the knee, {knee.label}: mvnas export {shell_word(study.place)} --pick knee --format tflite{trusting}"
     )
-    if stop.asked:
-        raise stop.interrupt
-    if args.verify:
-        print()
-        verified(study, args, LONGER)
+
+
+def _trusting(args: argparse.Namespace, problem: Problem) -> str:
+    """` --trust` if the study names code of the user's, which the next commands must then trust."""
+    from mvnas import techniques
+
+    own = [*problem.space.kinds, args.objective, *(bound.cost for bound in problem.budget.bounds)]
+    own += [args.task, *(one.name for one in techniques.named(args.technique))]
+    return " --trust" if any("." in name for name in own) else ""
