@@ -4,6 +4,7 @@ another.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -15,6 +16,11 @@ def test_the_picture_is_of_the_code() -> None:
     text = rooms.PAGE.read_text(encoding="utf-8")
     drawn = rooms.picture(rooms.imports(rooms.ROOT / "mvnas"))
     assert text == rooms.page(text, drawn), "run python docs/make_rooms.py"
+
+
+def test_every_room_has_a_line() -> None:
+    told = set(re.findall(r"^\| `(\w+)(?:/|\.py)` \|", rooms.PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert told == set(rooms.imports(rooms.ROOT / "mvnas"))
 
 
 def test_imports_of_every_form_are_found(tmp_path: Path) -> None:
