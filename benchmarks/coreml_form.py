@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from weights import randomise
 
 from mvnas.backends._quiet import quiet
-from mvnas.backends.coreml import Backend, op_names, ranks
+from mvnas.backends.coreml import Backend, axes, op_names
 from mvnas.nn import arbitrary, program
 from mvnas.spaces.space import Space
 
@@ -74,7 +74,7 @@ def main() -> None:
                 make(path)
             seconds, ops = time.perf_counter() - begun, op_names(path)
             moves = sum(op in ("reshape", "transpose") for op in ops)
-            print(f"| {word} | {seconds:.1f} | {len(ops)} | {moves} | {max(ranks(path))} |")
+            print(f"| {word} | {seconds:.1f} | {len(ops)} | {moves} | {max(axes(path))} |")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
     python benchmarks/few_timings.py ../shared/data/phone_layers pixel6 pixel4
 
 KNOWN and NEW are tables of two devices; NEW holds many timings, of which few are used, and networks: of those that both
-hold three calibrate, the others judge. Error is the mean absolute percentage error over networks. Of phones (nn-Meter's data, see phone_layers.py)
-there are layers only, each of equal weight: the error is that over the layers that were not timed, and the known device is
-the regression of the first phone's. Correction and choice are the same code for both.
+hold three calibrate, the others judge. Error is the mean absolute percentage error over networks. Of phones (nn-Meter's
+data, see phone_layers.py) there are layers only, each of equal weight: the error is that over the layers that were not
+timed, and the known device is the regression of the first phone's. Correction and choice are the same code for both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def curve(error: Error, pick: Pick, kernels: int, draws: int) -> None:
     halves = [generator.permutation(kernels)[: kernels // 2].tolist() for _ in range(HALVES)]
     first, *others = [pick(pool) for pool in (list(range(kernels)), *halves)]
     print(
-        "| timings | chosen | of a half: median | worst | random: best | median | worst |\n|---|---|---|---|---|---|---|"
+        "| timings | chosen | of a half: median | worst | random: best | median | worst"
+        " |\n|---|---|---|---|---|---|---|"
     )
     for count in COUNTS:
         chosen = [error(order[:count]) for order in others]
@@ -86,7 +87,8 @@ def tables(known_path: str, new_path: str, draws: int) -> None:
     rest = list(judged)[1::2]
     whole = np.mean([abs(full.predict(arch).value / judged[arch] - 1) for arch in rest])
     print(
-        f"\nits own whole table, {len(table.ops)} timings, calibrated on half of the networks, on the other half: {whole:.1%}"
+        f"\nits own whole table, {len(table.ops)} timings, calibrated on half of the networks, on the other half:"
+        f" {whole:.1%}"
     )
 
 

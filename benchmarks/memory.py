@@ -2,10 +2,10 @@
 
     python benchmarks/memory.py [--networks 40]
 
-Random networks of the space, and the published ones, are written as TFLite, ONNX and torch files. Each of the first two is
-opened and run three times in a process of its own, on Linux, after a network of one op, so that what the runtime takes
-once is not counted. Two things are read from the kernel: private memory, which is what the process wrote and nobody can
-take back, after the last run; and the highest resident memory, with the pages of files that were mapped.
+Random networks of the space, and the published ones, are written as TFLite, ONNX and torch files. Each of the first two
+is opened and run three times in a process of its own, on Linux, after a network of one op, so that what the runtime
+takes once is not counted. Two things are read from the kernel: private memory, which is what the process wrote and
+nobody can take back, after the last run; and the highest resident memory, with the pages of files that were mapped.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def run(path):
 
 
 def held(word: str, first: Path, path: Path) -> tuple[int, int]:
-    """Bytes that a fresh process takes to run the file at `path` when it runs `first` already: private, and resident at most."""
+    """Bytes that a fresh process takes to run the file at `path` when it runs `first` already: private, and resident
+    at most.
+    """
     told = subprocess.run(
         [sys.executable, "-c", RUN[word] + SETTLED, str(first), str(path)], capture_output=True, text=True, check=True
     )
@@ -143,8 +145,8 @@ def main() -> None:
             print(row("memory, and the file", memory + weights, real))
             more, times = (real - memory) / 1e6, real / memory
             print(
-                f"\nheld: {min(real) / 1e6:.1f} to {max(real) / 1e6:.1f} MB, beyond memory {min(more):.1f} to {max(more):.1f} MB, "
-                f"{min(times):.2f} to {max(times):.2f} times memory"
+                f"\nheld: {min(real) / 1e6:.1f} to {max(real) / 1e6:.1f} MB, beyond memory {min(more):.1f} to"
+                f" {max(more):.1f} MB, {min(times):.2f} to {max(times):.2f} times memory"
             )
 
 

@@ -2,10 +2,11 @@
 
     taskset -c 1 python benchmarks/prediction_speed.py [--table genoa-1t] [--rounds 7]
 
-nn-Meter (doi:10.1145/3458864.3467882) reads a model's file into a graph, finds the kernels in it, and asks one regressor
-for each type of kernel, network by network. The other side here does the same with our own TFLite files and random
-forests fitted to the same table; it is not nn-Meter itself, and its search for fused ops is spared: names in the file tell
-which ops make a kernel. All sides run in one process on one core, in interleaved rounds, with intervals on our side.
+nn-Meter (doi:10.1145/3458864.3467882) reads a model's file into a graph, finds the kernels in it, and asks one
+regressor for each type of kernel, network by network. The other side here does the same with our own TFLite files and
+random forests fitted to the same table; it is not nn-Meter itself, and its search for fused ops is spared: names in the
+file tell which ops make a kernel. All sides run in one process on one core, in interleaved rounds, with intervals on
+our side.
 """
 
 from __future__ import annotations

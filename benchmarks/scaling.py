@@ -1,13 +1,14 @@
 """How many workers a driver keeps busy, and what a long study costs: the real loop and study, trainings by simulation.
 
-    python benchmarks/scaling.py [--workers 1 16 64 256] [--asks 200] [--trials 10000] [--seconds 60 | --csv FILE] [--cpu]
+    python benchmarks/scaling.py [--workers 1 16 64 256] [--asks 200] [--trials 10000] [--seconds 60 | --csv FILE]
+    [--cpu]
 
-A simulated engine trains nothing: a training takes a time drawn from an exponential distribution, or from the column `seconds`
-of a CSV, on a clock that jumps from event to event, and on which all that the driver does takes as long as it really took.
-With `--cpu` that is the driver's processor time alone, for a machine that others use; else all that passed, waits for the disk
-included. Weights are zeros of each network's size, written as in a search. The study of `--trials` is written into the
-database directly, from architectures within the budget, and is then searched and reported. `Surrogate.next` is timed on
-it whatever strategy is named.
+A simulated engine trains nothing: a training takes a time drawn from an exponential distribution, or from the column
+`seconds` of a CSV, on a clock that jumps from event to event, and on which all that the driver does takes as long as it
+really took. With `--cpu` that is the driver's processor time alone, for a machine that others use; else all that
+passed, waits for the disk included. Weights are zeros of each network's size, written as in a search. The study of
+`--trials` is written into the database directly, from architectures within the budget, and is then searched and
+reported. `Surrogate.next` is timed on it whatever strategy is named.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
     python benchmarks/search_efficiency.py [--table benchmarks/data/trained] [--seeds 20] [--trainings 200]
                                            [--strategies random,nsga2,tpe,gp,surrogate,rungs] [--out replays]
 
-Prints the hypervolume after so many trainings, median and quartiles over seeds, as share of that of all recorded networks, and
-how many trainings each strategy needs for what NSGA-II has at the end. The volume is that of accuracy from 0 by latency up to the
-slowest recorded; only networks that were trained to the full length count. A training to a lower rung counts as its share of the
-epochs. Only recorded networks can be chosen: all others are over the budget. `record_trainings.py` makes the record.
+Prints the hypervolume after so many trainings, median and quartiles over seeds, as share of that of all recorded
+networks, and how many trainings each strategy needs for what NSGA-II has at the end. The volume is that of accuracy
+from 0 by latency up to the slowest recorded; only networks that were trained to the full length count. A training to a
+lower rung counts as its share of the epochs. Only recorded networks can be chosen: all others are over the budget.
+`record_trainings.py` makes the record.
 
-Each replay goes to OUT.csv, and a run that is stopped continues where it was; after another record, length or strategy name
-another OUT. OUT.png is the picture.
+Each replay goes to OUT.csv, and a run that is stopped continues where it was; after another record, length or strategy
+name another OUT. OUT.png is the picture.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ def show(curves: Mapping[str, np.ndarray], trainings: int) -> None:
         return
     aim = np.median(curves["nsga2"][:, -1])
     print(
-        f"\ntrainings until {aim:.2%}, the median of NSGA-II after {trainings}\n\n| | median | quartiles | seeds |\n{'|---' * 4}|"
+        f"\ntrainings until {aim:.2%}, the median of NSGA-II after {trainings}\n\n| | median | quartiles | seeds"
+        f" |\n{'|---' * 4}|"
     )
     for name, areas in curves.items():
         reached = areas >= aim

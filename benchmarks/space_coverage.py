@@ -1,13 +1,15 @@
-"""How good a table's latency model is on random networks of every shipped space, and what its 90 % intervals cover of each.
+"""How good a table's latency model is on random networks of every shipped space, and what its 90 % intervals cover of
+each.
 
     python benchmarks/space_coverage.py latency_tables/genoa-1t SITTING --seed 1 [--each 16] [--hybrid 40] [--part 1/2]
     python benchmarks/space_coverage.py latency_tables/genoa-1t SITTING
     python benchmarks/space_coverage.py latency_tables/genoa-1t SITTING --add
 
-The first times random networks of every space in three interleaved passes on this machine, by the clock that tables are made
-with, and keeps them in benchmarks/data/spaces/SITTING.csv: one row a network, with the fastest run of each pass. With `--part`
-only that part of them, so that a sitting can be cut into processes of a few minutes. The second judges the table by them:
-truth is the fastest pass. Networks that the table holds are left out. The third has them calibrate it from then on.
+The first times random networks of every space in three interleaved passes on this machine, by the clock that tables are
+made with, and keeps them in benchmarks/data/spaces/SITTING.csv: one row a network, with the fastest run of each pass.
+With `--part` only that part of them, so that a sitting can be cut into processes of a few minutes. The second judges
+the table by them: truth is the fastest pass. Networks that the table holds are left out. The third has them calibrate
+it from then on.
 """
 
 from __future__ import annotations
@@ -61,8 +63,12 @@ def time_networks(table: Table, archs: Mapping[Arch, str], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         passes = measure_networks(
-            list(archs), of_table(table.device), folder=Path(folder), protocol=PROTOCOL, progress=lambda what, done, total:
-            print(what, done, total, flush=True) if done % 50 == 0 else None)  # fmt: skip
+            list(archs),
+            of_table(table.device),
+            folder=Path(folder),
+            protocol=PROTOCOL,
+            progress=lambda what, done, total: print(what, done, total, flush=True) if done % 50 == 0 else None,
+        )
     fresh = not file.exists()
     with file.open("a", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -75,7 +81,9 @@ def time_networks(table: Table, archs: Mapping[Arch, str], file: Path) -> None:
 
 
 def add(table: Table, file: Path) -> None:
-    """Append the networks of a file to a table as an import does: one pass of each, the fastest, whose median was not kept."""
+    """Append the networks of a file to a table as an import does: one pass of each, the fastest, whose median was
+    not kept.
+    """
     _, timed, rows = read(file)
     for (arch, ms), row in zip(timed.items(), rows, strict=True):
         timing = Timing(ms, ms, 1, float(row["reference_ms"]), row["time"])
@@ -135,10 +143,10 @@ def main() -> None:
     reference = np.array([float(row["reference_ms"]) for row in rows])
     of = np.array([space[arch] for arch in known])
     print(
-        f"{table.name} of {table.device['date']}, {len(table.ops)} ops, {len(table.passes)} networks; judged by {len(known)} networks "
-        f"of {min(row['time'] for row in rows)} to {max(row['time'] for row in rows)}; reference ops {reference.min():.3f} to "
-        f"{reference.max():.3f} ms there, median {np.median(reference):.3f}, and "
-        f"{np.median([timing.reference_ms for timing in table.ops.values()]):.3f} in the table\n"
+        f"{table.name} of {table.device['date']}, {len(table.ops)} ops, {len(table.passes)} networks; judged by"
+        f" {len(known)} networks of {min(row['time'] for row in rows)} to {max(row['time'] for row in rows)}; reference"
+        f" ops {reference.min():.3f} to {reference.max():.3f} ms there, median {np.median(reference):.3f}, and"
+        f" {np.median([timing.reference_ms for timing in table.ops.values()]):.3f} in the table\n"
     )
     print("| space | networks | MAPE | within 5 % | worst | Kendall tau | measured by predicted | covered | interval |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -2,9 +2,10 @@
 
     python benchmarks/zoo_latency.py latency_tables/genoa-1t [--below 15] [--markdown]
 
-The table must hold passes of the networks, as `mvnas measure --space all` times them. Each network is predicted by a model that
-is calibrated on networks of other systems only, so that nothing of its own system but the timings of single ops is known. Beside
-it: a line through MACs, fitted to the same networks. `--below` leaves out networks of that many million parameters or more.
+The table must hold passes of the networks, as `mvnas measure --space all` times them. Each network is predicted by a
+model that is calibrated on networks of other systems only, so that nothing of its own system but the timings of single
+ops is known. Beside it: a line through MACs, fitted to the same networks. `--below` leaves out networks of that many
+million parameters or more.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python docs/make_blocks.py
 
-A block of each kind is converted to TFLite, ONNX and Core ML, and priced by the shipped table TABLE. `page` makes the cards of the
-code and docs/blocks.json alone.
+A block of each kind is converted to TFLite, ONNX and Core ML, and priced by the shipped table TABLE. `page` makes the
+cards of the code and docs/blocks.json alone.
 """
 
 import json
@@ -68,26 +68,29 @@ WIDTH = 110
 
 HEAD = """# Blocks
 
-Written by `python docs/make_blocks.py` from docstrings, fields, graphs, `search_spaces/` and `docs/blocks.json`; not by hand.
+Written by `python docs/make_blocks.py` from docstrings, fields, graphs, `search_spaces/` and `docs/blocks.json`; not by
+hand.
 
-A card tells what a block is, the ops that it is made of at a *reference*, its dimensions with the options that shipped spaces search,
-what it refuses, and what it costs. The reference is where shipped networks (or else the first options of a space) have the block with most
-kinds of ops, and among those with fewest MACs. Diagrams are of the form that is trained, with one layer of those blocks that have `layers`. `a: Map(64, 8, 8) = x → F → G` says
-that G is applied to what F makes of x, and that the result, a map of 64 channels and 8 x 8 pixels, is called a; `Layer(...)` is a block inside a block, drawn below.
-Fields of ops that have their default are left out. Activations are the most bytes alive at once, in float32, the block's input among them.
+A card tells what a block is, the ops that it is made of at a *reference*, its dimensions with the options that shipped
+spaces search, what it refuses, and what it costs. The reference is where shipped networks (or else the first options of
+a space) have the block with most kinds of ops, and among those with fewest MACs. Diagrams are of the form that is
+trained, with one layer of those blocks that have `layers`. `a: Map(64, 8, 8) = x → F → G` says that G is applied to
+what F makes of x, and that the result, a map of 64 channels and 8 x 8 pixels, is called a; `Layer(...)` is a block
+inside a block, drawn below. Fields of ops that have their default are left out. Activations are the most bytes alive at
+once, in float32, the block's input among them.
 """
-LATENCY = """Latency shares are those of a sum of ops, each as timed or estimated for the table `{name}` of {date} (`docs/latency.md`); a block is
-*not measured* where the table neither holds an op nor is wide enough to estimate it.
+LATENCY = """Latency shares are those of a sum of ops, each as timed or estimated for the table `{name}` of {date}
+(`docs/latency.md`); a block is *not measured* where the table neither holds an op nor is wide enough to estimate it.
 """
 OPS = """## Ops of each format
 
-What files of the references hold, with how often ({versions}); another point of the same block, such as another activation or
-form of attention, may hold others. No tensor has more than four axes. The last column has the kinds of TFLite ops that TFLite's
-GPU delegate [is not documented to run](https://www.tensorflow.org/lite/performance/gpu). That list is older than the delegate:
-in bold are those that its code does not take either, whatever their shapes
+What files of the references hold, with how often ({versions}); another point of the same block, such as another
+activation or form of attention, may hold others. No tensor has more than four axes. The last column has the kinds of
+TFLite ops that TFLite's GPU delegate [is not documented to run](https://www.tensorflow.org/lite/performance/gpu). That
+list is older than the delegate: in bold are those that its code does not take either, whatever their shapes
 ([gpu_compatibility.cc](https://github.com/tensorflow/tensorflow/blob/03a5e4e19a9c8200e13c85f1c637877fdf589be6/tensorflow/lite/tools/versioning/gpu_compatibility.cc)).
-What a delegate does not take runs on the CPU, with a transfer there and back. Read, not run: no GPU ran these files, the code has conditions
-on shapes too, and a phone may have an older delegate.
+What a delegate does not take runs on the CPU, with a transfer there and back. Read, not run: no GPU ran these files,
+the code has conditions on shapes too, and a phone may have an older delegate.
 
 | block | TFLite | ONNX | Core ML | outside the GPU delegate's documented ops |
 |---|---|---|---|---|
@@ -235,7 +238,10 @@ def options(kind: str) -> dict[str, list[Any]]:
 def costs(row: Summary) -> str:
     trained = graph(row).params
     params = f"{trained:,} parameters" + (f" in training, {row.params:,} deployed" if trained != row.params else "")
-    return f"Costs: {params}; {row.macs / 1e6:,.2f} M MACs; {row.peak((True,) * len(row.shapes)) / 1e6:,.2f} MB of activations."
+    return (
+        f"Costs: {params}; {row.macs / 1e6:,.2f} M MACs; {row.peak((True,) * len(row.shapes)) / 1e6:,.2f} MB of"
+        " activations."
+    )
 
 
 def latency(ms: dict[str, float] | None) -> str:
@@ -254,7 +260,9 @@ def formats_row(kind: str, files: dict[str, str]) -> str:
 
 
 def diagram(block: Callable[..., Value], shape: Shape) -> str:
-    """The ops of a block as text: a line for each value that several read, or an op of several values; then the layers inside."""
+    """The ops of a block as text: a line for each value that several read, or an op of several values; then the
+    layers inside.
+    """
     values = list(after_inputs(block(Input(shape)()), set()))
     reads = Counter(x for value in values for x in value.inputs)
     named = {x for value in values for x in apart(value)}

@@ -3,8 +3,8 @@
     mvnas measure --table shuffle --space examples/channel_shuffle.yaml --networks 12
     mvnas space examples/channel_shuffle.yaml --device shuffle --trust
 
-The class says shapes and counts, one function what it is in torch, and one what it is in files of every format. In a table
-it is called by its dotted name, and files that name it need `--trust`.
+The class says shapes and counts, one function what it is in torch, and one what it is in files of every format. In a
+table it is called by its dotted name, and files that name it need `--trust`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ from mvnas.training import Artifact, Preparation, Step
 
 @dataclass
 class Technique(training.Technique):
-    """A published `network` is trained once a study; its outputs, softened by the `temperature`, are a `share` of each target."""
+    """A published `network` is trained once a study; its outputs, softened by the `temperature`, are a `share` of
+    each target.
+    """
 
     network: str = "mobilevit_xs"
     epochs: float = 1.0

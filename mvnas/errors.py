@@ -126,10 +126,10 @@ class _Short(reprlib.Repr):
         return repr(x) if x.bit_length() <= 64 else f"a number of {x.bit_length()} bits"
 
 
-def told(value: object, most: int = 60) -> str:
+def quoted(value: object, most: int = 60) -> str:
     """The `repr` of a value from elsewhere in at most `most` characters, however large or deep it is.
 
-    >>> told("a" * 99, 20), told([[0] * 9] * 99, 20), told(10**5000)
+    >>> quoted("a" * 99, 20), quoted([[0] * 9] * 99, 20), quoted(10**5000)
     ("'aaaaaaaa ... aaaaa'", '[[0, 0, 0 ... , ...]', 'a number of 16610 bits')
     """
     return cut(repr(value[:LONGEST]) if isinstance(value, str) else _Short().repr(value), most)
@@ -142,11 +142,11 @@ def unknown(kind: str, name: object, options: Iterable[object]) -> str:
     "unknown block 'mobilvit'; did you mean 'mobilevit'? known: head, mobilevit"
     """
     known = sorted(str(option) for option in options)
-    text = str(name)[:LONGEST] if isinstance(name, str) else told(name)
+    text = str(name)[:LONGEST] if isinstance(name, str) else quoted(name)
     near = get_close_matches(text, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = known
     while len(", ".join(listed)) > LISTED[not near]:
         listed = listed[:-1]
     others = f" and {len(known) - len(listed)} others" if len(listed) < len(known) else ""
-    return f"unknown {kind} {told(text)}; {hint}known: {', '.join(listed) or 'none'}{others}"
+    return f"unknown {kind} {quoted(text)}; {hint}known: {', '.join(listed) or 'none'}{others}"

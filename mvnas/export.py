@@ -20,7 +20,7 @@ from mvnas.data import Data
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
 from mvnas.measuring.clock import core_groups, cpu, pinned
-from mvnas.nn import build, deploy, example, rank
+from mvnas.nn import build, deploy, example, most_axes
 from mvnas.ops import State
 from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch
 from mvnas.system.disk import put, remove, work_folder, write_text, writing
@@ -111,8 +111,8 @@ def export(
     kept = _kept(place, network, {path.name for path in places.values()}, replace_others)
     shipped, folded = deploy(graph, state)
     program = torch.export.export(load(shipped, folded), example(shipped))
-    if rank(program) > MOST_AXES:
-        raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {rank(program)}")
+    if most_axes(program) > MOST_AXES:
+        raise ExportError(f"no tensor may have more than {MOST_AXES} axes, but one has {most_axes(program)}")
     noise = torch.rand(IMAGES, 1, *shipped.inputs[0].shape, generator=torch.Generator().manual_seed(0))
     shown = images.judges if images else [image.numpy() for image in noise]
     with torch.inference_mode():

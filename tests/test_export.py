@@ -159,7 +159,13 @@ def test_a_card_is_of_one_network_and_of_the_files_that_are_there(arch: Arch, st
     with pytest.raises(ExportError, match="has net.onnx of other weights; name another folder with --out"):
         export(arch, other, tmp_path, name="net", formats=["torch"])
     with pytest.raises(ExportError, match="of another network of that name"):
-        export(arch.with_classes(7), build(arch.with_classes(7).graph()).state_dict(), tmp_path, name="net", formats=["onnx"])  # fmt: skip
+        export(
+            arch.with_classes(7),
+            build(arch.with_classes(7).graph()).state_dict(),
+            tmp_path,
+            name="net",
+            formats=["onnx"],
+        )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     export(arch, other, tmp_path, name="net", formats=["onnx"])  # all of its files are new
     assert list(files_of(tmp_path)) == ["net.onnx"]

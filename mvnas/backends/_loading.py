@@ -15,7 +15,7 @@ import numpy as np
 
 from mvnas.backends._protocol import REQUIRED, Runtime
 from mvnas.backends._timing import Stopwatch
-from mvnas.errors import ExportError, lacking, told, unknown
+from mvnas.errors import ExportError, lacking, quoted, unknown
 from mvnas.graph import Graph
 from mvnas.system import trust
 
@@ -144,4 +144,6 @@ def _answer(name: str, method: str, answer: Answer, fits: Callable[[Any], bool])
     with suppress(TypeError):
         if fits(answer):
             return answer
-    raise ExportError(f"{method} of the backend {name} must answer as mvnas.backends says, but answers {told(answer)}")
+    raise ExportError(
+        f"{method} of the backend {name} must answer as mvnas.backends says, but answers {quoted(answer)}"
+    )

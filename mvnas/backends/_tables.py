@@ -8,7 +8,7 @@ from typing import Any
 
 from mvnas.backends._loading import backend, load, names, settings, ships
 from mvnas.backends._protocol import Runtime
-from mvnas.errors import ExportError, told
+from mvnas.errors import ExportError, quoted
 from mvnas.system import trust
 
 AT_HAND = ("serial", "binary", "team")  # settings that say what is at hand here, of which figures know nothing
@@ -30,7 +30,7 @@ def of_table(conditions: Mapping[str, Any], **asked: Any) -> Runtime:
     chosen = conditions.get("settings") or {}
     if not isinstance(chosen, Mapping) or not all(isinstance(chosen[key], kinds.get(key, object)) for key in chosen):
         raise ExportError(
-            f"settings of a table must be those of its backend, but {name} has others than {told(chosen)}"
+            f"settings of a table must be those of its backend, but {name} has others than {quoted(chosen)}"
         )
     return backend(name, **{**beside, **chosen, **asked})
 

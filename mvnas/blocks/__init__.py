@@ -1,8 +1,9 @@
-"""Blocks: the pieces that networks are made of. A file's name is the name used in search spaces; its class `Block` is the block.
+"""Blocks: the pieces that networks are made of. A file's name is the name used in search spaces; its class `Block` is
+the block.
 
-A block is a frozen dataclass whose fields are its hyper-parameters, each a possible search dimension, and whose call takes a value
-to a value. Further values that it takes are what it reads of earlier blocks (`taps`). Ops with weights have a role each
-(`Op.__call__`), which is the same whatever the fields are: weights are named by it.
+A block is a frozen dataclass whose fields are its hyper-parameters, each a possible search dimension, and whose call
+takes a value to a value. Further values that it takes are what it reads of earlier blocks (`taps`). Ops with weights
+have a role each (`Op.__call__`), which is the same whatever the fields are: weights are named by it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import inf
 from pkgutil import iter_modules
 from typing import Any, cast, get_type_hints
 
-from mvnas.errors import SpaceError, told, unknown
+from mvnas.errors import SpaceError, quoted, unknown
 from mvnas.ops import Value
 from mvnas.system import trust
 
@@ -30,7 +31,8 @@ Settings = tuple[tuple[str, Any], ...]  # values of fields by name
 
 
 def block_class(kind: str) -> type:
-    """Class of the block `kind`: `Block` of a module of mvnas.blocks, or if the name is dotted of any module that is trusted.
+    """Class of the block `kind`: `Block` of a module of mvnas.blocks, or if the name is dotted of any module that is
+    trusted.
 
     Raises:
         SpaceError: there is no such module, or it defines no `Block`.
@@ -65,7 +67,8 @@ def check_field(kind: str, key: str, value: object) -> None:
     """Check that blocks of `kind` have the field `key`, and that it may hold `value`.
 
     Raises:
-        SpaceError: there is no such field, or the value has the wrong type, or is too large, or neither positive nor the default.
+        SpaceError: there is no such field, or the value has the wrong type, or is too large, or neither positive nor
+            the default.
     """
     known = _fields(kind)
     if key not in known:
@@ -73,7 +76,7 @@ def check_field(kind: str, key: str, value: object) -> None:
     wanted, default = known[key]
     fits = isinstance(value, (int, float) if wanted is float else wanted)
     if not fits or isinstance(value, bool) != (wanted is bool):
-        raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {told(value)}")
+        raise SpaceError(f"{key} must be of type {wanted.__name__}, but got {quoted(value)}")
     if wanted in (int, float) and value != default:
         check_size(key, value)
 
@@ -85,10 +88,10 @@ def check_size(key: str, value: Any) -> None:
         SpaceError: it is not.
     """
     if not 0 < value < inf:
-        raise SpaceError(f"{key} must be positive and finite, but got {told(value)}")
+        raise SpaceError(f"{key} must be positive and finite, but got {quoted(value)}")
     most = REPEATS if key in COUNTED else LARGEST
     if value > most:
-        raise SpaceError(f"{key} must be {most:,} at most, but got {told(value)}")
+        raise SpaceError(f"{key} must be {most:,} at most, but got {quoted(value)}")
 
 
 @cache

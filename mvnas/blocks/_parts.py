@@ -14,7 +14,7 @@ def divisible(width: float, *, guard: float = 0.9) -> int:
     return near if near >= guard * width else near + 8
 
 
-def kept(x: Value, channels: int) -> int:
+def same_channels(x: Value, channels: int) -> int:
     """The channels of `x`, which a block that keeps its size keeps too; `channels` may say so or be 0.
 
     Raises:
@@ -75,7 +75,9 @@ def dense(x: Value, out: int, act: str = "", *, role: str) -> Value:
 
 @dataclass(frozen=True)
 class SqueezeExcite:
-    """Squeeze and excitation (arXiv:1709.01507, sec. 3): every channel times a gate that all channels' means decide on."""
+    """Squeeze and excitation (arXiv:1709.01507, sec. 3): every channel times a gate that all channels' means decide
+    on.
+    """
 
     reduced: int
     act: str = "relu"
@@ -90,7 +92,9 @@ class SqueezeExcite:
 def branched(
     x: Value, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, *, branches: int = 1, act: str = ""
 ) -> Branched:
-    """MobileOne's convolution (arXiv:2206.04040, fig. 3): `branches` equal ones, a 1 x 1 and a batch norm, where these fit."""
+    """MobileOne's convolution (arXiv:2206.04040, fig. 3): `branches` equal ones, a 1 x 1 and a batch norm, where
+    these fit.
+    """
     convs = [Conv(out, kernel, stride, groups, act="")] * branches
     if kernel > 1:
         convs.append(Conv(out, 1, stride, groups, act=""))

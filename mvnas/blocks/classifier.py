@@ -12,9 +12,9 @@ NORMS = ("", "batch", "layer", "pooled", "pooled_layer")
 class Block:
     """Global average pool, a linear layer to `hidden` features with `act` if there are any, linear classifier.
 
-    `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled; `eps` is
-    the norm's. Of several `copies` of the classifier, such as one for labels and one for a teacher's, the mean counts (DeiT,
-    arXiv:2012.12877, sec. 4). `bias` is the classifier's.
+    `norm` is a batch norm or a layer norm before the pool, or a batch norm (`pooled`) or layer norm of what was pooled;
+    `eps` is the norm's. Of several `copies` of the classifier, such as one for labels and one for a teacher's, the mean
+    counts (DeiT, arXiv:2012.12877, sec. 4). `bias` is the classifier's.
 
     Raises:
         SpaceError: there is no such norm, or `eps` or `act` is given without what it is of.

@@ -1,9 +1,9 @@
-"""EdgeViT's local-global-local block (arXiv:2205.03436, fig. 2 and eq. 1): (C, H, W) -> (channels, H / stride, W / stride)."""
+"""EdgeViT's local-global-local block (arXiv:2205.03436, fig. 2 and eq. 1)."""
 
 from dataclasses import dataclass
 
 from mvnas.blocks._attention import mix
-from mvnas.blocks._parts import check_divides, dense, feed_forward, kept, normed
+from mvnas.blocks._parts import check_divides, dense, feed_forward, normed, same_channels
 from mvnas.ops import Attention, BatchNorm, Branched, Conv, Fold, LayerNorm, Linear, Pool, Resize, Spread, Unfold, Value
 
 NORM = LayerNorm(eps=1e-6)  # before attention and feed-forward layer
@@ -11,10 +11,10 @@ NORM = LayerNorm(eps=1e-6)  # before attention and feed-forward layer
 
 @dataclass(frozen=True)
 class Block:
-    """Pixels are gathered locally, one delegate of `rate` x `rate` pixels attends to the others, and its result is spread to them.
+    """(C, H, W) -> (channels, H / stride, W / stride): one delegate of `rate` x `rate` pixels attends to the others.
 
-    Rate 1 has attention among all pixels. A hidden width is `expand` times the channels. Of another stride than 1, patches of
-    `stride` x `stride` pixels are embedded first.
+    Pixels are gathered locally before, and the result is spread to them. Rate 1 has attention among all pixels. A
+    hidden width is `expand` times the channels. Of stride 2 or more, patches of `stride` x `stride` are embedded first.
 
     Raises:
         SpaceError: the rate does not divide the map, or the block keeps the size and does not keep the channels.
@@ -30,7 +30,7 @@ class Block:
         if self.stride > 1:
             patches = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")
             x = normed(patches(x, role="embed"), "embed_norm")
-        kept(x, self.channels)
+        same_channels(x, self.channels)
         check_divides(self.rate, x, "rate")
         x = Resize(self.rate)(x)
         return self.attend(around(self.gather(x) if self.rate > 1 else x, "position"))

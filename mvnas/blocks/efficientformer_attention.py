@@ -9,9 +9,11 @@ START = 1e-5  # of layer scales
 
 @dataclass(frozen=True)
 class Block:
-    """Attention with a bias for each distance on a map of `side` x `side`, then a feed-forward layer; a map becomes tokens first.
+    """Attention with a bias for each distance on a map of `side` x `side`, then a feed-forward layer; a map becomes
+    tokens first.
 
-    A head has queries and keys of width `key` and values four times as wide. A hidden width is `expand` times the channels.
+    A head has queries and keys of width `key` and values four times as wide. A hidden width is `expand` times the
+    channels.
     """
 
     heads: int = 8

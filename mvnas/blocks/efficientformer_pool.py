@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import kept
+from mvnas.blocks._parts import same_channels
 from mvnas.ops import Affine, Conv, Pool, Sub, Value
 
 START = 1e-5  # of layer scales
@@ -22,7 +22,7 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
             x = Conv(self.channels or x.channels, 3, self.stride, act="", bias=True)(x, role="down")
-        c = kept(x, self.channels)
+        c = same_channels(x, self.channels)
         x = x + Affine(START, bias=False)(Sub()(Pool(3)(x), x), role="scale")
         hidden = Conv(int(self.expand * c), act="gelu", bias=True)(x, role="mlp.expand")
         return x + Conv(c, act="", bias=True, scale=START)(hidden, role="mlp.project")

@@ -12,8 +12,9 @@ START = 1e-5  # of layer scales
 class Block:
     """With `heads`, attention with a local branch; then a feed-forward layer with a depthwise 3 x 3 in it.
 
-    Attention is at half the size with `half` (stride attention, sec. 3.4), and has a bias for each distance on a map of `side` x
-    `side`. A head has queries and keys of width `key` and values four times as wide. A hidden width is `expand` times the channels.
+    Attention is at half the size with `half` (stride attention, sec. 3.4), and has a bias for each distance on a map of
+    `side` x `side`. A head has queries and keys of width `key` and values four times as wide. A hidden width is
+    `expand` times the channels.
 
     Raises:
         SpaceError: fields of the attention are given without `heads`.
@@ -38,7 +39,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Mixer:
-    """Attention whose heads talk, with a depthwise 3 x 3 of the values beside it, and a residual: (C, H, W) -> (C, H, W)."""
+    """Attention whose heads talk, with a depthwise 3 x 3 of the values beside it, and a residual: (C, H, W) -> (C,
+    H, W).
+    """
 
     heads: int
     key: int

@@ -7,9 +7,11 @@ from mvnas.ops import Act, Attention, Conv, Fold, GridBias, Pool, Unfold, Value,
 
 @dataclass(frozen=True)
 class Block:
-    """A 3 x 3 convolution of stride 2; with `heads`, plus attention of every other pixel to all (attention down-sampling).
+    """A 3 x 3 convolution of stride 2; with `heads`, plus attention of every other pixel to all (attention
+    down-sampling).
 
-    The biases are those of distances on a map of `side` x `side`. A head has queries and keys of width `key` and values four times as wide.
+    The biases are those of distances on a map of `side` x `side`. A head has queries and keys of width `key` and values
+    four times as wide.
 
     Raises:
         SpaceError: fields of the attention are given without `heads`.

@@ -1,4 +1,6 @@
-"""EfficientViT's module (MIT, arXiv:2205.14756, fig. 2 and 3): multi-scale linear attention and an inverted residual."""
+"""EfficientViT's module (MIT, arXiv:2205.14756, fig. 2 and 3): multi-scale linear attention and an inverted
+residual.
+"""
 
 from dataclasses import dataclass
 
@@ -8,11 +10,13 @@ from mvnas.ops import Concat, Conv, Fold, LinearAttention, Unfold, Value
 
 @dataclass(frozen=True)
 class Block:
-    """(C, H, W) -> (channels, H / stride, W / stride): attention of heads `width` channels wide, then an inverted residual.
+    """(C, H, W) -> (channels, H / stride, W / stride): attention of heads `width` channels wide, then an inverted
+    residual.
 
-    Attention is over the pixels and, as further heads, over sums of the `kernel` x `kernel` pixels around them. The inverted
-    residual has biases instead of its first two norms, and at stride 2 or without `attention` it is all there is. Its hidden
-    width is `expand` times the channels; the input is added where the shapes agree. Channels of 0 stay as they are. `eps` is the batch norms'.
+    Attention is over the pixels and, as further heads, over sums of the `kernel` x `kernel` pixels around them. The
+    inverted residual has biases instead of its first two norms, and at stride 2 or without `attention` it is all there
+    is. Its hidden width is `expand` times the channels; the input is added where the shapes agree. Channels of 0 stay
+    as they are. `eps` is the batch norms'.
 
     Raises:
         SpaceError: the width of a head does not divide the channels.

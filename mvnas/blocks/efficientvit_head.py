@@ -7,7 +7,9 @@ from mvnas.ops import Act, Affine, Conv, LayerNorm, Linear, Pool, Value
 
 @dataclass(frozen=True)
 class Block:
-    """1 x 1 convolution to `channels`, pool, a layer to `hidden` features with layer norm, classifier. `eps` is the norms'."""
+    """1 x 1 convolution to `channels`, pool, a layer to `hidden` features with layer norm, classifier. `eps` is the
+    norms'.
+    """
 
     channels: int
     hidden: int

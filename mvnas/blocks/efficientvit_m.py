@@ -1,8 +1,8 @@
-"""EfficientViT's sandwich (MSRA, arXiv:2305.07027, fig. 6 and eq. 1-4): cascaded group attention between feed-forward layers."""
+"""EfficientViT's sandwich (MSRA, arXiv:2305.07027, fig. 6 and eq. 1-4): cascaded group attention."""
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import SqueezeExcite, check_divides, divisible, joined, kept
+from mvnas.blocks._parts import SqueezeExcite, check_divides, divisible, joined, same_channels
 from mvnas.errors import SpaceError
 from mvnas.graph import Layer
 from mvnas.ops import Act, Attention, Branched, Conv, Fold, GridBias, Resize, Slice, Unfold, Value
@@ -12,13 +12,13 @@ from mvnas.ops import Act, Attention, Branched, Conv, Fold, GridBias, Resize, Sl
 class Block:
     """(C, H, W) -> (C, H, W), or of stride 2 an inverted residual with a gate: (channels, H / 2, W / 2).
 
-    Attention is within windows of `window` x `window` pixels, or over a smaller map. Each of the `heads` has queries and keys
-    of `width` numbers, and `kernels` holds a digit for each: the size of the convolution on its queries. The reference code pads
-    maps that windows do not divide, by pixels that are attended to; here these are illegal.
+    Attention is within windows of `window` x `window` pixels, or over a smaller map. Each of the `heads` has queries
+    and keys of `width` numbers, and `kernels` holds a digit for each: the size of the convolution on its queries. The
+    reference code pads maps that windows do not divide, by pixels that are attended to; here these are illegal.
 
     Raises:
-        SpaceError: windows do not divide the map, heads do not divide the channels, a head has no odd kernel, or the block keeps
-            the size and does not keep the channels.
+        SpaceError: windows do not divide the map, heads do not divide the channels, a head has no odd kernel, or the
+            block keeps the size and does not keep the channels.
     """
 
     channels: int = 0
@@ -30,7 +30,7 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         x = mix(x, "before")
-        if self.stride == 1 and kept(x, self.channels):
+        if self.stride == 1 and same_channels(x, self.channels):
             return mix(x + self.attend(x), "after")
         hidden = 4 * x.channels
         y = Conv(hidden, act="relu")(x, role="expand")
@@ -39,7 +39,7 @@ class Block:
         return mix(Conv(self.channels, act="")(y, role="project"), "after")
 
     def attend(self, x: Value) -> Value:
-        """Cascaded group attention (eq. 2-4): each head sees its share of the channels and what the one before it made."""
+        """Cascaded group attention (eq. 2-4): a head sees its channels and what the one before it made."""
         c, side = x.channels, min(self.window, *x.shape[1:])
         check_divides(side, x)
         if c % self.heads or len(self.kernels) < self.heads or set(self.kernels) - set("13579"):
@@ -60,7 +60,7 @@ class Block:
 
 
 def mix(x: Value, role: str) -> Value:
-    """Pixels mixed by a depthwise convolution beside the input, then channels by a feed-forward layer: (C, H, W) -> (C, H, W)."""
+    """Mix pixels by a depthwise convolution, then channels by a feed-forward layer: (C, H, W) -> (C, H, W)."""
     x = Branched((Conv(x.channels, 3, groups=x.channels, act=""), None))(x, role=f"{role}.depthwise")
     hidden = Conv(2 * x.channels, act="relu")(x, role=f"{role}.expand")
     return x + Conv(x.channels, act="")(hidden, role=f"{role}.project")

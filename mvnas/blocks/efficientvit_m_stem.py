@@ -1,4 +1,6 @@
-"""The overlapping patch embedding of MSRA's EfficientViT (arXiv:2305.07027, sec. 3.2): (3, H, W) -> (channels, H / 16, W / 16)."""
+"""The overlapping patch embedding of MSRA's EfficientViT (arXiv:2305.07027, sec. 3.2): (3, H, W) -> (channels, H /
+16, W / 16).
+"""
 
 from dataclasses import dataclass
 

@@ -9,10 +9,11 @@ from mvnas.ops import Act, Attention, Conv, Fold, GridBias, LayerNorm, Linear, U
 
 @dataclass(frozen=True)
 class Block:
-    """Attention among all pixels with values `values` times as wide, through a depthwise 3 x 3 convolution; feed-forward layer.
+    """Attention among all pixels with values `values` times as wide, through a depthwise 3 x 3 convolution;
+    feed-forward layer.
 
-    A head has `head_width` channels of queries and keys, and its scores a learned number for every distance added. What it
-    yields goes through a hard swish, as in the feed-forward layer, whose hidden width is `mlp` times the channels.
+    A head has `head_width` channels of queries and keys, and its scores a learned number for every distance added. What
+    it yields goes through a hard swish, as in the feed-forward layer, whose hidden width is `mlp` times the channels.
 
     Raises:
         SpaceError: the width of a head does not divide the channels.

@@ -11,9 +11,9 @@ from mvnas.ops import Conv, Pool, Value
 class Block:
     """Expansion 1 x 1, depthwise, gate with `se`, projection 1 x 1, hard swish; the input is always added.
 
-    To be added, the input is averaged where the stride is 2, and goes through a 1 x 1 convolution where channels change. (The
-    authors' average of an odd map begins outside of it and counts zeros; this one ends outside and counts none.) `expand` 1 has
-    no expansion.
+    To be added, the input is averaged where the stride is 2, and goes through a 1 x 1 convolution where channels
+    change. (The authors' average of an odd map begins outside of it and counts zeros; this one ends outside and counts
+    none.) `expand` 1 has no expansion.
     """
 
     channels: int

@@ -7,7 +7,9 @@ from mvnas.ops import Conv, Linear, Pool, Value
 
 @dataclass(frozen=True)
 class Block:
-    """1 x 1 convolution to six times the channels, global average pool, `hidden` features, linear classifier; hard swish."""
+    """1 x 1 convolution to six times the channels, global average pool, `hidden` features, linear classifier; hard
+    swish.
+    """
 
     hidden: int = 1984
     classes: int = 1000

@@ -13,16 +13,17 @@ HIDDEN = 512  # units of the networks that make positions and biases
 
 @dataclass(frozen=True)
 class Block:
-    """`layers` layers of attention within windows, each of which sees the others through `carriers` x `carriers` tokens.
+    """`layers` layers of attention within windows, each of which sees the others through `carriers` x `carriers`
+    tokens.
 
-    Carrier tokens are averages of the map. In every layer they attend to one another, and then, with the pixels of their
-    window, to these. A map of one window needs none. Heads have `head_width` channels; a hidden width is `mlp` times C.
-    Carriers are not added to the map at the end, which only larger FasterViTs do. Maps of other sizes, as in training, are
-    resized.
+    Carrier tokens are averages of the map. In every layer they attend to one another, and then, with the pixels of
+    their window, to these. A map of one window needs none. Heads have `head_width` channels; a hidden width is `mlp`
+    times C. Carriers are not added to the map at the end, which only larger FasterViTs do. Maps of other sizes, as in
+    training, are resized.
 
     Raises:
-        SpaceError: the map is not square, or the window does not divide it, or the carriers are more than its pixels, or the
-            width of a head does not divide the channels.
+        SpaceError: the map is not square, or the window does not divide it, or the carriers are more than its pixels,
+            or the width of a head does not divide the channels.
     """
 
     layers: int

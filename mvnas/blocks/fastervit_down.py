@@ -7,7 +7,9 @@ from mvnas.ops import Affine, Conv, LayerNorm, Value
 
 @dataclass(frozen=True)
 class Block:
-    """Layer norm and a 3 x 3 convolution of stride 2. Its zeros around the map keep scale and shift of the norm from folding."""
+    """Layer norm and a 3 x 3 convolution of stride 2. Its zeros around the map keep scale and shift of the norm from
+    folding.
+    """
 
     channels: int
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import gcd
 
-from mvnas.blocks._parts import branched, kept
+from mvnas.blocks._parts import branched, same_channels
 from mvnas.ops import BatchNorm, Branched, Conv, Value
 
 START = 1e-5  # of layer scales
@@ -11,10 +11,11 @@ START = 1e-5  # of layer scales
 
 @dataclass(frozen=True)
 class Block:
-    """RepMixer, then a feed-forward layer behind a depthwise 7 x 7; of stride 2, after a large depthwise kernel and a 1 x 1.
+    """RepMixer, then a feed-forward layer behind a depthwise 7 x 7; of stride 2, after a large depthwise kernel and a 1
+    x 1.
 
-    RepMixer is x + scale * (mixed(x) - norm(x)), and one depthwise 3 x 3 convolution when deployed. A hidden width is `expand`
-    times the channels; `channels` 0 are those of the input, which stride 1 keeps.
+    RepMixer is x + scale * (mixed(x) - norm(x)), and one depthwise 3 x 3 convolution when deployed. A hidden width is
+    `expand` times the channels; `channels` 0 are those of the input, which stride 1 keeps.
     """
 
     channels: int = 0
@@ -28,7 +29,7 @@ class Block:
             large, small = (Conv(c, kernel, self.stride, groups, act="") for kernel in (7, 3))
             y = Branched((large, small))(x, role="down")
             x = branched(y, c, act="gelu")(y, role="down_mix")
-        c = kept(x, self.channels)
+        c = same_channels(x, self.channels)
         mixed = branched(x, c, 3, 1, c)
         difference = Branched((*mixed.branches, BatchNorm(start=-1.0)), scale=START)
         x = Branched((difference, None))(x, role="mixer")

@@ -9,7 +9,9 @@ from mvnas.ops import Act, Linear, Pool, Value
 
 @dataclass(frozen=True)
 class Block:
-    """MobileOne's 3 x 3 convolution, with as many groups as divide both widths, squeeze and excitation, GELU; pool, classifier."""
+    """MobileOne's 3 x 3 convolution, with as many groups as divide both widths, squeeze and excitation, GELU; pool,
+    classifier.
+    """
 
     channels: int
     classes: int = 1000

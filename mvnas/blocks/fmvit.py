@@ -1,4 +1,6 @@
-"""An FMViT-style block, after the abstract of arXiv:2311.05707; the paper's own layers are not public: (C, H, W) -> (C, H, W)."""
+"""An FMViT-style block, after the abstract of arXiv:2311.05707; the paper's own layers are not public: (C, H, W) ->
+(C, H, W).
+"""
 
 from dataclasses import dataclass
 
@@ -8,12 +10,13 @@ from mvnas.ops import Attention, BatchNorm, Branched, Concat, Conv, Fold, Pool, 
 
 @dataclass(frozen=True)
 class Block:
-    """Low frequencies go through attention on a pooled map, high ones through a convolution, and a 1 x 1 mixes both (CFB).
+    """Low frequencies go through attention on a pooled map, high ones through a convolution, and a 1 x 1 mixes both
+    (CFB).
 
-    `low` is the share of channels that attention gets, whole heads of `head_width`; its map is averaged over `pool` x `pool`
-    pixels and resized back (RLMHSA). The others have a 3 x 3 convolution in `groups`. Every 1 x 1 convolution has a branch in
-    groups beside it, and a batch norm of its input where the width stays (gMLP): one convolution when deployed. A hidden width
-    is `mlp` times the channels; both halves have the input added.
+    `low` is the share of channels that attention gets, whole heads of `head_width`; its map is averaged over `pool` x
+    `pool` pixels and resized back (RLMHSA). The others have a 3 x 3 convolution in `groups`. Every 1 x 1 convolution
+    has a branch in groups beside it, and a batch norm of its input where the width stays (gMLP): one convolution when
+    deployed. A hidden width is `mlp` times the channels; both halves have the input added.
 
     Raises:
         SpaceError: a share holds no head, or the groups do not divide the channels of the others.

@@ -1,4 +1,6 @@
-"""Fused inverted residual (EfficientNetV2, arXiv:2104.00298, fig. 2): (C, H, W) -> (channels, H / stride, W / stride)."""
+"""Fused inverted residual (EfficientNetV2, arXiv:2104.00298, fig. 2): (C, H, W) -> (channels, H / stride, W /
+stride).
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +10,8 @@ from mvnas.ops import Conv, Value
 
 @dataclass(frozen=True)
 class Block:
-    """A full convolution to the hidden width C * expand, linear projection 1 x 1; the input is added where the shapes agree.
+    """A full convolution to the hidden width C * expand, linear projection 1 x 1; the input is added where the shapes
+    agree.
 
     With `expand` 1 it is only the convolution. `same` pads as TensorFlow does; `eps` is the batch norms'.
     """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mvnas.blocks._attention import attend
-from mvnas.blocks._parts import check_divides, feed_forward, kept, normed
+from mvnas.blocks._parts import check_divides, feed_forward, normed, same_channels
 from mvnas.ops import Attention, Conv, Fold, LayerNorm, Linear, Position, Resize, Unfold, Value
 
 NORM = LayerNorm(bias=False)  # before linear layers
@@ -11,17 +11,19 @@ NORM = LayerNorm(bias=False)  # before linear layers
 
 @dataclass(frozen=True)
 class Block:
-    """(C, H, W) -> (channels, H / stride, W / stride): `layers` blocks of pixels, and of tokens for `ratio` x `ratio` of them.
+    """(C, H, W) -> (channels, H / stride, W / stride): `layers` blocks of pixels, and of tokens for `ratio` x `ratio`
+    of them.
 
-    The compressed tokens attend to the pixels and to each other, and have a feed-forward layer of `expand` times the channels;
-    the pixels attend to them and have a layer of `cheap` times. What comes out is the sum of both, so that a mean over it is that
-    of the pixels and that of the compressed tokens. The paper keeps the products of queries and keys for the way back, with a
-    softmax over the compressed tokens; here they are computed again. Of another stride than 1, patches of `stride` x `stride`
-    pixels are embedded by a convolution that sees 7 x 7 of them, and told where they are.
+    The compressed tokens attend to the pixels and to each other, and have a feed-forward layer of `expand` times the
+    channels; the pixels attend to them and have a layer of `cheap` times. What comes out is the sum of both, so that a
+    mean over it is that of the pixels and that of the compressed tokens. The paper keeps the products of queries and
+    keys for the way back, with a softmax over the compressed tokens; here they are computed again. Of another stride
+    than 1, patches of `stride` x `stride` pixels are embedded by a convolution that sees 7 x 7 of them, and told where
+    they are.
 
     Raises:
-        SpaceError: the heads do not divide the channels, the ratio is none of 2, 4, ... or does not divide the map, or the block
-            keeps the size and does not keep the channels.
+        SpaceError: the heads do not divide the channels, the ratio is none of 2, 4, ... or does not divide the map, or
+            the block keeps the size and does not keep the channels.
     """
 
     channels: int = 0
@@ -38,7 +40,7 @@ class Block:
                 x, role="embed"
             )
             x = Fold(1)(Position()(normed(Unfold(1)(x), "embed_norm", bias=False), role="position"), x)
-        kept(x, self.channels)
+        same_channels(x, self.channels)
         check_divides(self.ratio, x, "ratio")
         size = (x.shape.h // self.ratio, x.shape.w // self.ratio)
         lookup, few = Unfold(1)(x), Unfold(1)(Resize(size=size)(x))

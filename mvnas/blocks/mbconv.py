@@ -1,4 +1,6 @@
-"""Inverted residual with squeeze and excitation (MobileNetV3, arXiv:1905.02244, fig. 4; EfficientNetV2, arXiv:2104.00298, fig. 2)."""
+"""Inverted residual with squeeze and excitation (MobileNetV3, arXiv:1905.02244, fig. 4; EfficientNetV2,
+arXiv:2104.00298, fig. 2).
+"""
 
 from dataclasses import dataclass
 
@@ -14,9 +16,10 @@ GATES = ("", "hidden", "input")
 class Block:
     """(C, H, W) -> (channels, H / stride, W / stride): expansion 1 x 1, depthwise, gate, linear projection 1 x 1.
 
-    The hidden width is C * expand rounded to a multiple of 8; `expand` 1 has no expansion. The input is added where the shapes
-    agree. A gate `se` squeezes a quarter of the `hidden` width, with ReLU and a hard sigmoid (MobileNetV3), or of the width of
-    the `input`, with `act` and a sigmoid (EfficientNet). `same` pads as TensorFlow does; `eps` is the batch norms'.
+    The hidden width is C * expand rounded to a multiple of 8; `expand` 1 has no expansion. The input is added where the
+    shapes agree. A gate `se` squeezes a quarter of the `hidden` width, with ReLU and a hard sigmoid (MobileNetV3), or
+    of the width of the `input`, with `act` and a sigmoid (EfficientNet). `same` pads as TensorFlow does; `eps` is the
+    batch norms'.
     """
 
     channels: int

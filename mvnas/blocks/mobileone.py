@@ -8,7 +8,9 @@ from mvnas.ops import Value
 
 @dataclass(frozen=True)
 class Block:
-    """A depthwise 3 x 3 and a 1 x 1 convolution, each a sum of `branches` equal ones, a 1 x 1 and a batch norm until deployed."""
+    """A depthwise 3 x 3 and a 1 x 1 convolution, each a sum of `branches` equal ones, a 1 x 1 and a batch norm until
+    deployed.
+    """
 
     channels: int
     stride: int = 1

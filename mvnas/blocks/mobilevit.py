@@ -10,7 +10,8 @@ from mvnas.ops import Attention, Concat, Conv, Fold, LayerNorm, Resize, Unfold, 
 
 @dataclass(frozen=True)
 class Block:
-    """(C, H, W) -> (C, H, W): `layers` transformer layers of width `dim` with `heads` heads over `patch` x `patch` patches.
+    """(C, H, W) -> (C, H, W): `layers` transformer layers of width `dim` with `heads` heads over `patch` x `patch`
+    patches.
 
     Where H or W is no multiple of `patch`, the map is resized to the next multiple and back. `mlp` is the hidden width
     of a feed-forward layer as a multiple of `dim`.

@@ -1,4 +1,6 @@
-"""MobileViTv2 block (arXiv:2206.02680, fig. 4 and sec. 3): depthwise convolution, separable self-attention over patches."""
+"""MobileViTv2 block (arXiv:2206.02680, fig. 4 and sec. 3): depthwise convolution, separable self-attention over
+patches.
+"""
 
 from dataclasses import dataclass
 
@@ -11,10 +13,12 @@ NORM = LayerNorm(whole=True)  # over all patches, pixels and channels of an imag
 
 @dataclass(frozen=True)
 class Block:
-    """(C, H, W) -> (C, H', W'): `layers` transformer layers of width `dim`, linear in the number of `patch` x `patch` patches.
+    """(C, H, W) -> (C, H', W'): `layers` transformer layers of width `dim`, linear in the number of `patch` x `patch`
+    patches.
 
-    Where H or W is no multiple of `patch`, the map is resized to the next multiple and stays so, as in the reference code (which
-    aligns corners; here they are not aligned). `mlp` is the hidden width of a feed-forward layer as a multiple of `dim`.
+    Where H or W is no multiple of `patch`, the map is resized to the next multiple and stays so, as in the reference
+    code (which aligns corners; here they are not aligned). `mlp` is the hidden width of a feed-forward layer as a
+    multiple of `dim`.
 
     Raises:
         SpaceError: the map is smaller than the patch.

@@ -1,9 +1,11 @@
-"""A transformer layer with a choice of attention (MPCViT, arXiv:2211.13955, sec. 3): (C, H, W) -> (channels, H / stride, W / stride)."""
+"""A transformer layer with a choice of attention (MPCViT, arXiv:2211.13955, sec. 3): (C, H, W) -> (channels, H /
+stride, W / stride).
+"""
 
 from dataclasses import dataclass
 
 from mvnas.blocks._attention import mix, multi_head
-from mvnas.blocks._parts import feed_forward, joined, kept
+from mvnas.blocks._parts import feed_forward, joined, same_channels
 from mvnas.errors import SpaceError
 from mvnas.ops import Conv, Fold, LayerNorm, Linear, Position, SeparableAttention, Unfold, Value, check_unused
 
@@ -12,13 +14,14 @@ from mvnas.ops import Conv, Fold, LayerNorm, Linear, Position, SeparableAttentio
 class Block:
     """Attention of `form` among all pixels, but of `scaled` heads only scaled; then a feed-forward layer.
 
-    The forms are softmax and relu_softmax (`Attention`), scaled and relu_linear (`LinearAttention`), and separable, which has no heads.
-    `act` may be nothing, as in MPCViT+. A hidden width is `mlp` times the channels. Of another stride than 1, patches of `stride` x `stride` pixels are embedded first
-    and told where they are, as in ViT-Lite (arXiv:2104.05704).
+    The forms are softmax and relu_softmax (`Attention`), scaled and relu_linear (`LinearAttention`), and separable,
+    which has no heads. `act` may be nothing, as in MPCViT+. A hidden width is `mlp` times the channels. Of another
+    stride than 1, patches of `stride` x `stride` pixels are embedded first and told where they are, as in ViT-Lite
+    (arXiv:2104.05704).
 
     Raises:
-        SpaceError: the heads do not divide the channels, all heads or some of a separable attention are to be only scaled, a
-            separable attention is given heads, or the block keeps the size and does not keep the channels.
+        SpaceError: the heads do not divide the channels, all heads or some of a separable attention are to be only
+            scaled, a separable attention is given heads, or the block keeps the size and does not keep the channels.
     """
 
     channels: int = 0
@@ -32,7 +35,7 @@ class Block:
     def __call__(self, x: Value) -> Value:
         if self.stride > 1:
             x = Conv(self.channels, self.stride, self.stride, norm=False, bias=True, same=True, act="")(x, role="embed")
-        dim = kept(x, self.channels)
+        dim = same_channels(x, self.channels)
         y = Unfold(1)(x)
         y = Position()(y, role="position") if self.stride > 1 else y
         y = y + Linear(dim)(self.attend(LayerNorm()(y, role="norm")), role="project")

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import SqueezeExcite, divisible, kept
+from mvnas.blocks._parts import SqueezeExcite, divisible, same_channels
 from mvnas.graph import Layer
 from mvnas.ops import Branched, Conv, Value
 
 
 @dataclass(frozen=True)
 class Block:
-    """Two blocks that keep the shape, the first with squeeze and excitation; or of stride 2, one before a down-sampling.
+    """Two blocks that keep the shape, the first with squeeze and excitation; or of stride 2, one before a
+    down-sampling.
 
-    The gate is in every other block ("cross-block"), so blocks come in pairs. A hidden width is `expand` times the channels.
-    `channels` 0 are those of the input, which stride 1 keeps.
+    The gate is in every other block ("cross-block"), so blocks come in pairs. A hidden width is `expand` times the
+    channels. `channels` 0 are those of the input, which stride 1 keeps.
     """
 
     channels: int = 0
@@ -22,7 +23,7 @@ class Block:
     def __call__(self, x: Value) -> Value:
         mix = Layer(Mixers(self.expand))
         if self.stride == 1:
-            kept(x, self.channels)
+            same_channels(x, self.channels)
             return mix(Layer(Mixers(self.expand, gated=True))(x, role="gated"), role="plain")
         y = Conv(x.channels, 3, self.stride, groups=x.channels, act="")(mix(x, role="plain"), role="down")
         return feed_forward(Conv(self.channels or x.channels, act="")(y, role="down_mix"), self.expand)
@@ -30,7 +31,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Mixers:
-    """A depthwise convolution that mixes tokens, with a 1 x 1 branch and the input until deployed; then channels are mixed."""
+    """A depthwise convolution that mixes tokens, with a 1 x 1 branch and the input until deployed; then channels are
+    mixed.
+    """
 
     expand: float
     gated: bool = False

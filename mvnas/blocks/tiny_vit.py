@@ -11,9 +11,9 @@ from mvnas.ops import Attention, Conv, Fold, GridBias, LayerNorm, Resize, Unfold
 class Block:
     """Attention within windows of `window` x `window`, a depthwise 3 x 3 convolution, a feed-forward layer.
 
-    A head has `head_width` channels, and its scores a learned number for every distance added. The hidden width is `mlp` times
-    the channels. Attention and the feed-forward layer have a layer norm before and the input added after them. Maps of other
-    sizes, as in training, are resized to whole windows.
+    A head has `head_width` channels, and its scores a learned number for every distance added. The hidden width is
+    `mlp` times the channels. Attention and the feed-forward layer have a layer norm before and the input added after
+    them. Maps of other sizes, as in training, are resized to whole windows.
 
     Raises:
         SpaceError: the window does not divide the map, or the head's width not the channels.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mvnas.blocks._parts import kept
+from mvnas.blocks._parts import same_channels
 from mvnas.ops import Act, Conv, Value
 
 
@@ -10,8 +10,8 @@ from mvnas.ops import Act, Conv, Value
 class Block:
     """(C, H, W) -> (channels, H / stride, W / stride): 1 x 1, depthwise 3 x 3 and 1 x 1 convolution, GELU between them.
 
-    At stride 1 the channels stay, the hidden width is `expand` times theirs, the input is added, and GELU follows the sum. At
-    stride 2 the hidden width is that of the output (patch merging). With `channels` 0 they stay as well.
+    At stride 1 the channels stay, the hidden width is `expand` times theirs, the input is added, and GELU follows the
+    sum. At stride 2 the hidden width is that of the output (patch merging). With `channels` 0 they stay as well.
 
     Raises:
         SpaceError: the block keeps the size and does not keep the channels.
@@ -22,7 +22,7 @@ class Block:
     expand: float = 4.0
 
     def __call__(self, x: Value) -> Value:
-        out = kept(x, self.channels) if self.stride == 1 else self.channels or x.channels
+        out = same_channels(x, self.channels) if self.stride == 1 else self.channels or x.channels
         hidden = int(self.expand * out) if self.stride == 1 else out
         y = Conv(hidden, act="gelu")(x, role="expand")
         y = Conv(hidden, 3, self.stride, groups=hidden, act="gelu")(y, role="depthwise")

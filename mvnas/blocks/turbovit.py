@@ -12,15 +12,17 @@ NORM = LayerNorm(eps=1e-6)
 
 @dataclass(frozen=True)
 class Block:
-    """(C, H, W) -> (channels, H / stride, W / stride): attention within `window` x `window` pixels, then a feed-forward layer.
+    """(C, H, W) -> (channels, H / stride, W / stride): attention within `window` x `window` pixels, then a feed-forward
+    layer.
 
-    A window of 0 is the whole map. At stride 2 the queries, and what they are added to, are maxima of 2 x 2 pixels (Q-pooling),
-    and the input is projected to `channels`; else these stay (0). Heads have `head_width` channels, a hidden width is `mlp` times
-    the channels. Maps of other sizes, as in training, are resized to whole windows. TurboViT's own table of layers is not public:
-    Hiera-T is what this block is tested by.
+    A window of 0 is the whole map. At stride 2 the queries, and what they are added to, are maxima of 2 x 2 pixels
+    (Q-pooling), and the input is projected to `channels`; else these stay (0). Heads have `head_width` channels, a
+    hidden width is `mlp` times the channels. Maps of other sizes, as in training, are resized to whole windows.
+    TurboViT's own table of layers is not public: Hiera-T is what this block is tested by.
 
     Raises:
-        SpaceError: the window does not divide the map, or the stride not the window, or the head's width does not divide the channels.
+        SpaceError: the window does not divide the map, or the stride not the window, or the head's width does not
+            divide the channels.
     """
 
     channels: int = 0

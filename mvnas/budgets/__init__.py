@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mvnas.costs import PREFIXES, cost, names
-from mvnas.errors import BudgetError, CostError, told, unknown
+from mvnas.errors import BudgetError, CostError, quoted, unknown
 from mvnas.spaces.zoo import published
 
 GRAMMAR = (
@@ -89,7 +89,7 @@ def _bounds(item: str, network: Callable[[str], Costs] | None, foreign: bool) ->
     likely = [known for known in names() if cost(known).unit == unit]
     if not match or not (likely or "." in name):
         near = f"; {unknown('network', item, published())}" if re.fullmatch(r"[a-z_]\w*", item) else ""
-        raise BudgetError(f"a budget must be {GRAMMAR}, but got {told(item)}{near}")
+        raise BudgetError(f"a budget must be {GRAMMAR}, but got {quoted(item)}{near}")
     name = name or (likely[0] if len(likely) == 1 else "")
     if not name:
         raise BudgetError(f"{item!r}: a budget must name its cost: {GRAMMAR}")

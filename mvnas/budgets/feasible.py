@@ -25,7 +25,8 @@ def repair(
 ) -> tuple[dict[str, Any], float, int]:
     """A walk from `picks` into the budget: (picks, excess, architectures that were over it on the way).
 
-    Each step redraws one choice that matters and is kept unless it makes matters worse, so that the walk ends near where it began.
+    Each step redraws one choice that matters and is kept unless it makes matters worse, so that the walk ends near
+    where it began.
     """
     here = dict(picks)
     least, over = excess(space.at(here)), 0
@@ -40,7 +41,8 @@ def repair(
 
 
 def check_feasible(budget: Budget, space: Space, model: Latency, *, seed: int = 0, starts: int = 4) -> None:
-    """Return if some point of the space meets the budget; it is looked for by descent from the corners and from random points.
+    """Return if some point of the space meets the budget; it is looked for by descent from the corners and from random
+    points.
 
     Raises:
         BudgetError: none was found; the message gives the nearest feasible budget found.

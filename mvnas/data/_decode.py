@@ -14,8 +14,8 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from mvnas.data._data import Data, Item, Source, Split
-from mvnas.data._pixels import formats, largest, opened, pixels
-from mvnas.errors import DataError, MvnasError, told
+from mvnas.data._pixels import cropped, formats, largest, opened
+from mvnas.errors import DataError, MvnasError, quoted
 
 DECODER = 2  # part of the cache key: raise it when the pixels of an unchanged file change
 SMALLEST, LARGEST, SAMPLED = 32, 320, 256
@@ -100,7 +100,7 @@ def _numbers(target: object) -> np.ndarray:
     """What is to be said of an image, where there are no classes: int64 or float32. Raises: TypeError, ValueError."""
     found = np.asarray(target)
     if found.dtype.kind not in "iuf":
-        raise TypeError(f"a target must be a number or an array of numbers, but one is {told(target)}")
+        raise TypeError(f"a target must be a number or an array of numbers, but one is {quoted(target)}")
     found = found.astype(np.float32 if found.dtype.kind == "f" else np.int64)
     if not np.isfinite(found).all():
         raise ValueError("a target must be finite, but one is not")
@@ -160,7 +160,7 @@ def _gather(
     def decoded() -> Iterator[np.ndarray]:
         for item in items:
             try:
-                image = pixels(item.image, shape[-1], remarks)
+                image = cropped(item.image, shape[-1], remarks)
             except Exception as error:  # Pillow's readers raise a dozen kinds
                 if broken is None:
                     raise _broken(item, error) from error

@@ -76,7 +76,7 @@ def opened(image: Path | bytes | np.ndarray) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def pixels(image: Path | bytes | np.ndarray, side: int, told: Counter[str]) -> np.ndarray:
+def cropped(image: Path | bytes | np.ndarray, side: int, told: Counter[str]) -> np.ndarray:
     """Decode an image to sRGB, uint8 (3, side, side): upright, scaled to `side`, cropped to the centre, on white.
 
     Embedded colour profiles are applied. What is lost or guessed is counted in `told`.

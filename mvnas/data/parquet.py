@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mvnas.data import Item
 from mvnas.data._splits import split_of
 from mvnas.data._tree import TABLES, files, listed
-from mvnas.errors import DataError, told
+from mvnas.errors import DataError, quoted
 
 ROWS, BYTES = 256, 64_000_000  # read at a time: so many rows, or fewer if they are large
 BOMB = 100  # times that a column of images, which are compressed already, may be compressed again
@@ -101,7 +101,7 @@ class Dataset:
         found = [path for path in (file.parent / name, self._root / name) if path.resolve().is_relative_to(root)]
         if not found:
             raise DataError(
-                f"a row must hold its image or name one in the folder of the data, but {place} names {told(name)};"
+                f"a row must hold its image or name one in the folder of the data, but {place} names {quoted(name)};"
                 " write the images into the table"
             )
         return next((path for path in found if path.exists()), found[0])

@@ -1,8 +1,8 @@
 """Where trainings run. One file an engine; the file name is the name.
 
-An engine takes jobs and tells what became of them; it knows nothing of studies. It never raises for a job: a training that
-fails, hangs or kills its process is an event like one that ends. Where it may have failed by the machine's fault, an engine tries
-it once more, in another process, before it says so.
+An engine takes jobs and tells what became of them; it knows nothing of studies. It never raises for a job: a training
+that fails, hangs or kills its process is an event like one that ends. Where it may have failed by the machine's fault,
+an engine tries it once more, in another process, before it says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mvnas.engines._job import artifact as artifact
 from mvnas.engines._job import at_hand as at_hand
 from mvnas.engines._job import seed_of as seed_of
 from mvnas.engines._job import train as train
-from mvnas.errors import DataError, FileError, MvnasError, StudyError, told, unknown
+from mvnas.errors import DataError, FileError, MvnasError, StudyError, quoted, unknown
 from mvnas.system.plugins import load_class
 from mvnas.training import Trained
 
@@ -42,7 +42,9 @@ class Step(NamedTuple):
 
 
 class Doing(NamedTuple):
-    """A training is at work beside its steps: images are read, norms calibrated, networks judged; `total` is 0 if it is not known."""
+    """A training is at work beside its steps: images are read, norms calibrated, networks judged; `total` is 0 if it
+    is not known.
+    """
 
     key: int
     what: str
@@ -58,7 +60,8 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail too.
+    """A training has failed, by its own fault; or if `broken`, by the fault of the machine, so that others would fail
+    too.
 
     If `doubtful` the fault may be either's: it raised what is not ours, or its process ended before the first step.
     """
@@ -78,7 +81,8 @@ def ended(event: Event) -> bool:
 
 
 def failure(error: Exception) -> Failed:
-    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little memory is not.
+    """What became of a job that raised `error`: images or a disk that are gone are the machine's fault, too little
+    memory is not.
 
     What is not ours may be: a GPU that has failed fails whatever its process does next.
     """
@@ -150,7 +154,7 @@ class _Own:
     def slots(self) -> int:
         slots = self.made.slots
         if type(slots) is not int or slots < 0:
-            raise StudyError(f"slots of the engine {self.name} must be a whole number, but are {told(slots)}")
+            raise StudyError(f"slots of the engine {self.name} must be a whole number, but are {quoted(slots)}")
         return slots
 
     def start(self, key: int, job: Job) -> None:
@@ -162,11 +166,12 @@ class _Own:
         for event in events if isinstance(events, list | tuple) else [events]:
             if not isinstance(event, Event) or event.key not in self._keys:
                 raise StudyError(
-                    f"wait of the engine {self.name} must answer with events of trainings that it has, but answers {told(event)}"
+                    f"wait of the engine {self.name} must answer with events of trainings that it has, but answers"
+                    f" {quoted(event)}"
                 )
             if isinstance(event, Done) and not isinstance(event.trained, Trained):
                 raise StudyError(
-                    f"the engine {self.name} must answer with what was Trained, but answers {told(event.trained)}"
+                    f"the engine {self.name} must answer with what was Trained, but answers {quoted(event.trained)}"
                 )
             if isinstance(event, Done | Failed):
                 self._keys.discard(event.key)

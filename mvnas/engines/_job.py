@@ -18,7 +18,7 @@ from mvnas.errors import StudyError
 from mvnas.nn import build
 from mvnas.spaces.arch import PRECISIONS, Arch
 from mvnas.system.machine import threads
-from mvnas.training import Artifact, Checkpoint, Schedule, Trained, evaluate_file, fit, initialise, pixels
+from mvnas.training import Artifact, Checkpoint, Schedule, Trained, evaluate_file, fit, initialise, trained_size
 
 Progress = Callable[[int, int, float], None]  # of the step (from 1), the steps in all, and the loss
 
@@ -27,8 +27,9 @@ Progress = Callable[[int, int, float], None]  # of the step (from 1), the steps 
 class Job:
     """One training of `arch` at its resolution times `factor`, to the share `until` of its schedule.
 
-    It begins with fresh weights, or where an earlier part of it rested. `task` and `techniques` are names, with settings, which
-    the worker looks up; `artifacts` are files of what each technique prepared once for the study, in their order.
+    It begins with fresh weights, or where an earlier part of it rested. `task` and `techniques` are names, with
+    settings, which the worker looks up; `artifacts` are files of what each technique prepared once for the study, in
+    their order.
     """
 
     arch: Arch
@@ -53,9 +54,9 @@ def train(
 ) -> Trained:
     """The trained network of a job, with its quality on validation images at the precision that it is deployed in.
 
-    `device` is CUDA where there is one, if None; `artifacts` are the contents of the job's files, if they are at hand. Of
-    whatever takes long `progress` or `tell` is called again and again. Threads are no more than this process has cores for,
-    or its user says.
+    `device` is CUDA where there is one, if None; `artifacts` are the contents of the job's files, if they are at hand.
+    Of whatever takes long `progress` or `tell` is called again and again. Threads are no more than this process has
+    cores for, or its user says.
 
     Raises:
         TrainingError: the loss is not finite or memory is exhausted.
@@ -86,7 +87,7 @@ def train(
     if PRECISIONS[job.arch.precision] > 1:  # in 8 bits quality is not that of torch
         return trained
     begun = time.monotonic()
-    side = pixels(job.arch.resolution, job.factor)
+    side = trained_size(job.arch.resolution, job.factor)
     quality = evaluate_file(job.arch, trained.state, data, side, task=task, tell=tell)
     return replace(trained, quality=quality, seconds=trained.seconds + time.monotonic() - begun)
 

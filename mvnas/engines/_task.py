@@ -14,10 +14,12 @@ from mvnas.engines import Done, Event, failure, train
 
 
 def sent() -> Callable[[bytes, list[ray.ObjectRef | None]], Event]:
-    """The task that a driver sends: as code, which takes a job as bytes, and images and what techniques have prepared by references.
+    """The task that a driver sends: as code, which takes a job as bytes, and images and what techniques have prepared
+    by references.
 
-    So nothing is imported before the folders that Ray puts first, the driver's working folder and that of its script, are the last
-    ones: a `random.py` of the user's is not taken for Python's. mvnas is the driver's, where that is there.
+    So nothing is imported before the folders that Ray puts first, the driver's working folder and that of its script,
+    are the last ones: a `random.py` of the user's is not taken for Python's. mvnas is the driver's, where that is
+    there.
     """
     early = [os.getcwd(), os.path.dirname(os.path.realpath(sys.argv[0]))]
     home = str(Path(__file__).parents[2])

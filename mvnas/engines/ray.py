@@ -1,7 +1,7 @@
 """Trainings on a Ray cluster that is there: one task each, with a core, and a GPU where the cluster has any.
 
-The images are put into the object store once, and each node fetches them once. The driver keeps no state here: killed and
-started again, it goes on from its study.
+The images are put into the object store once, and each node fetches them once. The driver keeps no state here: killed
+and started again, it goes on from its study.
 """
 
 from __future__ import annotations

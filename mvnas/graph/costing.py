@@ -8,14 +8,16 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import NamedTuple
 
-from mvnas.errors import SpaceError, told
+from mvnas.errors import SpaceError, quoted
 from mvnas.graph.memory import FLOAT_BYTES, Use, alive
 from mvnas.ops import Input, Op, Shape, Value
 
 
 @dataclass(frozen=True)
 class Layer(Op):
-    """A block used as one op inside another. A graph holds its ops; its costs are added up once however often it repeats."""
+    """A block used as one op inside another. A graph holds its ops; its costs are added up once however often it
+    repeats.
+    """
 
     block: Callable[..., Value]
 
@@ -28,7 +30,8 @@ Kernel = tuple[Op, tuple[Shape, ...]]  # a deployed op on shapes: what a latency
 
 @dataclass(eq=False)
 class Summary:
-    """Costs of one deployed block on one input shape, without the nodes: equal to those of its graph, found much faster.
+    """Costs of one deployed block on one input shape, without the nodes: equal to those of its graph, found much
+    faster.
 
     `steps` are what the block does in order; memory is looked at when it is asked for, which most searches do not.
     """
@@ -90,7 +93,8 @@ class Summary:
 
 
 class Step(NamedTuple):
-    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished), and what it costs.
+    """One op of a block, as deployed: the inputs it still reads, the bytes it yields (0: it vanished), and what it
+    costs.
 
     It runs a `kernel`, or the `inner` block of a `Layer`, or nothing.
     """
@@ -125,7 +129,7 @@ def _trace(
     inputs = [Input(shape)() for shape in shapes]
     output = block(*inputs)
     if not isinstance(output, Value):
-        raise SpaceError(f"a block must yield a value, but {type(block).__module__} yields {told(output)}")
+        raise SpaceError(f"a block must yield a value, but {type(block).__module__} yields {quoted(output)}")
     traced: list[tuple[Value, Step]] = []
     _visit(output, set(inputs), traced)
     return inputs, output, traced

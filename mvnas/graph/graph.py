@@ -9,7 +9,7 @@ from itertools import groupby
 from math import prod
 from typing import NamedTuple
 
-from mvnas.errors import SpaceError, told
+from mvnas.errors import SpaceError, quoted
 from mvnas.graph.costing import Layer
 from mvnas.graph.memory import FLOAT_BYTES, Use, alive
 from mvnas.ops import Input, Op, Shape, Value
@@ -80,8 +80,9 @@ class Graph:
     def of(cls, *values: Value, outputs: Sequence[Value] = (), blocks: Sequence[str] = ()) -> Graph:
         """Graph that computes the last of `values`, or `outputs`; each value closes one block, named by `blocks`.
 
-        A node is named after its block, the layers that it is in, and its role: `stage3.0.mobilevit.layers.1.query`. One that was
-        given none (`Op.__call__`) is called by its kind and how many of them without a role came before it there: `add0`.
+        A node is named after its block, the layers that it is in, and its role: `stage3.0.mobilevit.layers.1.query`.
+        One that was given none (`Op.__call__`) is called by its kind and how many of them without a role came before it
+        there: `add0`.
 
         Raises:
             SpaceError: two ops have one name, or a role is none.
@@ -182,7 +183,8 @@ class Graph:
     def alive_bytes(self) -> tuple[int, ...]:
         """For each node, the most bytes of activations alive while it runs.
 
-        First its inputs and its output; then, its inputs freed if nobody needs them any more, its output and its scratch.
+        First its inputs and its output; then, its inputs freed if nobody needs them any more, its output and its
+        scratch.
         """
         held = {*self.outputs, *[i for i, node in enumerate(self.nodes) if not node.inputs]}
         uses = [Use(node.inputs, FLOAT_BYTES * prod(node.shape), node.scratch_bytes) for node in self.nodes]
@@ -263,7 +265,7 @@ def _check_role(role: str) -> None:
         SpaceError: it is not.
     """
     if not all((part.isascii() and part.isalnum()) or part.isidentifier() for part in role.split(".")):
-        raise SpaceError(f"a role must be words or numbers with dots between them, but got {told(role)}")
+        raise SpaceError(f"a role must be words or numbers with dots between them, but got {quoted(role)}")
 
 
 def _claim(value: Value, name: str, names: dict[Value, str]) -> None:

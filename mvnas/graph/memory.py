@@ -12,11 +12,14 @@ class Part(Protocol):
     """What several steps are summed up in, such as a block."""
 
     def peak(self, held: tuple[bool, ...]) -> int:
-        """Most bytes alive while it runs, of its inputs all `held` ones to the end and each other until it is not read any more."""
+        """Most bytes alive while it runs, of its inputs all `held` ones to the end and each other until it is not
+        read any more.
+        """
 
 
 class Use(NamedTuple):
-    """A step as memory sees it: the steps that it reads, bytes that it yields, and bytes that it makes and drops within.
+    """A step as memory sees it: the steps that it reads, bytes that it yields, and bytes that it makes and drops
+    within.
 
     `inner` is what it consists of, if it is no single op. What is given from outside is a step that reads nothing.
     """
@@ -30,8 +33,8 @@ class Use(NamedTuple):
 def alive(uses: Sequence[Use], held: Container[int]) -> list[int]:
     """Most bytes alive during each step, where each but the `held` is freed once it has been read for the last time.
 
-    First a step's inputs and its output are alive; then, its inputs freed if nobody needs them any more, its output and its
-    scratch.
+    First a step's inputs and its output are alive; then, its inputs freed if nobody needs them any more, its output and
+    its scratch.
     """
     last = {i: place for place, use in enumerate(uses) for i in use.reads}
     now, peaks = 0, []

@@ -21,7 +21,8 @@ Number = TypeVar("Number", float, Array)
 
 CONFIDENCE = 0.9
 NORMAL = 1.645  # deviations of a normal distribution that hold CONFIDENCE of it
-# Deviation of log latency of one sitting from the mean of many, where a table does not tell it (benchmarks/sittings.py),
+# Deviation of log latency of one sitting from the mean of many, where a table does not tell it
+# (benchmarks/sittings.py),
 SITTING = 0.011
 WORTH = 2  # which counts as much as so many sittings beside those of a table
 PAUSE = 3600.0  # seconds without a timing that part one sitting from the next
@@ -37,8 +38,8 @@ class Calibration:
 
     Latency = factor * (sum of kernels + reading * millions of parameters that are read) ** power, and a network lies
     within exp(+-spread) of that with the confidence of the interval. What is read are weights that are in the caches
-    where a kernel alone runs again and again. Those of a network of up to `kept` millions are too, and of one twice that
-    size none: each run has evicted what the next needs first.
+    where a kernel alone runs again and again. Those of a network of up to `kept` millions are too, and of one twice
+    that size none: each run has evicted what the next needs first.
 
     Of the spread, `shift` is the deviation of one more sitting: hours differ for all networks at once. How much of the
     caches is left for weights differs too: `unsteady` milliseconds a million parameters widen the interval of networks
@@ -55,7 +56,8 @@ class Calibration:
 
     @classmethod
     def fit(cls, sums: Array, millions: Array, ms: Array, sitting: Sequence[int] = ()) -> Calibration:
-        """The calibration by networks, (n,) each: sums of kernels, millions of parameters, and ms, of one sitting or several.
+        """The calibration by networks, (n,) each: sums of kernels, millions of parameters, and ms, of one sitting or
+        several.
 
         Each sitting has a factor of its own, of which the mean counts. The spread is the conformal quantile of absolute
         log errors, each left out of the fit that it is judged by, and beside it the deviation of a sitting to come, by
@@ -83,7 +85,9 @@ class Calibration:
         return self.reading * _evicted(millions, self.kept)
 
     def shared(self, blocks: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
-        """Milliseconds of the blocks of a network, which add up to the network's, and the share of each that was timed."""
+        """Milliseconds of the blocks of a network, which add up to the network's, and the share of each that was
+        timed.
+        """
         every = sum([millions for _, _, millions in blocks])
         read = float(self.read(every)) / every if every else 0.0  # a million parameters of this network
         costs = [(ms + read * millions, measured / ms if ms else 1.0) for ms, measured, millions in blocks]
@@ -131,8 +135,8 @@ class _Fit(NamedTuple):
 def sittings(table: Table, archs: Iterable[Arch]) -> list[int]:
     """The sitting that each of a table's networks was timed in, by its fastest pass.
 
-    One ends where nothing is timed for PAUSE. One of fewer than FEWEST_NETWORKS networks, which would tell little of it, counts
-    to that before or after it.
+    One ends where nothing is timed for PAUSE. One of fewer than FEWEST_NETWORKS networks, which would tell little of
+    it, counts to that before or after it.
     """
     networks = table.networks
     times = np.array([_seconds(networks[arch].time) for arch in archs])
@@ -154,5 +158,7 @@ def _seconds(time: str) -> float:
 
 
 def _evicted(millions: Number, kept: float) -> Number:
-    """How many of a network's millions of parameters are read in each run, where caches keep those of `kept` millions."""
+    """How many of a network's millions of parameters are read in each run, where caches keep those of `kept`
+    millions.
+    """
     return millions * np.clip(millions / kept - 1, 0.0, 1.0) if kept else millions

@@ -40,7 +40,7 @@ def workload(kernel: Kernel) -> Workload:
     return Workload(op.products(*shapes), (elements,) if elements else (), moved, op.params(*shapes), sizes)
 
 
-def spread(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
+def spanning(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
     """Up to `count` kernels that span every dimension and lie far from one another on logarithmic scales."""
     if len(kernels) <= count:
         return list(kernels)

@@ -4,8 +4,8 @@ A kernel that was timed costs its timing. Any other is priced: by the regression
 device of which little was timed, by the model of another, corrected (`transfer`). A network is the sum of its kernels,
 calibrated on whole networks.
 
-Energy is modelled by the same, from the energy column of a table: in such a model all that is said of milliseconds is in
-millijoules.
+Energy is modelled by the same, from the energy column of a table: in such a model all that is said of milliseconds is
+in millijoules.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class LatencyModel:
         A table whose device.json says `like` another corrects that one's model by its own few timings.
 
         Raises:
-            TableError: the table has no whole networks to calibrate on, the one that it is like is not there, or no energy.
+            TableError: the table has no whole networks to calibrate on, the one that it is like is not there, or no
+                energy.
         """
         model = cls.of_kernels(table, of)
         fewest = FEWEST_LIKE if model.like else FEWEST_NETWORKS
@@ -170,7 +171,9 @@ class LatencyModel:
         return Prediction(value, low, high, self.unit, measured)
 
     def predict_blocks(self, arch: Arch) -> list[tuple[float, float]]:
-        """Milliseconds of each block of a network, which add up to the network's, and the share of them that was timed."""
+        """Milliseconds of each block of a network, which add up to the network's, and the share of them that was
+        timed.
+        """
         return self.calibration.shared(list(self.prices.blocks(arch.summaries)))
 
 
@@ -192,7 +195,8 @@ class Latencies:
         """
         if precision not in self.models:
             raise UnmeasuredError(
-                f"a table must be of {precision} to tell its latency, but {self.device} has only {', '.join(self.models)}"
+                f"a table must be of {precision} to tell its latency, but {self.device} has only"
+                f" {', '.join(self.models)}"
             )
         return self.models[precision]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mvnas import ops
-from mvnas.errors import SpaceError, TableError, told, unknown
+from mvnas.errors import SpaceError, TableError, quoted, unknown
 from mvnas.graph import Kernel
 from mvnas.ops import Op, Shape
 from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch
@@ -100,7 +100,7 @@ def read_kernel(op: str, shapes: str) -> Kernel:
         trust.check(type(made).__module__)  # also of what was read before
     places = tuple(_call(f"{part})") for part in shapes.split(")") if part.strip())
     if not isinstance(made, Op) or not all(isinstance(shape, Shape) for shape in places):
-        raise ValueError(f"{told(op)} on {told(shapes)} is no op on shapes")
+        raise ValueError(f"{quoted(op)} on {quoted(shapes)} is no op on shapes")
     return made, places
 
 
@@ -112,7 +112,7 @@ def _call(text: str) -> Any:
             raise ValueError(f"it has more than {LETTERS} letters")
         return _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, SpaceError) as error:
-        raise ValueError(f"{told(text)} is no op or shape: {error}") from None
+        raise ValueError(f"{quoted(text)} is no op or shape: {error}") from None
 
 
 def _value(node: ast.expr) -> Any:
@@ -123,9 +123,9 @@ def _value(node: ast.expr) -> Any:
         return tuple(map(_value, node.elts))
     value = ast.literal_eval(node)
     if type(value) not in (int, float, bool, str):
-        raise ValueError(f"{told(value)} is no number or word")
+        raise ValueError(f"{quoted(value)} is no number or word")
     if type(value) in (int, float) and not 0 < value <= LARGEST:
-        raise ValueError(f"{told(value)} is not positive, or too large")
+        raise ValueError(f"{quoted(value)} is not positive, or too large")
     return value
 
 
@@ -137,11 +137,11 @@ def _made(call: ast.Call) -> Any:
         raise ValueError("an argument is there twice")
     kind = _foreign(name) if "." in name else vars(ops).get(name)
     if kind in (Op, None) or not (is_dataclass(kind) or kind in get_args(Shape)):
-        raise ValueError(f"there is no {told(name)}")
+        raise ValueError(f"there is no {quoted(name)}")
     if kind in get_args(Shape):
         for value in (*given, *named.values()):
             if type(value) is not int:
-                raise ValueError(f"{told(value)} is no whole number")
+                raise ValueError(f"{quoted(value)} is no whole number")
     if kind is ops.Attention:
         return _attention(*given, **named)
     return kind(*given, **named)
@@ -319,13 +319,13 @@ def read_device(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TableError(f"{file} must be readable JSON, but got {error}") from None
     if not isinstance(device, dict):
-        raise TableError(f"{file} must hold an object of conditions, but holds {told(device)}")
+        raise TableError(f"{file} must hold an object of conditions, but holds {quoted(device)}")
     missing = [key for key in ("backend", "threads", "precision", "versions") if key not in device]
     if missing:
         raise TableError(f"{file} must have the key {missing[0]!r}, but has {', '.join(device) or 'none'}")
     for key, kind in CONDITIONS.items():
         if key in device and not isinstance(device[key], kind):
-            raise TableError(f"{file}: {key} must be {kind.__name__}, but is {told(device[key])}")
+            raise TableError(f"{file}: {key} must be {kind.__name__}, but is {quoted(device[key])}")
     return dict(device)
 
 
@@ -416,7 +416,7 @@ def _timing(where: str, row: Mapping[str, str], *, fused: bool = False) -> Timin
         unknown_reference = column == "reference_ms" and row[column] == "nan"  # of what was imported
         within_another = fused and values[-1] == 0 and column.endswith("_ms")
         if not (0 < values[-1] < LONGEST_MS or unknown_reference or within_another):
-            raise TableError(f"{where}, column {column}: must be a positive number, but got {told(row[column])}")
+            raise TableError(f"{where}, column {column}: must be a positive number, but got {quoted(row[column])}")
     return Timing(values[0], values[1], int(values[2]), values[3], row["time"], _energy(where, row.get(ENERGY, "")))
 
 
@@ -426,7 +426,7 @@ def _energy(where: str, text: str) -> float | None:
     except ValueError:
         energy = nan
     if energy is not None and not 0 < energy < LONGEST_MS:
-        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {told(text)}")
+        raise TableError(f"{where}, column {ENERGY}: must be a positive number or empty, but got {quoted(text)}")
     return energy
 
 
@@ -439,7 +439,7 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     except (OSError, ValueError) as error:
         raise TableError(f"{file} must be a readable CSV, but got {error}") from None
     if tuple(first) not in (tuple(columns), (*columns, ENERGY)):
-        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {told(first)}")
+        raise TableError(f"{file} must have the columns {', '.join(columns)}, but has {quoted(first)}")
     if len(rows) > ROWS:
         raise TableError(f"{file} must have {ROWS:,} rows at most, but has {len(rows):,}")
     for number, row in rows:

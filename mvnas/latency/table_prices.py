@@ -1,4 +1,6 @@
-"""Prices of kernels by the timings of one table: a kernel that was not timed is priced by the regression of its kind."""
+"""Prices of kernels by the timings of one table: a kernel that was not timed is priced by the regression of its
+kind.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FEWEST_TIMINGS = 8  # timings of a kind that a regression needs
 
 
 class Rate(NamedTuple):
-    """The regression of a kind, None if the runtime does it within other ops, and the range of each size that was timed."""
+    """The regression of a kind, None if the runtime does it within other ops, and the range of each size that was
+    timed.
+    """
 
     regression: Regression | None
     domain: Mapping[str, tuple[int, int]]
@@ -77,7 +81,8 @@ class TablePrices(KernelPrices):
             if refusal := self._refusal(kernel, names[kernel]):
                 what = cut(f"{write_op(kernel[0])} on {write_shapes(kernel[1])}", 60)
                 raise UnmeasuredError(
-                    f"no {self.of} on {self.device} for {what}: {refusal}; {advice(self.table)} times a space that has it"
+                    f"no {self.of} on {self.device} for {what}: {refusal}; {advice(self.table)} times a space that"
+                    " has it"
                 )
         found: dict[Kernel, float] = {}
         for name, some in groups.items():
@@ -91,7 +96,10 @@ class TablePrices(KernelPrices):
         """Why the regression of a kind does not price a kernel; nothing if it does."""
         rate = self.rates.get(name)
         if rate is None:
-            return f"{name} must have been timed at {FEWEST_TIMINGS} distinct sizes or more, but was at {self._counts[name]}"
+            return (
+                f"{name} must have been timed at {FEWEST_TIMINGS} distinct sizes or more, but was at"
+                f" {self._counts[name]}"
+            )
         for dimension, size in dimensions(kernel).items():
             low, high = rate.domain[dimension]
             if not low / DOMAIN_SLACK <= size <= high * DOMAIN_SLACK:

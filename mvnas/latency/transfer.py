@@ -2,14 +2,14 @@
 
     log ms(new) = log ms(known) + shift + curve(log ms(known)) + shift of the kind + surface of the kind(log sizes)
 
-All but the first shift are drawn from one Gaussian process: nothing unless the timings ask for it, smooth, and fading where
-nothing was timed. So one timing already scales the whole device. A whole network that was timed is one more sum of the same
-process: the mean of its kernels' corrections, each by its share of the network's time, and a factor that all networks have
-in common. How strong the process is beside the noise of timings is not known: processes of several strengths are averaged,
-each by the likelihood of its leave-one-out errors. The same process says which timings tell most of what networks will take
-(integrated variance reduction: Seo et al., "Gaussian Process Regression: Active Data Selection and Test Point Rejection",
-IJCNN 2000, after Cohn; here of sums, and of deviations instead of variances, which absolute errors follow). Correction and
-choice know of rows only, not of kernels or devices.
+All but the first shift are drawn from one Gaussian process: nothing unless the timings ask for it, smooth, and fading
+where nothing was timed. So one timing already scales the whole device. A whole network that was timed is one more sum
+of the same process: the mean of its kernels' corrections, each by its share of the network's time, and a factor that
+all networks have in common. How strong the process is beside the noise of timings is not known: processes of several
+strengths are averaged, each by the likelihood of its leave-one-out errors. The same process says which timings tell
+most of what networks will take (integrated variance reduction: Seo et al., "Gaussian Process Regression: Active Data
+Selection and Test Point Rejection", IJCNN 2000, after Cohn; here of sums, and of deviations instead of variances, which
+absolute errors follow). Correction and choice know of rows only, not of kernels or devices.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ BLOCK = 500  # rows whose covariances with all others are held at once
 
 
 class Row(NamedTuple):
-    """What is known of a kernel: its kind, its milliseconds on the known device, and its sizes, as many as its kind has."""
+    """What is known of a kernel: its kind, its milliseconds on the known device, and its sizes, as many as its kind
+    has.
+    """
 
     kind: str
     ms: float
@@ -62,10 +64,11 @@ class Correction(NamedTuple):
     def fit(
         cls, rows: Sequence[Row], ms: Sequence[float], shares: Array | None = None, excess: Sequence[float] = ()
     ) -> Correction:
-        """The correction that timings of the new device, in ms, of the first of the rows ask for; none if there are none.
+        """The correction that timings of the new device, in ms, of the first of the rows ask for; none if there are
+        none.
 
-        `shares` (networks, rows) says what part of its time each network that was timed spends in each row, and `excess` the log
-        of its ms by what the known device's model says of it.
+        `shares` (networks, rows) says what part of its time each network that was timed spends in each row, and
+        `excess` the log of its ms by what the known device's model says of it.
         """
         wanted = np.concatenate([np.log(ms) - np.log([row.ms for row in rows[: len(ms)]]), excess])
         if not len(wanted):
@@ -98,10 +101,12 @@ def choose(
     networks: Array | None = None,
     among: Sequence[int] | None = None,
 ) -> list[int]:
-    """Places of the `count` rows to time on a new device, of all or `among` some, each the one that tells most beside those before it.
+    """Places of the `count` rows to time on a new device, of all or `among` some, each the one that tells most beside
+    those before it.
 
-    `shares` (targets, rows) says what part of its time each target, such as a network, spends in each row: the doubt about
-    targets, which is the sum of their deviations, is to be least. `networks` (n, rows) says the same of those that are timed anyway.
+    `shares` (targets, rows) says what part of its time each target, such as a network, spends in each row: the doubt
+    about targets, which is the sum of their deviations, is to be least. `networks` (n, rows) says the same of those
+    that are timed anyway.
     """
     places = list(range(len(rows)) if among is None else among)
     pool = [rows[i] for i in places]
@@ -222,7 +227,9 @@ class CorrectedPrices(KernelPrices):
         return found
 
     def _scaled(self, networks: Mapping[Arch, float]) -> tuple[CorrectedPrices, Calibration]:
-        """Prices and calibration by networks too, without a spread; their factor is the median's, since one may be odd."""
+        """Prices and calibration by networks too, without a spread; their factor is the median's, since one may be
+        odd.
+        """
         made = CorrectedPrices.fit(self.known, self.calibration, self.timed, networks)
         known, slower = self.calibration, exp(made.correction.shift)
         plain = Calibration(
@@ -241,8 +248,9 @@ def informative(
 ) -> list[Kernel]:
     """The `count` kernels to time on a new device, of all that `networks` run or `among` some of them.
 
-    Most telling first: those that take most doubt away from what `networks` take, beside a few networks that are `timed` as a
-    whole. Kernels of kinds that the known device has no regression of, or does within others, are left out.
+    Most telling first: those that take most doubt away from what `networks` take, beside a few networks that are
+    `timed` as a whole. Kernels of kinds that the known device has no regression of, or does within others, are left
+    out.
 
     Raises:
         UnmeasuredError: a kernel lies outside of what was timed of its kind on the known device.
@@ -255,7 +263,8 @@ def informative(
 
 
 def _spent(known: KernelPrices, networks: Sequence[Arch], kernels: Iterable[Kernel]) -> tuple[dict[Kernel, Row], Array]:
-    """Rows of `kernels` and then of all others that networks run, and the share of its time that each spends in each: (n, rows).
+    """Rows of `kernels` and then of all others that networks run, and the share of its time that each spends in each:
+    (n, rows).
 
     Those that the known device does within others, or has no regression of, are left out.
     """

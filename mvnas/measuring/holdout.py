@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mvnas.errors import TableError
 from mvnas.graph import Kernel
 from mvnas.latency.calibration import FEWEST_NETWORKS, sittings
-from mvnas.latency.kinds import by_kind, dimensions, kind, spread
+from mvnas.latency.kinds import by_kind, dimensions, kind, spanning
 from mvnas.latency.model import FEWEST_LIKE, LatencyModel, column
 from mvnas.latency.table import Table, Timing
 from mvnas.latency.table_prices import FEWEST_TIMINGS
@@ -30,7 +30,8 @@ Passes = Mapping[Arch, tuple[Timing, ...]]
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of one predictor over networks: mean absolute percentage error (`mape`), shares within 5 and 10 %, the worst.
+    """Errors of one predictor over networks: mean absolute percentage error (`mape`), shares within 5 and 10 %, the
+    worst.
 
     `tau` is Kendall's (None for one network); `covered` is the share of networks inside their 90 % interval and `width`
     the mean half width of the intervals, if the predictor has any.
@@ -65,10 +66,11 @@ class Errors:
 
 
 def held_out(table: Table, of: str = "latency") -> list[Errors]:
-    """Cross-validated errors of the calibrated model of `latency` or `energy`, of plain sums, of MACs, and of measuring again.
+    """Cross-validated errors of the calibrated model of `latency` or `energy`, of plain sums, of MACs, and of measuring
+    again.
 
-    Truth is the fastest pass, and its energy. What is fitted to networks is judged on folds that it has not seen; kernels
-    of a network may be in the table.
+    Truth is the fastest pass, and its energy. What is fitted to networks is judged on folds that it has not seen;
+    kernels of a network may be in the table.
 
     Raises:
         TableError: the table has too few networks.
@@ -161,8 +163,8 @@ def left_out(table: Table) -> list[Errors]:
 def judge(table: Table, passes: Passes) -> list[Errors]:
     """Errors of the table's model on other networks, beside those of other methods on the same timings.
 
-    `lookup` takes the timing of the nearest kernel of the kind, on logarithmic scales; `random forest` regresses the time
-    on sizes, MACs and parameters of a kernel, as nn-Meter does (MobiSys 2021, section 4.3). Both add up kernels.
+    `lookup` takes the timing of the nearest kernel of the kind, on logarithmic scales; `random forest` regresses the
+    time on sizes, MACs and parameters of a kernel, as nn-Meter does (MobiSys 2021, section 4.3). Both add up kernels.
     """
     archs, truth = list(passes), fastest(passes)
     calibration = {arch: timing.min_ms for arch, timing in table.networks.items()}
@@ -183,8 +185,10 @@ def judge(table: Table, passes: Passes) -> list[Errors]:
 
 
 def thinned(table: Table, part: int) -> Table:
-    """A table with one in `part` of its op timings, at least FEWEST_TIMINGS of a kind, chosen as a plan chooses them."""
-    kept = [k for rows in by_kind(table.ops).values() for k in spread(rows, max(FEWEST_TIMINGS, len(rows) // part))]
+    """A table with one in `part` of its op timings, at least FEWEST_TIMINGS of a kind, chosen as a plan chooses
+    them.
+    """
+    kept = [k for rows in by_kind(table.ops).values() for k in spanning(rows, max(FEWEST_TIMINGS, len(rows) // part))]
     return replace(table, ops={kernel: table.ops[kernel] for kernel in kept})
 
 

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from mvnas import __version__
-from mvnas.errors import SpaceError, StudyError, TableError, told
+from mvnas.errors import SpaceError, StudyError, TableError, quoted
 from mvnas.latency.table import (
     LONGEST_MS,
     NETWORKS_COLUMNS,
@@ -36,7 +36,7 @@ from mvnas.system.disk import write_text
 from mvnas.system.reading import LARGE, read_json, read_rows
 
 REPORT = ".mlperf"
-UNITS = ("cpu", "cpu-gpu", "all", "cpu-ane")  # Core ML's MLComputeUnits, by number
+COMPUTE_UNITS = ("cpu", "cpu-gpu", "all", "cpu-ane")  # Core ML's MLComputeUnits, by number
 UNKNOWN = {"backend": "imported", "threads": "unknown", "precision": "unknown", "versions": {}}
 
 Conditions = Mapping[str, Any]
@@ -109,7 +109,7 @@ def _rows(file: Path, resolve: Resolve) -> Iterator[Imported]:
     except (OSError, ValueError) as error:
         raise TableError(f"{file} must be a readable CSV or an Xcode report ({REPORT}), but got {error}") from None
     if not {"network", "ms"} <= set(first):
-        raise TableError(f"{file} must have the columns network, ms, but has {told(first)}")
+        raise TableError(f"{file} must have the columns network, ms, but has {quoted(first)}")
     for number, row in rows:
         where = f"{file}, row {number}, column"
         cells = dict(zip(first, row, strict=False))
@@ -122,7 +122,7 @@ def _rows(file: Path, resolve: Resolve) -> Iterator[Imported]:
         except ValueError:
             ms = nan
         if not 0 < ms < LONGEST_MS:
-            raise TableError(f"{where} ms: must be a positive number or a report ({REPORT}), but got {told(text)}")
+            raise TableError(f"{where} ms: must be a positive number or a report ({REPORT}), but got {quoted(text)}")
         yield Imported(arch, Timing(ms, ms, 1, nan, now()), {})
 
 
@@ -136,7 +136,7 @@ def _report(path: Path, resolve: Resolve, arch: Arch | None = None) -> Imported:
             "backend": "coreml",
             "cpu": device["modelName"],
             "system": device["osNameAndVersionWithoutBuildNumber"],
-            "units": UNITS[report["computeUnit"]],
+            "units": COMPUTE_UNITS[report["computeUnit"]],
             "precision": "float16",
         }
         if not ms or not all(0 < value < LONGEST_MS for value in ms):

@@ -11,7 +11,7 @@ import numpy as np
 from mvnas.errors import UnmeasuredError
 from mvnas.graph import Kernel
 from mvnas.latency.calibration import FEWEST_NETWORKS
-from mvnas.latency.kinds import by_kind, dimensions, kind, spread
+from mvnas.latency.kinds import by_kind, dimensions, kind, spanning
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import (
     Table,
@@ -36,7 +36,7 @@ def plan(spaces: Sequence[Space], ops: int | None = None, *, seed: int = 0) -> l
     """
     groups = by_kind(_runs(pool(spaces, seed) + _ends(spaces) + _one_way(spaces)))
     most = max(FEWEST_TIMINGS, min(CORNERS, (ops or SPANNING) // len(groups)))
-    kernels = [kernel for name in sorted(groups) for kernel in spread(groups[name], most)]
+    kernels = [kernel for name in sorted(groups) for kernel in spanning(groups[name], most)]
     random.Random(seed).shuffle(kernels)  # so that drift of the machine does not look like a property of a kind
     return kernels
 
@@ -76,7 +76,9 @@ def _widest(spans: Iterable[Mapping[tuple[str, str, int], int]]) -> dict[tuple[s
 
 
 def refine(spaces: Sequence[Space], table: Table, ops: int, *, seed: int = 0) -> list[Kernel]:
-    """Kernels that fill the table up to `ops`, drawn by their share of random networks' time and the error of their kind."""
+    """Kernels that fill the table up to `ops`, drawn by their share of random networks' time and the error of their
+    kind.
+    """
     model = LatencyModel.of_kernels(table)
     runs = {kernel: count for kernel, count in _runs(pool(spaces, seed)).items() if kernel not in table.ops}
     kernels = [kernel for kernel in runs if kind(kernel) in model.errors]

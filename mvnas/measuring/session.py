@@ -19,7 +19,7 @@ from mvnas import __version__
 from mvnas.backends import Device, Profiler, Runtime, chosen_settings
 from mvnas.errors import TableError
 from mvnas.graph import Graph, Kernel
-from mvnas.latency.kinds import by_kind, spread
+from mvnas.latency.kinds import by_kind, spanning
 from mvnas.latency.model import LatencyModel
 from mvnas.latency.table import (
     ENERGY,
@@ -129,7 +129,7 @@ class Session:
             if isinstance(self.files.runtime, Profiler):
                 self.profile(holding(set(lacking), runs))
             else:
-                kernels = [kernel for rows in by_kind(lacking).values() for kernel in spread(rows, FEWEST_TIMINGS)]
+                kernels = [kernel for rows in by_kind(lacking).values() for kernel in spanning(rows, FEWEST_TIMINGS)]
                 self.time_ops(kernels, len(self.done()) + len(kernels))
 
     def time_again(self, kernels: Sequence[Kernel]) -> None:
@@ -230,15 +230,22 @@ def _start(folder: Path, runtime: Runtime, protocol: Protocol, like: str | None,
     refused = bool(affinity()) and not pin(affinity()) and not isinstance(runtime, Device)
     described = protocol.describe(inside=isinstance(runtime, Profiler))
     energy = f"{meter.counter.description}; what the machine draws at rest is taken off" if meter else None
-    conditions = {**here, **runtime.conditions(), "settings": chosen_settings(runtime) or None, "like": like, "protocol": described,
-                  "energy": energy, "pinning": "refused by the system" if refused else None}  # fmt: skip
+    conditions = {
+        **here,
+        **runtime.conditions(),
+        "settings": chosen_settings(runtime) or None,
+        "like": like,
+        "protocol": described,
+        "energy": energy,
+        "pinning": "refused by the system" if refused else None,
+    }
     if (folder / "device.json").exists():
         old = read_device(folder)
         for key, value in conditions.items():
             if old.get(key) != value and (key in old or key != "settings"):  # which older tables lack
                 raise TableError(
-                    f"{folder} must be continued under its own conditions, but {key} was {old.get(key)} and is {value}; "
-                    "measure into another folder"
+                    f"{folder} must be continued under its own conditions, but {key} was {old.get(key)} and is {value};"
+                    " measure into another folder"
                 )
         return
     device = {

@@ -7,7 +7,7 @@ from mvnas.nn import attention, conv, elementwise, layout, linear, norm, pooling
 from mvnas.nn.activations import activation
 from mvnas.nn.attention import Attend
 from mvnas.nn.forms import Function, absorb, computes, fold, module, owes
-from mvnas.nn.graphs import arbitrary, build, deploy, example, program, rank
+from mvnas.nn.graphs import arbitrary, build, deploy, example, most_axes, program
 from mvnas.nn.layout import Spread
 from mvnas.nn.linear import Position
 from mvnas.nn.norm import Affine
@@ -27,7 +27,7 @@ __all__ = [
     "example",
     "fold",
     "module",
+    "most_axes",
     "owes",
     "program",
-    "rank",
 ]

@@ -130,7 +130,9 @@ def heads_first(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Te
 
 
 def heads_last(mixed: Tensor, q: Tensor, heads: int) -> Tensor:
-    """What heads make, (B P heads, N, V), beside one another: (B, P, N, heads V), for queries `q` as they were given."""
+    """What heads make, (B P heads, N, V), beside one another: (B, P, N, heads V), for queries `q` as they were
+    given.
+    """
     b, p, n, _ = q.shape
     width = mixed.shape[2]
     return mixed.reshape(b * p, heads, n, width).transpose(1, 2).reshape(b, p, n, heads * width)

@@ -109,7 +109,7 @@ def program(graph: Graph, weights: State, *, batch: int = 1) -> torch.export.Exp
     return exported
 
 
-def rank(exported: torch.export.ExportedProgram) -> int:
+def most_axes(exported: torch.export.ExportedProgram) -> int:
     """Most axes of any tensor in an exported program, intermediate results included."""
     values = (node.meta.get("val") for node in exported.graph.nodes)
     return max(value.dim() for value in values if isinstance(value, Tensor))

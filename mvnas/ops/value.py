@@ -26,7 +26,9 @@ def stride_trait(stride: int) -> str:
 
 
 class Value:
-    """What `op` makes of `inputs`; `role` names it in its block. Two values are equal only if they are the same value."""
+    """What `op` makes of `inputs`; `role` names it in its block. Two values are equal only if they are the same
+    value.
+    """
 
     __slots__ = ("inputs", "op", "role", "shape", "shapes")
 
@@ -69,8 +71,8 @@ class Op:
     def __call__(self, *xs: Value, role: str = "") -> Value:
         """What the op makes of `xs`.
 
-        `role` is what the op is for in its block, such as "expand" or "mlp.norm": weights are named by it, so that those
-        of two networks that have one role have one name. Every op with weights of a block should have one.
+        `role` is what the op is for in its block, such as "expand" or "mlp.norm": weights are named by it, so that
+        those of two networks that have one role have one name. Every op with weights of a block should have one.
         """
         return Value(self, xs, role)
 

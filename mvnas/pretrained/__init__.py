@@ -1,7 +1,7 @@
 """Trained weights from files: those that mvnas wrote, and timm's checkpoints of the published networks.
 
-A file of this package says how timm names the layers of a family: of those networks whose names begin with the file's. Its
-`layers(arch)` yields, for each node of the graph that has weights, in order, timm's name of each of its parts
+A file of this package says how timm names the layers of a family: of those networks whose names begin with the file's.
+Its `layers(arch)` yields, for each node of the graph that has weights, in order, timm's name of each of its parts
 (`mvnas.pretrained._names`). Where timm trains what is merged before it is deployed, `merged(weights)` has it merged.
 """
 
@@ -30,7 +30,8 @@ INDEX = re.compile(r"attention_bias_idxs$")  # what timm keeps beside weights
 
 
 def read_weights(arch: Arch, path: str | Path) -> tuple[Arch, State]:
-    """`arch` with as many classes as the weights in a file, of safetensors or of `torch.save`, and these weights as its state.
+    """`arch` with as many classes as the weights in a file, of safetensors or of `torch.save`, and these weights as its
+    state.
 
     They are weights that mvnas wrote for `arch`, or timm's of the published network that `arch` is.
 
@@ -72,7 +73,8 @@ def _fill(arch: Arch, weights: Mapping[str, Tensor], source: Source) -> tuple[Ar
     head = weights.get(classifier)
     if head is None:
         raise ExportError(
-            f"weights must hold a classifier, {classifier}, but have none: they are of features alone, or of another network"
+            f"weights must hold a classifier, {classifier}, but have none: they are of features alone, or of another"
+            " network"
         )
     if head.ndim == 2:
         arch = arch.with_classes(len(head))

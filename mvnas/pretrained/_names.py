@@ -84,12 +84,22 @@ def packed(name: str, parts: tuple[int, ...] = (1, 1, 1), heads: int = 1) -> lis
 def one_for_both(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`weights` whose classifier is that of a teacher too, where they have none for it."""
     alone = "head.weight" in weights and "head_dist.weight" not in weights
-    return {**{f"head_dist.{leaf}": weights[f"head.{leaf}"] for leaf in ("weight", "bias") if f"head.{leaf}" in weights},
-            **weights} if alone else weights  # fmt: skip
+    return (
+        {
+            **{
+                f"head_dist.{leaf}": weights[f"head.{leaf}"] for leaf in ("weight", "bias") if f"head.{leaf}" in weights
+            },
+            **weights,
+        }
+        if alone
+        else weights
+    )
 
 
 def branches(name: str, count: int, *, scale: bool = True, skip: bool = True, at: str = "") -> Names:
-    """MobileOne's branches: equal convolutions, a 1 x 1, a batch norm of the input; `at` is where they are in our op."""
+    """MobileOne's branches: equal convolutions, a 1 x 1, a batch norm of the input; `at` is where they are in our
+    op.
+    """
     convs = [f"{name}.conv_kxk.{i}" for i in range(count)] + [f"{name}.conv_scale"] * scale
     names = {
         f"{at}branches.{i}.{part}": theirs for i, conv in enumerate(convs) for part, theirs in conv_bn(conv).items()

@@ -1,4 +1,6 @@
-"""timm's names of the layers of MIT's EfficientViT; queries, keys and values of a head lie beside each other in its packed ones."""
+"""timm's names of the layers of MIT's EfficientViT; queries, keys and values of a head lie beside each other in its
+packed ones.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""timm's names of MobileViTv2's layers; its packed layer is the score, the keys and the values of separable attention."""
+"""timm's names of MobileViTv2's layers; its packed layer is the score, the keys and the values of separable
+attention.
+"""
 
 from __future__ import annotations
 

@@ -37,12 +37,14 @@ def cautions(table: Table) -> list[str]:
     slow = fmean(look > DRIFT * looks[len(looks) // 10] for look in looks) if looks else 0.0
     if slow > SLOW:
         told.append(
-            f"{slow:.0%} of {table.name} was measured while its machine was {DRIFT - 1:.0%} slower or more; `mvnas measure` times that again"
+            f"{slow:.0%} of {table.name} was measured while its machine was {DRIFT - 1:.0%} slower or more; `mvnas"
+            " measure` times that again"
         )
     pairs = [abs(a.min_ms / b.min_ms - 1) for passes in table.passes.values() for a, b in pairwise(passes)]
     if pairs and fmean(pairs) > RESTLESS:
         told.append(
-            f"networks of {table.name} took {fmean(pairs):.0%} more or less from pass to pass; measure on a quieter machine"
+            f"networks of {table.name} took {fmean(pairs):.0%} more or less from pass to pass; measure on a quieter"
+            " machine"
         )
     return told
 
@@ -56,6 +58,7 @@ def rank_line(study: Study) -> str | None:
 
 
 def ranking_line(found: Ranking) -> str:
+    """How well short trainings rank candidates, in one line."""
     return (
         f"short scores rank like {found.longest}x longer ones: {_tau(found.overall)}"
         if found.overall

@@ -62,8 +62,16 @@ def _draw_networks(left: Axes, middle: Sequence[Axes], row: Unseen) -> None:
         (~inside, VERMILION, "D", "it does not"),
     ):
         if chosen.any():
-            left.errorbar(row.truth[chosen], error[chosen], yerr=reach[:, chosen], fmt=marker, color=colour, markersize=4,
-                          elinewidth=0.7, label=f"{told} ({chosen.sum()})")  # fmt: skip
+            left.errorbar(
+                row.truth[chosen],
+                error[chosen],
+                yerr=reach[:, chosen],
+                fmt=marker,
+                color=colour,
+                markersize=4,
+                elinewidth=0.7,
+                label=f"{told} ({chosen.sum()})",
+            )
         for axes, (place, of) in product(middle, enumerate(parts.values())):
             x = error[of][chosen[of]]
             axes.scatter(x, np.full(len(x), place), s=16, c=colour, marker=marker, linewidths=0, alpha=0.8)

@@ -86,9 +86,23 @@ def rank_told(found: Ranking, epochs: float) -> str:
 
 
 def verified_told(found: Verification) -> str:
-    """A verified frontier as text: predicted and measured latency, short and longer accuracy, then what that comes to."""
-    rows = [("network", "predicted ms", "90 % interval", "measured ms", "inside", "in budget", "accuracy", f"{found.longer}x",
-             "judged at", "deployed at")]  # fmt: skip
+    """A verified frontier as text: predicted and measured latency, short and longer accuracy, then what that comes
+    to.
+    """
+    rows = [
+        (
+            "network",
+            "predicted ms",
+            "90 % interval",
+            "measured ms",
+            "inside",
+            "in budget",
+            "accuracy",
+            f"{found.longer}x",
+            "judged at",
+            "deployed at",
+        )
+    ]
     for row in found.rows:
         score, latency = row.score, row.score.costs["latency"]
         rows.append((

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mvnas.blocks import RESERVED, Block, check_taps, kind_of, make
-from mvnas.errors import SpaceError, told, unknown
+from mvnas.errors import SpaceError, quoted, unknown
 from mvnas.graph import FLOAT_BYTES, POINTER_BYTES, Graph, Summary, Use, alive, summary
 from mvnas.ops import Input, Map, Shape, Value, Vector
 from mvnas.system.reading import read_json
@@ -33,11 +33,13 @@ STEPS = 300_000  # ops in what is built to check a space, of which a block is 4 
 
 @dataclass(frozen=True)
 class Arch:
-    """One network: its blocks in order, the resolution it is deployed at, in pixels, and the precision, one of PRECISIONS.
+    """One network: its blocks in order, the resolution it is deployed at, in pixels, and the precision, one of
+    PRECISIONS.
 
-    A block reads what the one before it yields, and that of earlier ones that `taps` tell: pairs (reader, read), by reader and in
-    the order in which it takes them. What the last block yields is an output, and what those in `outputs` do as well. `rows` are
-    the numbers of blocks that each row of its space has made, one each if it is empty: they only name nodes.
+    A block reads what the one before it yields, and that of earlier ones that `taps` tell: pairs (reader, read), by
+    reader and in the order in which it takes them. What the last block yields is an output, and what those in `outputs`
+    do as well. `rows` are the numbers of blocks that each row of its space has made, one each if it is empty: they only
+    name nodes.
 
     >>> from mvnas.spaces.space import Space
     >>> arch = Space.load("mobilevit_xxs").arch()
@@ -79,7 +81,9 @@ class Arch:
 
     @property
     def names(self) -> list[str]:
-        """What nodes of each block are named by: its row in the space, its place among the blocks of that row, its kind."""
+        """What nodes of each block are named by: its row in the space, its place among the blocks of that row, its
+        kind.
+        """
         places = [(row, i) for row, count in enumerate(self.rows or [1] * len(self.blocks)) for i in range(count)]
         kinds = [kind_of(part).replace(".", "_") for part in self.blocks]
         return [f"stage{row}.{i}.{kind}" for (row, i), kind in zip(places, kinds, strict=True)]
@@ -113,7 +117,9 @@ class Arch:
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes of float32 activations alive at once in the deployed graph: the image, and what is an output or yet to be read."""
+        """Most bytes of float32 activations alive at once in the deployed graph: the image, and what is an output or
+        yet to be read.
+        """
         uses = [Use((), FLOAT_BYTES * IMAGE_CHANNELS * self.resolution**2)]
         for row, reads in zip(self.summaries, self.reads, strict=True):
             uses.append(Use(tuple([i + 1 for i in reads]), FLOAT_BYTES * prod(row.shape), inner=row))
@@ -154,12 +160,12 @@ class Arch:
             TrustError: a block is of a module that is not trusted.
         """
         if not isinstance(data, Mapping) or set(data) - {"precision", "rows"} != {"resolution", "blocks"}:
-            raise SpaceError(f"{source} must be an object with the keys resolution and blocks, but is {told(data)}")
+            raise SpaceError(f"{source} must be an object with the keys resolution and blocks, but is {quoted(data)}")
         resolution, precision, parts = data["resolution"], data.get("precision", FLOAT), data["blocks"]
         check_resolution(resolution, source)
         check_precision(precision, source)
         if not isinstance(parts, Sequence) or isinstance(parts, str) or not 0 < len(parts) <= BLOCKS:
-            raise SpaceError(f"{source}: blocks must be a list of 1 to {BLOCKS:,}, but got {told(parts)}")
+            raise SpaceError(f"{source}: blocks must be a list of 1 to {BLOCKS:,}, but got {quoted(parts)}")
         blocks, taps, outputs = [], list[tuple[int, int]](), []
         for i, part in enumerate(parts):
             try:
@@ -193,7 +199,8 @@ class Arch:
         return cls.from_json(data, source=str(path))
 
     def check(self, source: str) -> None:
-        """Check that every block is defined on what it reads, that the last is a classifier, and that all of it could be built.
+        """Check that every block is defined on what it reads, that the last is a classifier, and that all of it could
+        be built.
 
         Raises:
             SpaceError: it is not so; `source` names the architecture.
@@ -220,16 +227,16 @@ def _part(data: Any, index: int) -> tuple[Block, list[int], bool]:
         SpaceError: it is none.
     """
     if not isinstance(data, Mapping) or not isinstance(data.get("block"), str):
-        raise SpaceError(f"a block must be an object with the key block, but is {told(data)}")
+        raise SpaceError(f"a block must be an object with the key block, but is {quoted(data)}")
     kind, taps, output = data["block"], data.get("taps", []), data.get("output", False)
     if not isinstance(taps, list) or not all(type(i) is int and 0 <= i < index - 1 for i in taps):
-        raise SpaceError(f"taps must be indices of earlier blocks but the last one, but got {told(taps)}")
+        raise SpaceError(f"taps must be indices of earlier blocks but the last one, but got {quoted(taps)}")
     if not isinstance(output, bool):
-        raise SpaceError(f"output must be true or false, but got {told(output)}")
+        raise SpaceError(f"output must be true or false, but got {quoted(output)}")
     try:
         block = make(kind, tuple([(key, value) for key, value in data.items() if key not in RESERVED]))
     except TypeError:  # what no field can be
-        raise SpaceError(f"fields must be numbers, texts or truths, but got {told(data)}") from None
+        raise SpaceError(f"fields must be numbers, texts or truths, but got {quoted(data)}") from None
     check_taps(kind, len(taps))
     return block, taps, output
 
@@ -242,7 +249,7 @@ def _rows(rows: Any, count: int, source: str) -> tuple[int, ...]:
     """
     if not isinstance(rows, list) or not all(type(n) is int and n > 0 for n in rows) or (rows and sum(rows) != count):
         raise SpaceError(
-            f"{source}: rows must be whole numbers whose sum is {count}, or left out, but got {told(rows)}"
+            f"{source}: rows must be whole numbers whose sum is {count}, or left out, but got {quoted(rows)}"
         )
     return tuple(rows)
 
@@ -254,9 +261,9 @@ def check_resolution(side: Any, source: str) -> None:
         SpaceError: it is not.
     """
     if type(side) is not int or side < SMALLEST:
-        raise SpaceError(f"{source}: resolution must be whole pixels, {SMALLEST} or more, but got {told(side)}")
+        raise SpaceError(f"{source}: resolution must be whole pixels, {SMALLEST} or more, but got {quoted(side)}")
     if side > LARGEST_SIDE:
-        raise SpaceError(f"{source}: resolution must be {LARGEST_SIDE} pixels at most, but got {told(side)}")
+        raise SpaceError(f"{source}: resolution must be {LARGEST_SIDE} pixels at most, but got {quoted(side)}")
 
 
 def check_precision(word: Any, source: str) -> None:

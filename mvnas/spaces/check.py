@@ -1,4 +1,6 @@
-"""Whether every point of a space is a network: pairs of choices of each row are tried on every map that it can be given."""
+"""Whether every point of a space is a network: pairs of choices of each row are tried on every map that it can be
+given.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def check_rows(rows: Sequence[Row], sides: Sequence[int], source: str) -> None:
                     raise SpaceError(f"{source}, stage {i} ({stage.kind}) at {at}: {error}") from None
                 if steps > STEPS:
                     raise SpaceError(
-                        f"{source} must need {STEPS:,} ops at most to be checked, but needs more; take fewer options or stages"
+                        f"{source} must need {STEPS:,} ops at most to be checked, but needs more; take fewer options or"
+                        " stages"
                     )
                 kept = tuple([one for one in (*held, (i, shape)) if until.get(one[0], 0) > i])
                 reached.setdefault((side, _sizes(kept, shape)), {})[kept, shape] = None

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mvnas.errors import SpaceError, told
+from mvnas.errors import SpaceError, quoted
 from mvnas.system.reading import read_text
 
 VALUES = 10_000  # of a YAML file, where what is repeated by an alias counts each time [610]
@@ -76,7 +76,7 @@ def _check_events(events: Iterable[Any]) -> None:
         if isinstance(event, yaml.AliasEvent):
             inside = named.get(str(event.anchor), 0)
             if inside is None:
-                raise ValueError(f"an alias within what it repeats: {told(event.anchor)}")
+                raise ValueError(f"an alias within what it repeats: {quoted(event.anchor)}")
             values += inside
         elif isinstance(event, yaml.CollectionStartEvent):
             opened.append((event.anchor, values))
@@ -85,7 +85,7 @@ def _check_events(events: Iterable[Any]) -> None:
             anchor, begun = opened.pop()
             named |= {anchor: values - begun} if anchor else {}
         elif isinstance(event, yaml.ScalarEvent) and len(event.value) > LETTERS:
-            raise ValueError(f"a value of more than {LETTERS} letters: {told(event.value)}")
+            raise ValueError(f"a value of more than {LETTERS} letters: {quoted(event.value)}")
         if values > VALUES:
             raise ValueError(f"more than {VALUES:,} values, those repeated by aliases among them")
         if len(opened) > DEPTH:

@@ -9,7 +9,7 @@ from itertools import combinations, product
 from typing import Any, cast
 
 from mvnas.blocks import Block, block_class, built, check_complete, check_field, check_size, check_taps, kind_of
-from mvnas.errors import SpaceError, told
+from mvnas.errors import SpaceError, quoted
 
 OPTIONS = 100  # of a choice [11]
 
@@ -25,9 +25,10 @@ def options(value: Any) -> tuple[Any, ...]:
 class Stage:
     """A block whose fields are fixed or, where the value is a tuple, choices.
 
-    `repeat` puts the block several times, all with the same fields but the stride, which only the first one has. Only the first
-    one reads `taps` as well: indices of earlier rows with spaces between them, whose last blocks' outputs it takes after that of
-    the block before it. The choice of a `shared` field is one with that of the other stages of its row.
+    `repeat` puts the block several times, all with the same fields but the stride, which only the first one has. Only
+    the first one reads `taps` as well: indices of earlier rows with spaces between them, whose last blocks' outputs it
+    takes after that of the block before it. The choice of a `shared` field is one with that of the other stages of its
+    row.
     """
 
     kind: str
@@ -103,7 +104,9 @@ class Row:
         return ({"block": kinds} if len(kinds) > 1 else {}) | named
 
     def match(self, blocks: Sequence[Block]) -> Iterator[tuple[int, Picks]]:
-        """Numbers of leading `blocks` that this row can yield, each with the picks that decide it, by name in the row."""
+        """Numbers of leading `blocks` that this row can yield, each with the picks that decide it, by name in the
+        row.
+        """
         for stage in self.stages:
             kind = {"block": stage.kind} if len(self.stages) > 1 else {}
             for count, picks in stage.match(blocks):
@@ -119,14 +122,15 @@ def choice(value: Any, where: str) -> Any:
     if len(value) > OPTIONS:
         raise SpaceError(f"{where} must have {OPTIONS} options at most, but has {len(value):,}")
     if any(one == other for one, other in combinations(value, 2)):
-        raise SpaceError(f"{where} must have different options, but got {told(value)}")
+        raise SpaceError(f"{where} must have different options, but got {quoted(value)}")
     return tuple(value)
 
 
 def row_of(row: Any, index: int, where: str) -> Row:
     """What the row at `index` of a YAML file describes.
 
-    Where `block` is a list, the row's fields are those of every kind in it, and what is under the name of a kind is its own.
+    Where `block` is a list, the row's fields are those of every kind in it, and what is under the name of a kind is its
+    own.
 
     Raises:
         SpaceError: it describes none; `where` names it.
@@ -134,12 +138,12 @@ def row_of(row: Any, index: int, where: str) -> Row:
     kinds = row.get("block") if isinstance(row, Mapping) else None
     output = row.get("output", False) if isinstance(row, Mapping) else False
     if not isinstance(output, bool):
-        raise SpaceError(f"{where}: output must be yes or no, but got {told(output)}")
+        raise SpaceError(f"{where}: output must be yes or no, but got {quoted(output)}")
     if isinstance(kinds, str):
         return Row((_stage(row, index, where),), output)
     if not isinstance(kinds, list) or len(kinds) < 2 or not all(isinstance(kind, str) for kind in kinds):
         raise SpaceError(
-            f"{where} must be a mapping with the key block, the name of one or a list of several, but got {told(row)}"
+            f"{where} must be a mapping with the key block, the name of one or a list of several, but got {quoted(row)}"
         )
     kinds = choice(kinds, f"{where}, key block")
     try:
@@ -152,7 +156,7 @@ def row_of(row: Any, index: int, where: str) -> Row:
     for kind in kinds:
         own = row.get(kind, {})
         if not isinstance(own, Mapping) or "block" in own or "output" in own:
-            raise SpaceError(f"{where}, key {kind} must hold fields of that block, but got {told(own)}")
+            raise SpaceError(f"{where}, key {kind} must hold fields of that block, but got {quoted(own)}")
         stage = _stage({"block": kind, **shared, **own}, index, where)
         stages.append(replace(stage, shared=tuple([key for key in shared if key not in own])))
     return Row(tuple(stages), output)
@@ -197,7 +201,7 @@ def _check_option(kind: str, key: str, option: Any, index: int) -> None:
     """
     if key == "repeat":
         if type(option) is not int or option < 1:
-            raise SpaceError(f"repeat must be a whole number, 1 or more, but got {told(option)}")
+            raise SpaceError(f"repeat must be a whole number, 1 or more, but got {quoted(option)}")
         check_size(key, option)
     elif key == "taps":
         words = str(option).split() if type(option) in (int, str) else ["?"]
@@ -205,7 +209,8 @@ def _check_option(kind: str, key: str, option: Any, index: int) -> None:
             set(words)
         ) < len(words):
             raise SpaceError(
-                f"taps must be numbers of stages before the last one, 0 to {index - 2}, with spaces between them, but got {told(option)}"
+                f"taps must be numbers of stages before the last one, 0 to {index - 2}, with spaces between them, but"
+                f" got {quoted(option)}"
             )
     else:
         check_field(kind, key, option)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mvnas.blocks import Block
-from mvnas.errors import SpaceError, told, unknown
+from mvnas.errors import SpaceError, quoted, unknown
 from mvnas.spaces.arch import BLOCKS, FLOAT, Arch, check_precision, check_resolution
 from mvnas.spaces.check import check_rows
 from mvnas.spaces.reading import data_folder, names, read_yaml
@@ -27,8 +27,8 @@ KEYS = ("resolution", "precision", "stages")
 class Space:
     """Choices of networks: rows in order, a resolution in pixels and a precision, where a tuple is a choice.
 
-    Where a row has stages of several kinds, the choices of those that are not picked do not matter: points that differ in
-    them alone are one network, and `settled` makes them one point.
+    Where a row has stages of several kinds, the choices of those that are not picked do not matter: points that differ
+    in them alone are one network, and `settled` makes them one point.
 
     >>> space = Space.load("mobilevit")
     >>> arch = space.sample(lambda name, options: options[0])
@@ -43,7 +43,8 @@ class Space:
 
     @classmethod
     def load(cls, name: str | Path) -> Space:
-        """The shipped space or published network `name`, or the one in a YAML file, whose blocks may be modules of the user's.
+        """The shipped space or published network `name`, or the one in a YAML file, whose blocks may be modules of the
+        user's.
 
         Raises:
             SpaceError: there is no such space, or it is not legal; the message names file, stage and key.
@@ -66,7 +67,7 @@ class Space:
             TrustError: it names modules that are not trusted.
         """
         if not isinstance(data, dict):
-            raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {told(data)}")
+            raise SpaceError(f"{source} must hold the keys resolution and stages, but holds {quoted(data)}")
         for key in data:
             if key not in KEYS:
                 raise SpaceError(f"{source}: {unknown('key', key, KEYS)}")
@@ -82,7 +83,7 @@ class Space:
         for word in options(precision):
             check_precision(word, source)
         if not isinstance(data["stages"], list) or not data["stages"]:
-            raise SpaceError(f"{source}: stages must be a list of blocks, but got {told(data['stages'])}")
+            raise SpaceError(f"{source}: stages must be a list of blocks, but got {quoted(data['stages'])}")
         if len(data["stages"]) > BLOCKS:
             raise SpaceError(f"{source}: a network must have {BLOCKS:,} blocks at most, but has more stages")
         rows = tuple(row_of(row, i, f"{source}, stage {i}") for i, row in enumerate(data["stages"]))
@@ -177,7 +178,9 @@ class Space:
 
     @cached_property
     def _stages(self) -> list[tuple[str, dict[str, tuple[Stage, list[tuple[str, str]]]]]]:
-        """Of each row the choice of its kind, if it is one, and by kind the stage with field and name of each of its choices."""
+        """Of each row the choice of its kind, if it is one, and by kind the stage with field and name of each of its
+        choices.
+        """
         rows = []
         for i, row in enumerate(self.rows):
             keys = {

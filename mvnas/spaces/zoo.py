@@ -19,7 +19,8 @@ def published() -> tuple[str, ...]:
 
 
 def systems(archs: Iterable[Arch]) -> dict[Arch, str]:
-    """The system of each network: the shipped space that its published name begins with, or else one that it is a point of.
+    """The system of each network: the shipped space that its published name begins with, or else one that it is a point
+    of.
 
     What is of none goes by its published name, or as "other".
     """

@@ -28,7 +28,7 @@ from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from mvnas.budgets.feasible import repair
-from mvnas.errors import StudyError, lacking, told, unknown
+from mvnas.errors import StudyError, lacking, quoted, unknown
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.rows import Picks
 from mvnas.spaces.space import Space
@@ -118,7 +118,9 @@ class Proposal(NamedTuple):
 
 
 class Strategy(Protocol):
-    """Chooses candidates. A class attribute `promotes = True` says that it also trains candidates on from rung to rung."""
+    """Chooses candidates. A class attribute `promotes = True` says that it also trains candidates on from rung to
+    rung.
+    """
 
     def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
         """What to train next: a point within the budget that is not in `history` or `pending`, which are in the order
@@ -195,11 +197,11 @@ def made(maker: Maker, context: Context) -> Strategy:
     """
     if not callable(maker):
         raise StudyError(
-            f"a strategy must be given as what makes it of a Context, such as its class, but got {told(maker)}"
+            f"a strategy must be given as what makes it of a Context, such as its class, but got {quoted(maker)}"
         )
     strategy = maker(context)
     if not callable(getattr(strategy, "next", None)):
-        raise StudyError(f"a strategy must have a method next, but {told(strategy)} has none")
+        raise StudyError(f"a strategy must have a method next, but {quoted(strategy)} has none")
     if len(context.shares) > 1 and not getattr(strategy, "promotes", False):
         name = getattr(strategy, "name", type(strategy).__module__)
         raise StudyError(
@@ -215,18 +217,18 @@ def check(proposal: object, context: Context, history: Sequence[Told], pending: 
         StudyError: it may not.
     """
     if not isinstance(proposal, Proposal):
-        raise _refused("answer with a Proposal or None", told(proposal))
+        raise _refused("answer with a Proposal or None", quoted(proposal))
     for name, options in context.space.choices.items():
         if name not in proposal.picks or proposal.picks[name] not in options:
-            raise _refused("propose points of the space", f"{name} is {told(proposal.picks.get(name))}")
+            raise _refused("propose points of the space", f"{name} is {quoted(proposal.picks.get(name))}")
     proposal = proposal._replace(picks=context.space.settled(proposal.picks))
     trainings = every(history, pending)
     if proposal.number is not None:
         _check_promotion(proposal, context, trainings)
     elif proposal.rung or any(one.picks == proposal.picks for one in trainings):
-        raise _refused("begin new candidates at rung 0", f"{told(dict(proposal.picks))} at rung {proposal.rung}")
+        raise _refused("begin new candidates at rung 0", f"{quoted(dict(proposal.picks))} at rung {proposal.rung}")
     if context.excess(context.space.at(proposal.picks)) > 0:
-        raise _refused("propose networks within the budget", told(dict(proposal.picks)))
+        raise _refused("propose networks within the budget", quoted(dict(proposal.picks)))
     return proposal
 
 

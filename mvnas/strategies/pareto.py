@@ -54,8 +54,8 @@ def by_crowding(points: Array) -> Places:
 def by_net(points: Array) -> Places:
     """Places of the points, best first: by rank, and within a front each the farthest from those before it.
 
-    This is the epsilon-net order of arXiv:2106.12639, section 3; a front begins with its least first objective, and distances are
-    those of objectives scaled to the unit cube.
+    This is the epsilon-net order of arXiv:2106.12639, section 3; a front begins with its least first objective, and
+    distances are those of objectives scaled to the unit cube.
     """
     fronts = ranks(points)
     span = np.ptp(points, 0) if len(points) else np.ones(points.shape[1])

@@ -21,7 +21,7 @@ from mvnas.strategies.pareto import Array, by_net
 
 ETA = 3
 SHARES = (1 / 3, 1.0)  # of the full length, that a candidate has been trained after each rung
-FEWEST = 10  # candidates that finished a rung and the last one, before it is trusted
+FEWEST_FINISHED = 10  # candidates that finished a rung and the last one, before it is trusted
 TRUST = 0.5  # least correlation with the last rung
 
 Point = tuple[float, float]  # accuracy and cost
@@ -96,7 +96,7 @@ def rivals(rungs: Sequence[Accuracies]) -> list[int]:
     found = []
     for rung in rungs:
         x, y = _pairs(rung, rungs[-1])
-        known = len(x) >= FEWEST and x.std() > 0 and y.std() > 0
+        known = len(x) >= FEWEST_FINISHED and x.std() > 0 and y.std() > 0
         sure = np.arctanh(np.clip(np.corrcoef(x, y)[0, 1], -0.999, 0.999)) - (len(x) - 3) ** -0.5 if known else -np.inf
         found.append(ETA if np.tanh(sure) >= TRUST else 1)
     return found

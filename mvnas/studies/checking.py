@@ -14,7 +14,8 @@ SHOWN = 60  # letters of a value that is told
 
 
 def fields_of(kind: type, told: object, name: str) -> dict[str, Any]:
-    """What plain data tells of the fields of a dataclass, with texts that a terminal may show; `name` is what it is called.
+    """What plain data tells of the fields of a dataclass, with texts that a terminal may show; `name` is what it is
+    called.
 
     Raises:
         StudyError: a newer mvnas wrote it, or nobody did.

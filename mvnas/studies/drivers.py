@@ -12,7 +12,9 @@ from typing import Any
 
 
 def driver() -> dict[str, Any]:
-    """What a trial tells of the process that has it trained: an id that no other process has, and where to look for it."""
+    """What a trial tells of the process that has it trained: an id that no other process has, and where to look for
+    it.
+    """
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "driver": _id(pid), "namespace": _namespace()}
 
@@ -25,7 +27,9 @@ def _id(pid: int) -> str:
 
 @cache
 def _namespace() -> str:
-    """Within what a process is known by its number: one boot of one machine, and one container. Empty where that cannot be told."""
+    """Within what a process is known by its number: one boot of one machine, and one container. Empty where that
+    cannot be told.
+    """
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:

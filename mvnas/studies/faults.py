@@ -24,7 +24,8 @@ def written(place: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error, StorageInternalError, OSError) as error:
         raise _fault(place, error) or StudyError(
-            f"a study must be written as it goes, but {masked(place)} cannot be: {_told(place, error)}; the same command continues it"
+            f"a study must be written as it goes, but {masked(place)} cannot be: {_told(place, error)}; the same"
+            " command continues it"
         ) from error
 
 
@@ -35,7 +36,8 @@ def readable(place: str) -> Iterator[None]:
         yield
     except NoSuchModuleError:
         raise StudyError(
-            f"a study must be a file, or in a database at a URL like postgresql://USER@HOST/BASE, but got {masked(place)}"
+            "a study must be a file, or in a database at a URL like postgresql://USER@HOST/BASE, but got"
+            f" {masked(place)}"
         ) from None
     except ImportError:
         raise StudyError(
@@ -65,6 +67,7 @@ def damaged(place: str, what: str) -> StudyError:
 
 
 def missing(place: str) -> StudyError:
+    """The error of a place that holds no study."""
     return StudyError(f"{masked(place)} must hold a study of mvnas, but holds none; run the search first")
 
 

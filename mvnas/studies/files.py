@@ -1,6 +1,7 @@
 """The files beside a study: weights of its frontier, and checkpoints of candidates that rest.
 
-Each is on the disk before the record of it, and holds a checksum: what is cut, empty, altered or another's counts as missing.
+Each is on the disk before the record of it, and holds a checksum: what is cut, empty, altered or another's counts as
+missing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ DIGEST = sha256().digest_size  # bytes at the end of a checkpoint
 class StudyFiles:
     """Files of the study at `place`: beside its own, or here if it is in a database elsewhere.
 
-    `setup` is how it began, as it was written: checkpoints of a study that began in another way are not taken for its own.
+    `setup` is how it began, as it was written: checkpoints of a study that began in another way are not taken for its
+    own.
     """
 
     def __init__(self, place: str, setup: Mapping[str, Any]) -> None:

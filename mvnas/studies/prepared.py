@@ -1,4 +1,6 @@
-"""What techniques prepare once a study: made before its first training, kept beside it, and the same for all that train for it."""
+"""What techniques prepare once a study: made before its first training, kept beside it, and the same for all that
+train for it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from mvnas.studies.study import Study
 from mvnas.system.marks import mark
 from mvnas.tasks import Task, task
 from mvnas.techniques import techniques
-from mvnas.training import Schedule, Technique, computed, fit, initialise, pixels
+from mvnas.training import Schedule, Technique, computed, fit, initialise, trained_size
 
 NOTE = "prepared"  # an attribute of the study for each technique that prepares something: its checksum
 
@@ -55,12 +57,13 @@ class Plain:
         return module
 
     def outputs(self, module: Module, split: Split, resolution: int) -> np.ndarray:
-        rows = computed(module, split, self.task, side=pixels(resolution, self.factor), batch=self.schedule.batch)
+        rows = computed(module, split, self.task, side=trained_size(resolution, self.factor), batch=self.schedule.batch)
         return np.concatenate([output for _, output in rows])
 
 
 def prepared(study: Study, data: Data, *, foreign: bool = False, tell: Tell | None = None) -> tuple[str | None, ...]:
-    """Files of what each of a study's techniques has prepared, made where they are not there; None where it prepares nothing.
+    """Files of what each of a study's techniques has prepared, made where they are not there; None where it prepares
+    nothing.
 
     `foreign` says that the user did not name the techniques, and so must trust them.
 
@@ -92,7 +95,7 @@ def _prepared(study: Study, technique: Technique, path: Path, plain: Plain) -> s
         study.record.set_user_attr(note, found)
     elif known != found:
         raise StudyError(
-            f"techniques must prepare what {study.place} was begun with, but here it comes out otherwise; bring {path} from "
-            "the machine that began it"
+            f"techniques must prepare what {study.place} was begun with, but here it comes out otherwise; bring {path}"
+            " from the machine that began it"
         )
     return str(path.resolve())

@@ -1,7 +1,7 @@
 """Optuna's tables, read and written in bulk.
 
-Optuna handles each row as an object, 430,000 of them for a study of 10,000 candidates (docs/scaling.md). What is overridden here is
-private to Optuna 5.
+Optuna handles each row as an object, 430,000 of them for a study of 10,000 candidates (docs/scaling.md). What is
+overridden here is private to Optuna 5.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from mvnas.studies.faults import DECODING, readable, reason
 
 
 class Rows(RDBStorage):
-    """Optuna's storage, which reads and writes trials in bulk, and of those in training reads no more than whether they still are.
+    """Optuna's storage, which reads and writes trials in bulk, and of those in training reads no more than whether they
+    still are.
 
     Trials do not change until they end.
     """

@@ -27,8 +27,9 @@ COUNTED = ("params", "macs", "memory")  # costs that every study tells of its ca
 class Setup:
     """What a study remembers and every command that continues it must agree with.
 
-    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show: one of the
-    field's name, and others such as `device.model` of what else belongs to it. A study may be older than a mark.
+    `marks` identify the contents behind the names, so that an edited space, other images or a re-measured table show:
+    one of the field's name, and others such as `device.model` of what else belongs to it. A study may be older than a
+    mark.
     """
 
     budget: str

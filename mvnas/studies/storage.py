@@ -37,7 +37,8 @@ TABLES = {*models.BaseModel.metadata.tables, "alembic_version"}  # of Optuna
 def open_storage(place: str, orphaned: Callable[[Study, FrozenTrial], None], *, new: bool) -> Trials:
     """The storage of studies in a SQLite file, or at a database's URL; its tables are made if it may be `new`.
 
-    Those who share a database have heartbeats; `orphaned` is called with each trial that was failed since its heartbeat had stopped.
+    Those who share a database have heartbeats; `orphaned` is called with each trial that was failed since its heartbeat
+    had stopped.
 
     Raises:
         StudyError: there is none, or the place holds something else; nothing has changed.
@@ -69,7 +70,8 @@ def open_storage(place: str, orphaned: Callable[[Study, FrozenTrial], None], *, 
 
 
 def _look(path: Path, new: bool) -> None:
-    """Return if a file is a sound database that holds studies, or may hold the first one where it is `new`; it is left as it is.
+    """Return if a file is a sound database that holds studies, or may hold the first one where it is `new`; it is left
+    as it is.
 
     Raises:
         StudyError: it is not there, is something else, or holds something else.
@@ -135,6 +137,9 @@ def owned(place: str) -> Iterator[None]:
         _size(path)
     if not path.parent.is_dir():
         raise StudyError(f"the folder of a study must exist, but {path.parent} does not; make it first")
-    busy = f"a study must have one search at a time, but another process searches {place}; wait for it, or give it more --workers"
+    busy = (
+        f"a study must have one search at a time, but another process searches {place}; wait for it, or give it more"
+        " --workers"
+    )
     with disk.locked(path.with_name(f".{path.name[-200:]}.lock"), lambda: StudyError(busy)):
         yield

@@ -161,7 +161,9 @@ class Study:
 
     @property
     def finished(self) -> float:
-        """Trainings that have ended, by score or by their own fault, in full lengths: one from rung to rung is as much as lies between."""
+        """Trainings that have ended, by score or by their own fault, in full lengths: one from rung to rung is as
+        much as lies between.
+        """
         return self._counted(self.trials())[1] - self._sum(self.trials(TrialState.RUNNING))[1]
 
     @property
@@ -247,7 +249,9 @@ class Study:
         attrs: Mapping[str, Any],
         excess: float,
     ) -> int:
-        """Number of a new trial, in training; it is there whole or not at all, so that no other driver takes it for another."""
+        """Number of a new trial, in training; it is there whole or not at all, so that no other driver takes it for
+        another.
+        """
         trial = create_trial(
             state=TrialState.RUNNING,
             params=dict(picks),
@@ -271,7 +275,9 @@ class Study:
         return same or (total is not None and self._counted(trials[:number])[1] > total - SLACK)
 
     def tell(self, number: int, values: Sequence[float] | None = None, **attrs: Any) -> None:
-        """Write what became of a trial, failed where it has no `values`; if another driver gave it up for dead, it stays so."""
+        """Write what became of a trial, failed where it has no `values`; if another driver gave it up for dead, it
+        stays so.
+        """
         with self._told(number, attrs):
             self.record.tell(number, values, state=TrialState.FAIL if values is None else TrialState.COMPLETE)
 
@@ -349,15 +355,17 @@ class Study:
             reason = self.failures().get(int(what))
             why = f"failed: {reason}" if reason else "is not there"
             raise StudyError(
-                f"the trial to pick must have finished, but {what} {why}; finished: {_ranges([s.number for s in scores])}"
+                f"the trial to pick must have finished, but {what} {why}; finished:"
+                f" {_ranges([s.number for s in scores])}"
             )
         return found[0]
 
     def recover(self, ours: Container[int] = ()) -> None:
-        """Put candidates that nobody trains any more back at the head of the queue; `ours` are those that this process trains.
+        """Put candidates that nobody trains any more back at the head of the queue; `ours` are those that this process
+        trains.
 
-        A file has one owner, so that all others are dead. Drivers that share a database are known by ids of their own and by their
-        heartbeats; that a process is gone can be seen only from where it ran.
+        A file has one owner, so that all others are dead. Drivers that share a database are known by ids of their own
+        and by their heartbeats; that a process is gone can be seen only from where it ran.
         """
         running = self.trials(TrialState.RUNNING)
         new = {trial.number for trial in running} - self._met
@@ -396,12 +404,16 @@ class Study:
         return file_of(self.place) is None
 
     def keep_weights(self) -> None:
-        """Remove the weights of candidates that are no longer on the frontier; those in training may be about to be told."""
+        """Remove the weights of candidates that are no longer on the frontier; those in training may be about to be
+        told.
+        """
         numbers = [trial.number for trial in self.trials(TrialState.RUNNING)]
         self.files.keep_weights([*numbers, *(score.number for score in self.frontier().scores)])
 
     def keep_checkpoints(self) -> None:
-        """Remove the checkpoints that nobody needs soon: kept are those of the RESTS next to be promoted from each rung, and of what trains."""
+        """Remove the checkpoints that nobody needs soon: kept are those of the RESTS next to be promoted from each
+        rung, and of what trains.
+        """
         trials = self.trials()
         needed: list[tuple[Picks, int]] = [
             (trials[candidate].params, rung)

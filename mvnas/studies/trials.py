@@ -179,7 +179,9 @@ def counts(trial: FrozenTrial) -> bool:
 
 
 def requeued(trial: FrozenTrial) -> FrozenTrial | None:
-    """The trial that queues the candidate of an interrupted one, with all that its sampler noted; None if it had not been drawn."""
+    """The trial that queues the candidate of an interrupted one, with all that its sampler noted; None if it had not
+    been drawn.
+    """
     if "arch" not in trial.user_attrs and "fixed_params" not in trial.system_attrs:
         return None
     place = {key: trial.user_attrs[key] for key in PLACE if key in trial.user_attrs}

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from mvnas.errors import told
+from mvnas.errors import quoted
 
 SMALL = 1 << 20  # bytes of a space, an architecture or the conditions of a table
 LARGE = 16 << 20  # bytes of timings that were made elsewhere
@@ -81,7 +81,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {told(twice)} is there twice")
+        raise ValueError(f"the key {quoted(twice)} is there twice")
     return found
 
 
@@ -94,5 +94,5 @@ def _whole(text: str) -> int:
 def _finite(text: str) -> float:
     value = float(text)
     if not isfinite(value):
-        raise ValueError(f"a number must be finite, but got {told(text)}")
+        raise ValueError(f"a number must be finite, but got {quoted(text)}")
     return value

@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from mvnas.errors import MvnasError, TrustError, cut, plain, told
+from mvnas.errors import MvnasError, TrustError, cut, plain, quoted
 
 _allowed: set[str] = set()
 _everything = False
@@ -46,8 +46,8 @@ def check(name: str) -> None:
     """
     if not (_everything or name in _allowed or name in _run):
         raise TrustError(
-            f"a file must not run code that you did not name, but one names the module {told(name)}; if you know whose "
-            "it is, give --trust (in a program, mvnas.system.trust.allow)"
+            f"a file must not run code that you did not name, but one names the module {quoted(name)}; if you know"
+            " whose it is, give --trust (in a program, mvnas.system.trust.allow)"
         )
 
 

@@ -1,8 +1,8 @@
 """What a network is for. One file a task; the file name is the name, and the class it defines is `Task`.
 
-A task says what the network's last layer puts out, how images and their targets are shown in training, what the loss is,
-how well a network does on held-out images, and when a file does as torch does. It never sees an architecture but to set
-its last layer, and knows nothing of studies. `mvnas.tasks.classification` is the first.
+A task says what the network's last layer puts out, how images and their targets are shown in training, what the loss
+is, how well a network does on held-out images, and when a file does as torch does. It never sees an architecture but to
+set its last layer, and knows nothing of studies. `mvnas.tasks.classification` is the first.
 
 Yours is a module with one class, and this is all of it:
 
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvnas.errors import DataError, told
+from mvnas.errors import DataError, quoted
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.system.marks import code_mark, mark
@@ -74,7 +74,7 @@ class Metric:
     def value(self, quality: float) -> float:
         return self.worst + (self.best - self.worst) * quality
 
-    def told(self, quality: float) -> str:
+    def quoted(self, quality: float) -> str:
         """The value of a quality for people: a share in per cent, where it has no unit."""
         value = self.value(quality)
         return f"{value:.3g} {self.unit}" if self.unit else f"{value:.1%}"
@@ -97,7 +97,7 @@ class Metric:
         made = cls(**data)
         numbers = all(isinstance(value, int | float) and -inf < value < inf for value in (made.worst, made.best))
         if not (numbers and made.worst != made.best and isinstance(made.name, str) and isinstance(made.unit, str)):
-            raise ValueError(f"a metric must have a name, a worst and a best value, and a unit, but is {told(data)}")
+            raise ValueError(f"a metric must have a name, a worst and a best value, and a unit, but is {quoted(data)}")
         return made
 
 
@@ -105,10 +105,12 @@ ACCURACY = Metric("accuracy")
 
 
 class Task:
-    """What every task offers; a class `Task` of yours derives from it, and says at least `outputs`, `loss`, `tally` and `value`.
+    """What every task offers; a class `Task` of yours derives from it, and says at least `outputs`, `loss`, `tally` and
+    `value`.
 
-    Where nothing else is said, images are float (B, 3, side, side) in [0, 1], an output is what the network's module puts
-    out, (B, outputs), and targets are as the data has them, (B, ...); of a network of several outputs, `output` is a tuple.
+    Where nothing else is said, images are float (B, 3, side, side) in [0, 1], an output is what the network's module
+    puts out, (B, outputs), and targets are as the data has them, (B, ...); of a network of several outputs, `output` is
+    a tuple.
     """
 
     metric: Metric
@@ -135,7 +137,9 @@ class Task:
         return arch.with_classes(self.outputs(data))
 
     def epochs(self, data: Data) -> float:
-        """Length of a candidate's training where the user says nothing: what shows SHOWN images, LONGEST epochs at most."""
+        """Length of a candidate's training where the user says nothing: what shows SHOWN images, LONGEST epochs at
+        most.
+        """
         return min(LONGEST, float(f"{SHOWN / len(data.train):.3g}"))
 
     def length(self, epochs: float, data: Data) -> str:
@@ -143,7 +147,9 @@ class Task:
         return f"{epochs:g} epochs of each candidate, {epochs * len(data.train):.0f} images"
 
     def chance(self, data: Data) -> float:
-        """The quality of a network that has learnt nothing; 0 is never wrong, and makes the search's model less sharp."""
+        """The quality of a network that has learnt nothing; 0 is never wrong, and makes the search's model less
+        sharp.
+        """
         return 0.0
 
     def augment(
@@ -159,7 +165,9 @@ class Task:
         return random_crops(images, side, area=crop, flip=flip, generator=generator), targets
 
     def inputs(self, images: Tensor, side: int) -> Tensor:
-        """Stored images, uint8 (B, 3, S, S), as a network is judged on and its files are checked with: (B, 3, side, side)."""
+        """Stored images, uint8 (B, 3, S, S), as a network is judged on and its files are checked with: (B, 3, side,
+        side).
+        """
         from mvnas.tasks._images import whole
 
         return whole(images, side)

@@ -16,7 +16,9 @@ EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the
 
 
 class Task(tasks.Task):
-    """Cross-entropy with smoothed labels; the metric is the share of held-out images whose highest logit is at their label."""
+    """Cross-entropy with smoothed labels; the metric is the share of held-out images whose highest logit is at their
+    label.
+    """
 
     metric = tasks.ACCURACY
     agreed = "the class of torch"

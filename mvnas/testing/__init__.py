@@ -10,8 +10,8 @@
 - `mvnas.testing.task.TaskContract`: a task
 - `mvnas.testing.technique.TechniqueContract`: a technique
 
-Each is a class. In a test file of yours, derive a class from it whose name begins with `Test`, say how your part is made or
-what it is called, as the suite's own docstring shows, and run pytest:
+Each is a class. In a test file of yours, derive a class from it whose name begins with `Test`, say how your part is
+made or what it is called, as the suite's own docstring shows, and run pytest:
 
     from mvnas.testing.strategy import StrategyContract
 

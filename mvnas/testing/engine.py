@@ -25,7 +25,9 @@ BLOCKS = [{"block": "stem", "channels": 8}, {"block": "head", "channels": 16}]
 
 
 class EngineContract:
-    """Each job that is begun ends once, with what it comes to anywhere else; what fails is an event and no exception."""
+    """Each job that is begun ends once, with what it comes to anywhere else; what fails is an event and no
+    exception.
+    """
 
     engine: str
     data = "digits"

@@ -22,7 +22,7 @@ from mvnas.backends import backend
 from mvnas.errors import SpaceError
 from mvnas.graph import Graph
 from mvnas.latency.table import read_kernel, write_op, write_shapes
-from mvnas.nn import build, deploy, example, fold, owes, program, rank
+from mvnas.nn import build, deploy, example, fold, most_axes, owes, program
 from mvnas.ops import Conv, Input, Linear, Map, Op, Shape, Tokens, Vector
 from mvnas.system import trust
 from mvnas.testing.weights import randomise
@@ -95,7 +95,7 @@ class OpContract:
     def test_no_tensor_has_more_than_four_axes(self, case: Example) -> None:
         op, shapes, _ = case
         shipped = Graph.single(op, shapes).deployed()
-        assert not shipped.work or rank(program(shipped, build(shipped).state_dict())) <= 4
+        assert not shipped.work or most_axes(program(shipped, build(shipped).state_dict())) <= 4
 
     @torch.no_grad()
     def test_what_moves_leaves_scales_and_shifts_of_channels_to_what_comes_after(self, case: Example) -> None:

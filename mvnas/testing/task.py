@@ -22,7 +22,9 @@ COUNT, SIDE = 24, 32
 
 
 class TaskContract:
-    """Qualities are shares of the way to the best, tallies add up, losses can be made small, and files can be compared."""
+    """Qualities are shares of the way to the best, tallies add up, losses can be made small, and files can be
+    compared.
+    """
 
     task: str
     data: str

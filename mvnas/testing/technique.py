@@ -32,7 +32,9 @@ BLOCKS = [
 
 
 class TechniqueContract:
-    """A training with the technique is as reproducible as a plain one, may rest anywhere, and leaves what it shares alone."""
+    """A training with the technique is as reproducible as a plain one, may rest anywhere, and leaves what it shares
+    alone.
+    """
 
     text: str
     task = "classification"

@@ -3,7 +3,7 @@
 from mvnas.training.fit import Trained, fit
 from mvnas.training.judging import computed, evaluate, evaluate_file
 from mvnas.training.loop import Checkpoint, Loop
-from mvnas.training.sampler import Sampler, factor_for, pixels
+from mvnas.training.sampler import Sampler, factor_for, trained_size
 from mvnas.training.schedule import Schedule
 from mvnas.training.technique import Artifact, Preparation, Sizes, Step, Technique, Training
 from mvnas.training.weights import initialise
@@ -26,5 +26,5 @@ __all__ = [
     "factor_for",
     "fit",
     "initialise",
-    "pixels",
+    "trained_size",
 ]

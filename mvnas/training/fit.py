@@ -17,10 +17,10 @@ from mvnas.tasks import task as task_of
 from mvnas.training.judging import evaluate, inputs
 from mvnas.training.loop import Checkpoint, Loop
 from mvnas.training.numerics import float32, memory, reproducible
-from mvnas.training.sampler import Sampler, pixels
+from mvnas.training.sampler import Sampler, trained_size
 from mvnas.training.schedule import Schedule
 from mvnas.training.technique import Technique, Training
-from mvnas.training.weights import calibrate, kept
+from mvnas.training.weights import calibrate, copied
 
 CALIBRATION = 512  # images that batch norms are calibrated on
 
@@ -92,15 +92,15 @@ def fit(
         checkpoint = loop.rest() if stop < len(loop) else None
         loop.average.store()
         _calibrate(training, device, tell)
-        side = pixels(resolution, factor)
+        side = trained_size(resolution, factor)
         quality = evaluate(module, data.val, side=side, batch=schedule.batch, task=training.task, tell=tell)
-    return Trained(quality, kept(module), len(loop), time.monotonic() - begun, loop.images, checkpoint)
+    return Trained(quality, copied(module), len(loop), time.monotonic() - begun, loop.images, checkpoint)
 
 
 def _calibrate(training: Training, device: str, tell: Tell | None) -> None:
     """Calibrate the batch norms of a module on `CALIBRATION` whole images or a few more, or on all, in full batches."""
     split, batch = training.data.train, training.schedule.batch
-    total, side = min(CALIBRATION, len(split)), pixels(training.resolution, training.factor)
+    total, side = min(CALIBRATION, len(split)), trained_size(training.resolution, training.factor)
 
     def batches() -> Iterator[Tensor]:
         done = 0

@@ -42,7 +42,8 @@ def evaluate(
     task: Task | None = None,
     tell: Tell | None = None,
 ) -> float:
-    """Quality, 0 to 1, of a module on the images of `split` at `side` pixels, all computed in float32; by default its accuracy.
+    """Quality, 0 to 1, of a module on the images of `split` at `side` pixels, all computed in float32; by default its
+    accuracy.
 
     The module computes on the device it is on, and is left in evaluation mode.
 
@@ -60,7 +61,8 @@ def evaluate(
 
 @torch.inference_mode()
 def computed(module: Module, split: Split, task: Task, *, side: int, batch: int) -> Iterator[tuple[slice, Any]]:
-    """What a module puts out, as arrays, for one part of a split after the other, computed in float32; it is in evaluation mode then.
+    """What a module puts out, as arrays, for one part of a split after the other, computed in float32; it is in
+    evaluation mode then.
 
     Raises:
         TrainingError: an output is not finite.
@@ -93,8 +95,8 @@ def evaluate_file(
 ) -> float:
     """Quality of a network on validation images at `side` pixels, as a TFLite file of its precision computes it.
 
-    Images are judged on as many threads as torch has, each with the file open. `tell` is called with what is done, how many
-    images of it, and of how many.
+    Images are judged on as many threads as torch has, each with the file open. `tell` is called with what is done, how
+    many images of it, and of how many.
 
     Raises:
         ExportError: the file cannot be made.

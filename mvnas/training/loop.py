@@ -18,9 +18,9 @@ from torch import Generator, Tensor
 from mvnas.errors import TrainingError
 from mvnas.training.judging import CALMER
 from mvnas.training.numerics import mixed
-from mvnas.training.sampler import Sampler, pixels
+from mvnas.training.sampler import Sampler, trained_size
 from mvnas.training.technique import Step, Technique, Training
-from mvnas.training.weights import Average, groups, kept
+from mvnas.training.weights import Average, copied, groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ class Checkpoint:
 class Loop:
     """One training between two of its steps, on the device that its module is on.
 
-    `step` have been taken, of `len`, and `images` been shown by this loop. Techniques get the module as it begins, then take
-    part in every loss, in their order. Random numbers are torch's global ones and a generator of crops of the loop's own.
+    `step` have been taken, of `len`, and `images` been shown by this loop. Techniques get the module as it begins, then
+    take part in every loss, in their order. Random numbers are torch's global ones and a generator of crops of the
+    loop's own.
     """
 
     def __init__(self, training: Training, techniques: Sequence[Technique] = ()) -> None:
@@ -102,7 +103,7 @@ class Loop:
         x, targets = task.augment(
             torch.from_numpy(data.train.images[indices]).to(self.device),
             torch.from_numpy(data.train.targets[indices]).to(self.device),
-            pixels(size, self.training.factor),
+            trained_size(size, self.training.factor),
             crop=schedule.crop,
             flip=data.flip,
             generator=self.crops,
@@ -132,7 +133,7 @@ class Loop:
         }
         return Checkpoint(
             self.step,
-            kept(self.training.module),
+            copied(self.training.module),
             [value.cpu() for value in self.average.values],
             {"state": moments, "param_groups": copy.deepcopy(told["param_groups"])},
             self.crops.get_state(),

@@ -21,10 +21,10 @@ def factor_for(side: int, base: int = 256) -> float:
     return min(1.0, side / base)
 
 
-def pixels(size: int, factor: float) -> int:
+def trained_size(size: int, factor: float) -> int:
     """Side, in pixels, of the images that stand for a deployed `size`; 16 at least, or no map would be left.
 
-    >>> pixels(320, 0.125), pixels(96, 0.125)
+    >>> trained_size(320, 0.125), trained_size(96, 0.125)
     (40, 16)
     """
     return max(MINIMUM, round(size * factor))

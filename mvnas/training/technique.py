@@ -39,8 +39,8 @@ class Training:
 class Step:
     """One step of a training, after the forward pass: `number` from 1 among `steps`.
 
-    `indices` (B,) are places in `data.train`; `images` (B, 3, side, side) and `targets` (B, ...) are as they were shown,
-    `output` is the module's, in float32.
+    `indices` (B,) are places in `data.train`; `images` (B, 3, side, side) and `targets` (B, ...) are as they were
+    shown, `output` is the module's, in float32.
     """
 
     module: Module
@@ -81,15 +81,17 @@ class Preparation(Protocol):
 class Technique:
     """A training with nothing beyond plain; a class `Technique` of yours derives from it, and overrides what it needs.
 
-    If it is a dataclass its fields, each with a default that is a text, int, float or bool, are settings for the user. There
-    is one object a training. Whatever is random must come from torch's global generators, which are seeded, or from seeds
-    that are given: the same arguments give the same bits.
+    If it is a dataclass its fields, each with a default that is a text, int, float or bool, are settings for the user.
+    There is one object a training. Whatever is random must come from torch's global generators, which are seeded, or
+    from seeds that are given: the same arguments give the same bits.
     """
 
     artifact: Artifact = NOTHING  # what `prepare` gave, in every training of the study
 
     def prepare(self, study: Preparation) -> Artifact:
-        """Arrays that all trainings of a study share, such as a teacher's outputs; asked for once, before the first of them."""
+        """Arrays that all trainings of a study share, such as a teacher's outputs; asked for once, before the first
+        of them.
+        """
         return NOTHING
 
     def schedule(self, schedule: Schedule) -> Schedule:
@@ -104,7 +106,9 @@ class Technique:
         """Set the weights that the module begins with, in place of fresh ones; and whatever else is to be ready."""
 
     def loss(self, loss: Tensor, step: Step) -> Tensor:
-        """What is made small in a step, in place of the task's `loss` (or of that of the techniques before), a scalar."""
+        """What is made small in a step, in place of the task's `loss` (or of that of the techniques before), a
+        scalar.
+        """
         return loss
 
     def state(self) -> Mapping[str, Tensor]:

@@ -96,6 +96,6 @@ def _multiplied(part: nn.Module) -> Iterable[Tensor]:
     return [getattr(part, name) for name in names]
 
 
-def kept(module: nn.Module) -> dict[str, Tensor]:
+def copied(module: nn.Module) -> dict[str, Tensor]:
     """Copies of all parameters and buffers, on the CPU in the default memory format, ready for a file."""
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()}

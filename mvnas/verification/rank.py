@@ -1,4 +1,6 @@
-"""How far short scores may be trusted: a sample of a study's candidates is trained longer, and the orders are compared."""
+"""How far short scores may be trusted: a sample of a study's candidates is trained longer, and the orders are
+compared.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from mvnas.system.progress import Progress, silent
 from mvnas.verification.retrain import accuracies, retrain, retrained, trainer
 
 CANDIDATES, LONGER = 12, 4  # what is trained where the user says nothing: so many, so many times longer
-FEWEST = (
+FEWEST_RANKED = (
     8  # candidates whose order is worth a figure: fewer may agree wholly by luck, and their intervals would not show it
 )
 ENOUGH = 0.5  # what the lower end of tau's interval must reach: three pairs in four in the same order
@@ -29,7 +31,8 @@ PAIRS = 10**6  # of candidates compared at once, which bounds memory
 class Agreement:
     """How alike two scores order the same candidates: Kendall's tau-b and Spearman's rho, with CONFIDENCE intervals.
 
-    The intervals are percentiles of a bootstrap over the candidates; a resample that holds a single one has no order and counts as 0.
+    The intervals are percentiles of a bootstrap over the candidates; a resample that holds a single one has no order
+    and counts as 0.
     """
 
     candidates: int
@@ -42,8 +45,8 @@ class Agreement:
 
     @classmethod
     def of(cls, one: Sequence[float], other: Sequence[float]) -> Agreement | None:
-        """None if there are fewer than FEWEST candidates, or all are equal in one of the scores."""
-        if len(one) < FEWEST or min(len(set(one)), len(set(other))) == 1:
+        """None if there are fewer than FEWEST_RANKED candidates, or all are equal in one of the scores."""
+        if len(one) < FEWEST_RANKED or min(len(set(one)), len(set(other))) == 1:
             return None
         return cls(len(one), *_estimate(tau, one, other), *_estimate(rho, one, other))
 
@@ -57,8 +60,16 @@ def _estimate(
     def statistic(a: Array, b: Array, axis: int) -> Array:
         return measure(np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1))
 
-    low, high = bootstrap((one, other), statistic, paired=True, n_resamples=RESAMPLES, batch=max(1, PAIRS // len(one) ** 2),
-                          confidence_level=CONFIDENCE, method="percentile", rng=0).confidence_interval  # fmt: skip
+    low, high = bootstrap(
+        (one, other),
+        statistic,
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, PAIRS // len(one) ** 2),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
     return float(measure(np.array(one), np.array(other))), float(low), float(high)
 
 
@@ -66,9 +77,10 @@ def _estimate(
 class Ranking:
     """What training `longest` times as long says of a study's scores.
 
-    `overall` and `frontier` compare the study's own scores with the longest training; `lengths` compares other trainings, by how many
-    times as long they are. 1 is the study's length again, from another seed: it tells what is luck. `enough` is the least length whose
-    interval of tau lies above ENOUGH, None if no shorter one was found; `failed` trainings are left out.
+    `overall` and `frontier` compare the study's own scores with the longest training; `lengths` compares other
+    trainings, by how many times as long they are. 1 is the study's length again, from another seed: it tells what is
+    luck. `enough` is the least length whose interval of tau lies above ENOUGH, None if no shorter one was found;
+    `failed` trainings are left out.
     """
 
     longest: int
@@ -91,11 +103,12 @@ def rank(
 ) -> Ranking:
     """Train a sample of the study's candidates longer, as far as that is not done yet, and compare the orders.
 
-    `engine` is that of the user's own by which the study was searched, if it was one. `progress` is told of whole trainings, and `tell`
-    of what is done in one.
+    `engine` is that of the user's own by which the study was searched, if it was one. `progress` is told of whole
+    trainings, and `tell` of what is done in one.
 
     Raises:
-        StudyError: nothing has finished, `candidates` are fewer than the frontier, `longer` is not longer, or the engine is another.
+        StudyError: nothing has finished, `candidates` are fewer than the frontier, `longer` is not longer, or the
+            engine is another.
     """
     if longer < 2:
         raise StudyError(f"longer must be 2 or more times the epochs of the study, but got {longer}")
@@ -122,10 +135,11 @@ def lengths(longer: int) -> list[int]:
 
 
 def sample(study: Study, count: int | None = None) -> list[Score]:
-    """`count` candidates, from the least accurate to the most: the frontier, and of the others one in each of equally many strata.
+    """`count` candidates, from the least accurate to the most: the frontier, and of the others one in each of equally
+    many strata.
 
-    Strata are made in the order of accuracy; a candidate that was trained longer before is chosen again, else a random one.
-    Without a count they are CANDIDATES, and more where the frontier has more.
+    Strata are made in the order of accuracy; a candidate that was trained longer before is chosen again, else a random
+    one. Without a count they are CANDIDATES, and more where the frontier has more.
 
     Raises:
         StudyError: nothing has finished, or the frontier is larger than the count.
@@ -158,7 +172,9 @@ def _order(score: Score) -> tuple[float, int]:
 
 
 def ranking(study: Study, longest: int | None = None) -> Ranking | None:
-    """What a study knows from longer trainings, those of `longest` times its epochs or of the longest that were made; None if none was."""
+    """What a study knows from longer trainings, those of `longest` times its epochs or of the longest that were
+    made; None if none was.
+    """
     rows = retrained(study)
     longest = longest or max((times for _, times in rows if times > 1), default=None)
     if longest is None:

@@ -1,4 +1,6 @@
-"""Candidates of a study trained again, from scratch and longer; the study keeps what came of each, so that none is trained twice."""
+"""Candidates of a study trained again, from scratch and longer; the study keeps what came of each, so that none is
+trained twice.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False,
     marks = {name: found for name, found in data_marks(data).items() if name in study.setup.marks}
     if marks != {name: study.setup.marks[name] for name in marks}:
         raise StudyError(
-            f"the images must be those that {study.place} was searched with, but {source} holds others; give theirs with --data"
+            f"the images must be those that {study.place} was searched with, but {source} holds others; give theirs"
+            " with --data"
         )
     return data
 
@@ -86,8 +89,8 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False,
 def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | None = None) -> Iterator[Train]:
     """What trains as the study's candidates were scored: here, or by the user's engine, whose `name` the user gives.
 
-    A study's record is a file that others may have written, so that what it names is not imported on its word. `tell` is called
-    with what a training does, how much of it is done, and of how much.
+    A study's record is a file that others may have written, so that what it names is not imported on its word. `tell`
+    is called with what a training does, how much of it is done, and of how much.
 
     Raises:
         StudyError: the study was scored by another engine, or by other code of it.
@@ -104,11 +107,13 @@ def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | N
         name = BUILT_IN if is_built_in(made) else name
         if name != scored:
             raise StudyError(
-                f"candidates must be trained as {study.place} scored them, by the engine {scored}, but got {name}; give --engine {scored}"
+                f"candidates must be trained as {study.place} scored them, by the engine {scored}, but got {name}; give"
+                f" --engine {scored}"
             )
         if name != BUILT_IN and code_mark(name) != study.setup.marks.get("engine"):
             raise StudyError(
-                f"candidates must be trained as {study.place} scored them, but the content of engine {name} has changed since; bring it back"
+                f"candidates must be trained as {study.place} scored them, but the content of engine {name} has changed"
+                " since; bring it back"
             )
         yield _as_scored(study, data, partial(_train, made, tell), tell)
 
@@ -132,8 +137,8 @@ def _as_scored(study: Study, data: Data, train: Train, tell: Tell | None) -> Tra
     ):
         if marks != {key: told for key, told in setup.marks.items() if key.partition(".")[0] == kind}:
             raise StudyError(
-                f"candidates must be trained as {study.place} scored them, but the content of {kind} {name} has changed "
-                "since; bring it back"
+                f"candidates must be trained as {study.place} scored them, but the content of {kind} {name} has changed"
+                " since; bring it back"
             )
     artifacts = prepared(study, data, foreign=True, tell=tell)
     return lambda job: train(replace(job, task=setup.task, techniques=setup.technique, artifacts=artifacts))
@@ -161,7 +166,8 @@ def _train(made: Engine, tell: Tell | None, job: Job) -> Trained:
 
 
 def retrain(study: Study, score: Score, times: int, train: Train, *, keep: bool = False) -> None:
-    """Train a candidate with `times` the study's epochs, from a seed of its own, unless the study knows what comes of it.
+    """Train a candidate with `times` the study's epochs, from a seed of its own, unless the study knows what comes of
+    it.
 
     With `keep` its weights are kept too, beside the study. A training that fails by its own fault is noted as such.
     """

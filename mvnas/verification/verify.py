@@ -1,4 +1,6 @@
-"""Whether a frontier keeps its word: its candidates trained longer, exported, checked, and timed where their runtime runs."""
+"""Whether a frontier keeps its word: its candidates trained longer, exported, checked, and timed where their runtime
+runs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from mvnas.studies.study import Study
 from mvnas.system.disk import work_folder
 from mvnas.system.progress import Progress, silent
 from mvnas.tasks import task
-from mvnas.training import pixels
+from mvnas.training import trained_size
 from mvnas.verification.rank import LONGER
 from mvnas.verification.retrain import retrain, retrained, trainer, weights
 
@@ -41,8 +43,9 @@ PROTOCOL = Protocol()
 class Verified:
     """A candidate of the frontier, with what became of its figures.
 
-    `accuracy` is that after the longer training, on images of `pixels` a side as the search judged; `measured_ms` is the fastest of
-    several passes of its file; `excess` is how far it is over the budget as measured. What is not known is None, and `told` says why.
+    `accuracy` is that after the longer training, on images of `trained_size` a side as the search judged; `measured_ms`
+    is the fastest of several passes of its file; `excess` is how far it is over the budget as measured. What is not
+    known is None, and `told` says why.
     """
 
     score: Score
@@ -103,14 +106,16 @@ def verify(
     progress: Progress = silent,
     tell: Progress | None = None,
 ) -> Verification:
-    """Train the frontier longer, as far as that is not done yet, export it beside the study, and time it by the runtimes of `tables`.
+    """Train the frontier longer, as far as that is not done yet, export it beside the study, and time it by the
+    runtimes of `tables`.
 
-    Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds. `engine` is that of the
-    user's own by which the study was searched, if it was one. `progress` is told of whole trainings and of timings, and `tell` of what is
-    done in a training.
+    Latency is predicted by the same tables. Files are made and timed anew at each call: that takes seconds. `engine` is
+    that of the user's own by which the study was searched, if it was one. `progress` is told of whole trainings and of
+    timings, and `tell` of what is done in a training.
 
     Raises:
-        StudyError: nothing has finished, `longer` is no longer, no table is of a candidate's precision, or the engine is another.
+        StudyError: nothing has finished, `longer` is no longer, no table is of a candidate's precision, or the engine
+            is another.
         TableError: another measurement is running.
     """
     if longer < 2:
@@ -126,7 +131,8 @@ def verify(
     for score in scores:
         if score.arch.precision not in known:
             raise StudyError(
-                f"each precision must have a table, but {score.label} has none among {model.device}; name one with --device"
+                f"each precision must have a table, but {score.label} has none among {model.device}; name one with"
+                " --device"
             )
     with trainer(study, data, engine, tell=tell) as train:
         for done, score in enumerate(scores):
@@ -157,7 +163,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
     """A candidate with its longer accuracy, exported in the format of the table's runtime where that is one to ship."""
     setup, arch = study.setup, score.arch
     known = retrained(study)[score.number, longer]
-    row = Verified(score, pixels(arch.resolution, setup.factor), known.accuracy)
+    row = Verified(score, trained_size(arch.resolution, setup.factor), known.accuracy)
     if known.accuracy is None:
         return replace(row, told=f"training failed: {known.reason}")
     try:
@@ -209,7 +215,9 @@ def _state(study: Study, longer: int, score: Score) -> State:
 
 
 def timed_file(row: Verified, runtime: Runtime, state: Callable[[Score], State], folder: Path) -> Path:
-    """The file of a candidate that a runtime times: the shipped one, or one of as many images at once as the runtime takes."""
+    """The file of a candidate that a runtime times: the shipped one, or one of as many images at once as the runtime
+    takes.
+    """
     assert row.file
     if getattr(runtime, "batch", 1) == 1:
         return row.file
@@ -222,7 +230,9 @@ def timed_file(row: Verified, runtime: Runtime, state: Callable[[Score], State],
 def _time(
     rows: Sequence[Verified], table: Table, state: Callable[[Score], State], protocol: Protocol, progress: Progress
 ) -> tuple[list[Verified], list[str]]:
-    """Candidates timed by the table's runtime, as far as it runs here and their files are what was trained; and cautions."""
+    """Candidates timed by the table's runtime, as far as it runs here and their files are what was trained; and
+    cautions.
+    """
     timed = [row for row in rows if row.file or (row.accuracy is not None and _unshipped(table))]
     try:
         runtime = of_table(table.device)
@@ -254,7 +264,8 @@ def _elsewhere(table: Table, here: Mapping[str, Any]) -> list[str]:
         return []
     was, now = (" and ".join(f"{key} {told.get(key)}" for key in differ) for told in (there, here))
     return [
-        f"{table.name} was measured on {was}, but networks were timed on {now}; its predictions are not for this machine"
+        f"{table.name} was measured on {was}, but networks were timed on {now}; its predictions are not for this"
+        " machine"
     ]
 
 
@@ -265,7 +276,8 @@ def _restless(timings: Sequence[Timing]) -> list[str]:
     if not slow:
         return []
     return [
-        f"{slow} of {len(timings)} networks were timed while the machine was {DRIFT - 1:.0%} slower or more; verify on a quieter one"
+        f"{slow} of {len(timings)} networks were timed while the machine was {DRIFT - 1:.0%} slower or more; verify on"
+        " a quieter one"
     ]
 
 

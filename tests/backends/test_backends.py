@@ -322,7 +322,9 @@ class TestTFLite:
     def test_ops_of_a_network_are_those_of_its_kernels(
         self, graph: Graph, exported: Files, kernels: list[Any], tmp_path: Path
     ) -> None:
-        """What is timed is what is shipped: the files that `measure` times hold the ops of the network, and one more."""
+        """What is timed is what is shipped: the files that `measure` times hold the ops of the network, and one
+        more.
+        """
         timed = backend("tflite").export_each([single for single, _, _ in kernels], tmp_path)
         first = Counter({"SLICE": 1})
         alone = {row[0].output.key: op_names("tflite", path) - first for row, path in zip(kernels, timed, strict=True)}
@@ -437,9 +439,9 @@ class TestCoreML:
         assert ops["silu"] == sum(getattr(node.op, "act", "") == "silu" for node in graph.work)
 
     def test_no_tensor_has_more_than_four_axes(self, exported: Files) -> None:
-        from mvnas.backends.coreml import ranks
+        from mvnas.backends.coreml import axes
 
-        assert max(ranks(exported("coreml"))) == 4
+        assert max(axes(exported("coreml"))) == 4
         assert backend("coreml").inspect(exported("coreml"))["max_rank"] == 4
 
     def test_every_tensor_is_float16(self, exported: Files) -> None:

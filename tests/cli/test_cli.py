@@ -60,20 +60,66 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
                for name, verb in verbs.choices.items()}  # fmt: skip
     assert all("--trust" in verb.format_help() for verb in verbs.choices.values())
     assert options == {
-        "search": {"--budget", "--space", "--data", "--skip-broken", "--flip", "--device", "--trials", "--time", "--epochs",
-                   "--strategy", "--rungs", "--workers", "--engine", "--address", "--limit", "--verify", "--seed", "--study",
-                   "--objective", "--batch", "--lr", "--clip", "--json"},
+        "search": {
+            "--budget",
+            "--space",
+            "--data",
+            "--skip-broken",
+            "--flip",
+            "--device",
+            "--trials",
+            "--time",
+            "--epochs",
+            "--strategy",
+            "--rungs",
+            "--workers",
+            "--engine",
+            "--address",
+            "--limit",
+            "--verify",
+            "--seed",
+            "--study",
+            "--objective",
+            "--batch",
+            "--lr",
+            "--clip",
+            "--json",
+        },
         "space": {"--budget", "--device", "--json"},
         "predict": {"--device", "--json"},
         "front": {"--csv", "--device", "--json"},
         "plot": {"--out", "--device"},
         "rank": {"--candidates", "--longer", "--data", "--skip-broken", "--engine", "--json"},
         "verify": {"--longer", "--data", "--skip-broken", "--engine", "--device", "--json"},
-        "export": {"--pick", "--format", "--precision", "--data", "--skip-broken", "--out", "--weights", "--device", "--json"},
-        "measure": {"--backend", "--table", "--space", "--threads", "--ops", "--networks", "--like",
-                    "--minutes", "--precision", "--setting", "--energy", "--seed", "--import", "--json"},
+        "export": {
+            "--pick",
+            "--format",
+            "--precision",
+            "--data",
+            "--skip-broken",
+            "--out",
+            "--weights",
+            "--device",
+            "--json",
+        },
+        "measure": {
+            "--backend",
+            "--table",
+            "--space",
+            "--threads",
+            "--ops",
+            "--networks",
+            "--like",
+            "--minutes",
+            "--precision",
+            "--setting",
+            "--energy",
+            "--seed",
+            "--import",
+            "--json",
+        },
         "fit": {"--out", "--json"},
-    }  # fmt: skip
+    }
 
 
 def test_search_leaves_a_table_and_a_picture_beside_the_study(home: Path) -> None:
@@ -340,7 +386,10 @@ def test_export_refuses_what_it_cannot_pick(home: Path, capsys: pytest.CaptureFi
 
 
 def test_importing_loads_no_torch() -> None:
-    code = "import sys, mvnas, mvnas.cli; sys.exit(bool({'torch', 'pandas', 'optuna', 'sklearn', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, mvnas, mvnas.cli; sys.exit(bool({'torch', 'pandas', 'optuna', 'sklearn', 'numpy'} &"
+        " set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

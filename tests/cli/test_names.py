@@ -1,4 +1,6 @@
-"""Names of folders and files that mean something to a shell, a terminal, an encoding or a typesetter are names and nothing else."""
+"""Names of folders and files that mean something to a shell, a terminal, an encoding or a typesetter are names and
+nothing else.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Laws of what the product writes: where that cannot be there is one sentence with the place, exit code 2, and nothing in part."""
+"""Laws of what the product writes: where that cannot be there is one sentence with the place, exit code 2, and
+nothing in part.
+"""
 
 from __future__ import annotations
 
@@ -113,8 +115,13 @@ def test_a_card_that_finds_no_space_leaves_nothing(
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_a_table_or_picture_that_finds_no_space_leaves_what_was_there(
-    words: list[str], place: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+    words: list[str],
+    place: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(home)
     (tmp_path / place).write_text("old")
     with largest_file(100):
@@ -159,7 +166,10 @@ def test_a_measurement_that_finds_no_space_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        (INSIDE, ["search", "--budget", "20K-params", "--space", "small.yaml", "--device", "roof", "--study", "PLACE/s.db"]),
+        (
+            INSIDE,
+            ["search", "--budget", "20K-params", "--space", "small.yaml", "--device", "roof", "--study", "PLACE/s.db"],
+        ),
         (INSIDE, ["front", "s.db", "--csv", "PLACE"]),
         (INSIDE, ["plot", "s.db", "--out", "PLACE.png"]),
         (INSIDE, ["export", "s.db", "--format", "onnx", "--out", "PLACE"]),
@@ -170,7 +180,7 @@ def test_a_measurement_that_finds_no_space_goes_on_where_it_was(
         ("/proc/nothing", ["export", "s.db", "--format", "onnx", "--out", "PLACE"]),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value,
-)  # fmt: skip
+)
 def test_a_place_that_cannot_be_written_is_one_sentence(
     place: str, words: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

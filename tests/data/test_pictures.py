@@ -13,7 +13,7 @@ from pictures import encoded, picture, write_folder
 from PIL import Image, ImageCms, features
 
 from mvnas.data import load
-from mvnas.data._pixels import formats, pixels, suffixes
+from mvnas.data._pixels import cropped, formats, suffixes
 from mvnas.errors import DataError
 
 RED = (200, 30, 60)
@@ -39,7 +39,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def seen(content: bytes, told: Counter[str] | None = None) -> list[int]:
     """Colour in the middle of a picture as it is trained on."""
-    return [int(value) for value in pixels(content, 32, Counter() if told is None else told)[:, 16, 16]]
+    return [int(value) for value in cropped(content, 32, Counter() if told is None else told)[:, 16, 16]]
 
 
 def near(one: list[int], two: tuple[float, ...] | list[float], by: float = 2) -> bool:

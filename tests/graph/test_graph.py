@@ -89,7 +89,8 @@ def test_deployment_keeps_the_work_and_drops_the_norms(arch: Arch) -> None:
 
 
 def longest_way_to_peak(graph: Graph) -> int:
-    """Peak by simulation: at each step, inputs, all tensors that were made and are read now or later, and the one being made.
+    """Peak by simulation: at each step, inputs, all tensors that were made and are read now or later, and the one being
+    made.
 
     Then those that are read later, and the one being made with what its op needs within.
     """

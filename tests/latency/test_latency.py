@@ -188,9 +188,14 @@ def test_an_hour_without_a_timing_parts_sittings_and_a_few_networks_are_none(fol
 
 def test_each_precision_has_a_table_of_its_own(folder: Path, archs: list[Arch]) -> None:
     table = Table.load(make_table(folder / "precise", make_space(folder)))
-    coarse = replace(table, device=dict(table.device) | {"precision": "int8"}, passes={
-        arch: tuple(replace(timing, min_ms=timing.min_ms / 2) for timing in timings) for arch, timings in table.passes.items()
-    })  # fmt: skip
+    coarse = replace(
+        table,
+        device=dict(table.device) | {"precision": "int8"},
+        passes={
+            arch: tuple(replace(timing, min_ms=timing.min_ms / 2) for timing in timings)
+            for arch, timings in table.passes.items()
+        },
+    )
     both = latency([table, coarse])
     for arch in archs[:3]:
         ms = both.predict(arch).value

@@ -1,4 +1,6 @@
-"""Laws of latency tables: what is written is read back, a kill costs one row at most, and damage is told where it is."""
+"""Laws of latency tables: what is written is read back, a kill costs one row at most, and damage is told where it
+is.
+"""
 
 from __future__ import annotations
 

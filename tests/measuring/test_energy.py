@@ -167,7 +167,9 @@ FAST = Protocol(op_openings=1, op_runs=1, op_seconds=0, network_runs=1, network_
 
 
 def true_mj(node: Node) -> float:
-    """Energy of a kernel of the machine below: by its multiply-accumulates and by its bytes, whichever bound its time."""
+    """Energy of a kernel of the machine below: by its multiply-accumulates and by its bytes, whichever bound its
+    time.
+    """
     return 2e-8 * node.macs + 5e-7 * node.traffic_bytes + 1e-3
 
 

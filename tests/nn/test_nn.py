@@ -9,7 +9,7 @@ from weights import randomise
 
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
-from mvnas.nn import build, deploy, example, program, rank
+from mvnas.nn import build, deploy, example, most_axes, program
 from mvnas.ops import Attention, Concat, Conv, Fold, Input, LayerNorm, Map, Resize, Unfold
 from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
@@ -91,7 +91,7 @@ def test_a_network_of_several_outputs_yields_each_and_folds() -> None:
 def test_no_tensor_of_an_exported_program_has_more_than_four_axes() -> None:
     graph, weights = deploy(WIDE.graph(), build(WIDE.graph()).state_dict())
     assert {type(node.op) for node in graph.work} >= {Unfold, Fold, Resize, Attention, Concat}
-    assert rank(program(graph, weights)) <= 4
+    assert most_axes(program(graph, weights)) <= 4
 
 
 def test_rank_sees_intermediate_results() -> None:
@@ -99,7 +99,7 @@ def test_rank_sees_intermediate_results() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.reshape(1, 2, 3, 1, 1, 4).permute(0, 3, 1, 2, 4, 5).flatten()
 
-    assert rank(torch.export.export(Six(), (torch.zeros(2, 12),))) == 6
+    assert most_axes(torch.export.export(Six(), (torch.zeros(2, 12),))) == 6
 
 
 @pytest.mark.parametrize("size", [64, 224, (160, 288)])

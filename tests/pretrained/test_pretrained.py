@@ -189,7 +189,9 @@ def test_timm_weights_go_into_no_network_with_other_heads(checkpoint: State, tmp
 def test_networks_are_those_of_timm_however_many_heads_and_classes(
     timm: ModuleType, name: str, settings: dict[str, Any]
 ) -> None:
-    """timm's default of TinyViT has the 21,841 classes that it was trained on; RepViT has a head for a teacher's labels."""
+    """timm's default of TinyViT has the 21,841 classes that it was trained on; RepViT has a head for a teacher's
+    labels.
+    """
     theirs = randomise(timm.create_model(name, **settings))
     arch = Space.load(name).arch().with_classes(theirs.num_classes)
     x = torch.randn(2, 3, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(0))
@@ -204,13 +206,29 @@ WRAPPED: dict[str, Callable[[State], Any]] = {
     "plain": lambda state: state,
     "data parallel": lambda state: {f"module.{key}": value for key, value in state.items()},
     "compiled in parallel": lambda state: {"model": {f"module._orig_mod.{key}": value for key, value in state.items()}},
-    "timm's trainer": lambda state: {"epoch": 3, "arch": XXS, "args": Namespace(lr=0.1), "optimizer": {"state": {}},
-                                     "state_dict": {key: 0 * value for key, value in state.items()}, "state_dict_ema": state},
-    "DeiT's": lambda state: {"model": {key: 0 * value for key, value in state.items()}, "model_ema": state, "metric": 0.7},
-    "Lightning's": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "global_step": 9},
-    "averaged": lambda state: {"n_averaged": torch.tensor(4), **{f"module.{key}": value for key, value in state.items()}},
+    "timm's trainer": lambda state: {
+        "epoch": 3,
+        "arch": XXS,
+        "args": Namespace(lr=0.1),
+        "optimizer": {"state": {}},
+        "state_dict": {key: 0 * value for key, value in state.items()},
+        "state_dict_ema": state,
+    },
+    "DeiT's": lambda state: {
+        "model": {key: 0 * value for key, value in state.items()},
+        "model_ema": state,
+        "metric": 0.7,
+    },
+    "Lightning's": lambda state: {
+        "state_dict": {f"model.{key}": value for key, value in state.items()},
+        "global_step": 9,
+    },
+    "averaged": lambda state: {
+        "n_averaged": torch.tensor(4),
+        **{f"module.{key}": value for key, value in state.items()},
+    },
     "half": lambda state: {key: value.half() if value.ndim else value for key, value in state.items()},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin"])

@@ -1,4 +1,6 @@
-"""The example of a cost outside the package: it keeps the laws, bounds and is minimised, and its study is read anywhere."""
+"""The example of a cost outside the package: it keeps the laws, bounds and is minimised, and its study is read
+anywhere.
+"""
 
 from __future__ import annotations
 

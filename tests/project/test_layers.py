@@ -1,4 +1,5 @@
-"""Laws of the package's structure: its rooms, what each may import, and that nothing imports in a circle (DESIGN.md, Rooms).
+"""Laws of the package's structure: its rooms, what each may import, and that nothing imports in a circle (DESIGN.md,
+Rooms).
 
 All imports count, those inside functions and under TYPE_CHECKING too.
 """
@@ -98,7 +99,9 @@ def imports(tree: ast.AST, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def own(name: str, modules: Trees) -> str | None:
-    """Our module of an imported name: `mvnas.blocks.head.Block` is of `blocks.head`, `mvnas.__version__` of the package itself."""
+    """Our module of an imported name: `mvnas.blocks.head.Block` is of `blocks.head`, `mvnas.__version__` of the
+    package itself.
+    """
     package, _, rest = name.partition(".")
     if package != "mvnas":
         return None
@@ -161,7 +164,10 @@ def test_nothing_imports_in_a_circle() -> None:
 def test_a_planted_violation_is_found() -> None:
     assert ("spaces.arch", "search") in upward(plant("spaces.arch", "def f():\n    from mvnas.search import search"))
     assert ("blocks.head", "nn") in upward(plant("blocks.head", "import mvnas.nn"))
-    assert any({"latency.table", "latency.model"} <= {*circle} for circle in circles(plant("latency.table", "from mvnas.latency.model import x")))  # fmt: skip
+    assert any(
+        {"latency.table", "latency.model"} <= {*circle}
+        for circle in circles(plant("latency.table", "from mvnas.latency.model import x"))
+    )
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,4 +1,6 @@
-"""Laws of what a study began with: whatever its scores follow from is part of it, and a change of that is told by name."""
+"""Laws of what a study began with: whatever its scores follow from is part of it, and a change of that is told by
+name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Laws of drivers that share a study, and of a cluster that loses nodes: together they train exactly what was asked for."""
+"""Laws of drivers that share a study, and of a cluster that loses nodes: together they train exactly what was asked
+for.
+"""
 
 from __future__ import annotations
 

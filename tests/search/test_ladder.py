@@ -1,4 +1,6 @@
-"""Laws of a search with rungs: who rests goes on where he rested, the budget is one of full trainings, nothing is lost."""
+"""Laws of a search with rungs: who rests goes on where he rested, the budget is one of full trainings, nothing is
+lost.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def truth(arch: Arch, share: float) -> float:
 
 
 class Told:
-    """An engine that knows what would come of a training; it notes each, and takes only checkpoints of the same network."""
+    """An engine that knows what would come of a training; it notes each, and takes only checkpoints of the same
+    network.
+    """
 
     def __init__(self, slots: int = 1) -> None:
         self.slots, self.jobs, self.waiting = slots, [], []

@@ -34,7 +34,7 @@ from mvnas.strategies.rungs import Rungs
 from mvnas.studies.study import Study
 from mvnas.training import Schedule
 from mvnas.training.fit import evaluate
-from mvnas.training.sampler import pixels
+from mvnas.training.sampler import trained_size
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ def test_accuracy_is_that_of_the_precision_that_is_searched(space: Path, table: 
     assert score.arch.precision == "int8"
     module = build(score.arch.graph())
     module.load_state_dict(load_file(study.files.weights(score.number)))
-    side = pixels(score.arch.resolution, fixed.setup.factor)
+    side = trained_size(score.arch.resolution, fixed.setup.factor)
     assert 0.2 < score.quality.value == pytest.approx(evaluate(module, fixed.data.val, side=side), abs=0.1)
 
 

@@ -190,9 +190,12 @@ def test_a_head_of_any_kind_tells_the_classes() -> None:
         ({"mobilevit": [32]}, ", stage 1, key mobilevit must hold fields of that block, but got [32]"),
         ({"mobilevit": {"layers": 1}}, ", stage 1 (mobilevit) must have the key 'dim', but has only repeat, layers"),
         ({"mobilevitv2": {"dim": 32}}, ", stage 1 (tiny_vit): unknown key 'mobilevitv2'"),
-        ({"tiny_vit": {"window": [4, 6], "head_width": 16}}, ", stage 1 (tiny_vit) at window 6, repeat 1, resolution 64: the window must divide"),
+        (
+            {"tiny_vit": {"window": [4, 6], "head_width": 16}},
+            ", stage 1 (tiny_vit) at window 6, repeat 1, resolution 64: the window must divide",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_a_row_of_several_kinds_names_the_kind(fields: dict[str, Any], told: str) -> None:
     data = copy.deepcopy(MIXED)
     data["stages"][1].update(fields)
@@ -226,14 +229,23 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (top(resolution=[64, 64]), ": resolution must have different options, but got [64, 64]"),
     (top(stages={}), ": stages must be a list of blocks, but got {}"),
     (top(stages=[]), ": stages must be a list of blocks, but got []"),
-    (lambda data: data["stages"].append("head"), ", stage 4 must be a mapping with the key block, the name of one or a list of several, but got 'head'"),
-    (row(2, block=["mobilevit"]), ", stage 2 must be a mapping with the key block, the name of one or a list of several, but got"),
+    (
+        lambda data: data["stages"].append("head"),
+        ", stage 4 must be a mapping with the key block, the name of one or a list of several, but got 'head'",
+    ),
+    (
+        row(2, block=["mobilevit"]),
+        ", stage 2 must be a mapping with the key block, the name of one or a list of several, but got",
+    ),
     (row(2, block="mobilvit"), ", stage 2: unknown block 'mobilvit'; did you mean 'mobilevit'? known: classifier,"),
     (row(2, block="../mobilevit"), ", stage 2: unknown block '../mobilevit'; did you mean 'mobilevit'?"),
     (row(2, block=".mobilevit"), ", stage 2: unknown block '.mobilevit'"),
     (row(2, block="mvnas.no.such"), ", stage 2: unknown block 'mvnas.no.such'"),
     (row(2, block="os.path"), ", stage 2: a block's module must define the class Block, but os.path does not"),
-    (lambda data: data["stages"][2].pop("dim"), ", stage 2 (mobilevit) must have the key 'dim', but has only layers, patch"),
+    (
+        lambda data: data["stages"][2].pop("dim"),
+        ", stage 2 (mobilevit) must have the key 'dim', but has only layers, patch",
+    ),
     (row(2, layer=3), ", stage 2 (mobilevit): unknown key 'layer'; did you mean 'layers'?"),
     (row(2, layers=[]), ", stage 2 (mobilevit), key layers must have at least one option, but the list is empty"),
     (row(2, layers=[1, 2, 1]), ", stage 2 (mobilevit), key layers must have different options, but got [1, 2, 1]"),
@@ -249,13 +261,16 @@ MISTAKES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (row(1, repeat=0), ", stage 1 (inverted_residual): repeat must be a whole number, 1 or more, but got 0"),
     (row(1, repeat=[1, True]), ", stage 1 (inverted_residual), key repeat must have different options"),
     (row(2, heads=[4, 5]), ", stage 2 (mobilevit) at dim 32, heads 5, resolution 64: heads must divide the width"),
-    (row(2, patch=[2, 32]), ", stage 2 (mobilevit) at dim 32, patch 32, resolution 64: the patch must fit into the map, "
-                            "but got patch 32 on 16 x 16"),
+    (
+        row(2, patch=[2, 32]),
+        ", stage 2 (mobilevit) at dim 32, patch 32, resolution 64: the patch must fit into the map, "
+        "but got patch 32 on 16 x 16",
+    ),
     (lambda data: (row(1, stride=[1, 4])(data), row(2, patch=16)(data)), ": the patch must fit into the map"),
     (lambda data: data["stages"].pop(), ", stage 2 (mobilevit): the last block must be a classifier, such as head"),
     (lambda data: data["stages"].append(data["stages"][1]), ": a classifier must come last and once"),
     (row(3, repeat=2), ", stage 3 (head) at resolution 64: a classifier must come last and once"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("mistake", "told"), MISTAKES, ids=[told[:60] for _, told in MISTAKES])
@@ -322,22 +337,39 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("[" * 100_000, "must be YAML"),
         ("{a: " * 21 + "1" + "}" * 21, "more than 20 lists and mappings within one another"),
         ("resolution: " + "9" * 1_000_000, "a value of more than 200 letters"),
-        ("resolution: 0x" + "f" * 100 + "\nstages: [1]", "resolution must be 4096 pixels at most, but got a number of 400 bits"),
+        (
+            "resolution: 0x" + "f" * 100 + "\nstages: [1]",
+            "resolution must be 4096 pixels at most, but got a number of 400 bits",
+        ),
         ("resolution: " + "1:" * 300_000 + "1", "a value of more than 200 letters"),
         (HEAD + "  - {block: conv, channels: 8}\n" * 330_000 + END, "it has more than 1 MB"),
         (HEAD + "  - {block: conv}\n" * 1000 + END, "a network must have 1,000 blocks at most"),
-        (HEAD + "  - {block: mbconv, channels: 8, stride: 1, expand: 1, repeat: 100}\n" * 11 + END, "1,000 blocks at most"),
+        (
+            HEAD + "  - {block: mbconv, channels: 8, stride: 1, expand: 1, repeat: 100}\n" * 11 + END,
+            "1,000 blocks at most",
+        ),
         (HEAD + "  - {block: conv, channels: 8, repeat: 1000000000}\n" + END, "repeat must be 100 at most"),
         (HEAD + "  - {block: mobilevit, dim: 16, layers: 1000000000}\n" + END, "layers must be 100 at most"),
-        (HEAD + "  - {block: inverted_residual, channels: 8, stride: 2, expand: 1.0e+308}\n" + END, "expand must be 1,000,000 at"),
-        (HEAD + "  - {block: inverted_residual, channels: 1000000, stride: 2, expand: 1000000}\n" + END, "2,147,483,647 parameters"),
+        (
+            HEAD + "  - {block: inverted_residual, channels: 8, stride: 2, expand: 1.0e+308}\n" + END,
+            "expand must be 1,000,000 at",
+        ),
+        (
+            HEAD + "  - {block: inverted_residual, channels: 1000000, stride: 2, expand: 1000000}\n" + END,
+            "2,147,483,647 parameters",
+        ),
         (f"resolution: {list(range(64, 165))}\nstages: [1]", "must have 100 options at most, but has 101"),
-        (f"resolution: {list(range(64, 164))}\nstages:\n" + f"  - {{block: stem, channels: {list(range(8, 108))}}}\n" * 9 + END, "ops at most to be checked"),
+        (
+            f"resolution: {list(range(64, 164))}\nstages:\n"
+            + f"  - {{block: stem, channels: {list(range(8, 108))}}}\n" * 9
+            + END,
+            "ops at most to be checked",
+        ),
         ("resolution: 2020-13-45", "month must be in 1..12"),
         ("? [a]\n: 1", "a key must be a word"),
     ],
     ids=lambda value: value[:40],
-)  # fmt: skip
+)
 def test_a_bomb_is_refused_before_it_goes_off(text: str, told: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)

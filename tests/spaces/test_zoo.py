@@ -1,4 +1,6 @@
-"""Laws of the zoo: networks have their published counts and timm's logits, and files of their blocks compute what torch does."""
+"""Laws of the zoo: networks have their published counts and timm's logits, and files of their blocks compute what
+torch does.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from mvnas.training.weights import calibrate, initialise
 
 
 class Published(NamedTuple):
-    """A network: parameters in training, MACs deployed, timm's name and settings of it, and a side to compare logits at.
+    """A network: parameters in training, MACs deployed, timm's name and settings of it, and a side to compare logits
+    at.
 
     The side is 0 where timm has no such network.
     """
@@ -63,16 +66,22 @@ NETWORKS = {
 DEPLOYED = {"mobileone_s0": 2_078_504, "repvit_m0_9": 5_067_056, "repvit_m1_0": 6_810_312, "repvit_m1_1": 8_244_312}
 
 BLOCKS: dict[str, str] = {  # small stages of each block, behind a convolution to 16 channels at half the size
-    "mbconv": "mbconv channels=16 kernel=5 se=hidden act=hardswish, mbconv channels=24 stride=2 se=input same=1 eps=0.001",
+    "mbconv": (
+        "mbconv channels=16 kernel=5 se=hidden act=hardswish, mbconv channels=24 stride=2 se=input same=1 eps=0.001"
+    ),
     "fused_mbconv": "fused_mbconv channels=16 expand=1 act=relu6, fused_mbconv channels=24 stride=2 same=1",
     "mobileone": "mobileone channels=16 branches=2, mobileone channels=24 stride=2",
     "mobileone_stem": "mobileone_stem channels=16",
     "repvit": "repvit_stem channels=16, repvit channels=16, repvit channels=24 stride=2",
     "fastvit": "fastvit_stem channels=16, fastvit channels=16, fastvit channels=32 stride=2",
-    "efficientformer": "efficientformer_stem channels=16, efficientformer_pool channels=16 expand=2, "
-    "efficientformer_pool channels=24 stride=2, efficientformer_attention heads=2 key=8 side=4, classifier norm=layer copies=2 classes=5",
-    "efficientformerv2": "efficientformerv2 heads=2 key=8 half=1 side=8, efficientformerv2_down channels=24 heads=2 side=16, "
-    "efficientformerv2 heads=2 key=8 side=8, classifier norm=batch copies=2 classes=5",
+    "efficientformer": (
+        "efficientformer_stem channels=16, efficientformer_pool channels=16 expand=2, efficientformer_pool channels=24"
+        " stride=2, efficientformer_attention heads=2 key=8 side=4, classifier norm=layer copies=2 classes=5"
+    ),
+    "efficientformerv2": (
+        "efficientformerv2 heads=2 key=8 half=1 side=8, efficientformerv2_down channels=24 heads=2 side=16, "
+        "efficientformerv2 heads=2 key=8 side=8, classifier norm=batch copies=2 classes=5"
+    ),
 }
 NETWORKS |= {name: Published(*row) for name, row in (zoo_windows.NETWORKS | zoo_attention.NETWORKS).items()}
 DEPLOYED |= zoo_windows.DEPLOYED

@@ -16,7 +16,9 @@ from mvnas.spaces.space import Space
 
 
 def test_systems_without_published_networks_have_the_counts_of_their_code() -> None:
-    """ViT-Lite 7/4 of MPCViT without gates and class token (28 and 512 numbers), and LookupViT as lucidrains/vit-pytorch has it."""
+    """ViT-Lite 7/4 of MPCViT without gates and class token (28 and 512 numbers), and LookupViT as
+    lucidrains/vit-pytorch has it.
+    """
     mpcvit = Space.load("mpcvit").sample(lambda _, options: options[0])
     assert mpcvit.graph().params == 3_716_902 - 28 - 512
     lookupvit = {"block": "lookupvit", "channels": 128, "stride": 8, "layers": 2, "heads": 2, "ratio": 4}

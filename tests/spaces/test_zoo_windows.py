@@ -85,7 +85,9 @@ def small_network(weights: Weights, name: str, pair: list[float]) -> Tensor:
 
 
 def encoder(weights: Weights, first: int, tokens: Tensor, places: list[Place], side: int) -> Tensor:
-    """A layer of FasterViT's `HAT` on a sequence (N, C) with heads of 4 channels; its nodes are numbered from `first` on."""
+    """A layer of FasterViT's `HAT` on a sequence (N, C) with heads of 4 channels; its nodes are numbered from
+    `first` on.
+    """
 
     def norm(place: int, x: Tensor) -> Tensor:
         return layer_norm(x, (8,), weights[f"layernorm{place}.weight"], weights[f"layernorm{place}.bias"])

@@ -1,4 +1,6 @@
-"""Laws of studies that others have had in hands: one sentence that names the study, and nothing is changed, run or shown that is not ours."""
+"""Laws of studies that others have had in hands: one sentence that names the study, and nothing is changed, run or
+shown that is not ours.
+"""
 
 from __future__ import annotations
 
@@ -145,18 +147,30 @@ SETUP = "UPDATE study_user_attributes SET value_json = json_set(value_json, ?, j
         (SETUP, ("$.classes", '"abc"'), "s.db.*classes of its setup"),
         (SETUP, ("$.rungs", '"1/2,x"'), "s.db.*1/2,x"),
         (SETUP, ("$.schedule.epochs", "null"), "s.db.*epochs"),
-        ("UPDATE study_user_attributes SET value_json = ? WHERE key = 'setup'", ("[]",), "s.db.*setup must be an object"),
+        (
+            "UPDATE study_user_attributes SET value_json = ? WHERE key = 'setup'",
+            ("[]",),
+            "s.db.*setup must be an object",
+        ),
         ("UPDATE study_directions SET direction = ?", ("MINIMIZE",), "s.db.*must maximise"),
         (ATTRIBUTE, ('"far"', "rung"), "s.db.*trial 2: rung must be in 0..1"),
-        ("UPDATE trial_user_attributes SET value_json = ? WHERE key = ?", ("9", "candidate"), r"s.db.*trial 1: candidate must be in 0\.\.1"),
+        (
+            "UPDATE trial_user_attributes SET value_json = ? WHERE key = ?",
+            ("9", "candidate"),
+            r"s.db.*trial 1: candidate must be in 0\.\.1",
+        ),
         (ATTRIBUTE, ("1e999", "latency_ms"), "s.db.*trial 2: latency_ms must be a number"),
         (ATTRIBUTE, ("{", "arch"), "s.db.*trial 2: Expecting"),
-        ("UPDATE trial_intermediate_values SET intermediate_value = ? WHERE trial_id = 1", (7.0,), "s.db.*trial 0: its accuracy"),
+        (
+            "UPDATE trial_intermediate_values SET intermediate_value = ? WHERE trial_id = 1",
+            (7.0,),
+            "s.db.*trial 0: its accuracy",
+        ),
         ("UPDATE trial_values SET value = ? WHERE objective = 1", (-1.0,), "s.db.*trial 1: its values"),
         ("UPDATE trials SET number = ? WHERE trial_id = 3", (99,), "s.db.*trials 0 to 99"),
         ("DELETE FROM trial_user_attributes WHERE key = ?", ("arch",), "s.db.*trial 0: it must tell arch"),
     ],
-)  # fmt: skip
+)
 def test_what_no_search_wrote_is_told_by_study_and_trial(
     sql: str, values: tuple[object, ...], named: str, climb: Problem, made: Path, tmp_path: Path
 ) -> None:
@@ -175,7 +189,12 @@ def test_what_no_search_wrote_is_told_by_study_and_trial(
 )  # fmt: skip
 def test_an_architecture_that_is_none_is_told(path: str, value: str, made: Path, tmp_path: Path) -> None:
     place = copied(made, tmp_path / "copy")
-    change(place, "UPDATE trial_user_attributes SET value_json = json_set(value_json, ?, json(?)) WHERE key = 'arch'", path, value)  # fmt: skip
+    change(
+        place,
+        "UPDATE trial_user_attributes SET value_json = json_set(value_json, ?, json(?)) WHERE key = 'arch'",
+        path,
+        value,
+    )
     assert re.search(r"s\.db.*trial \d+: its architecture", told(lambda: frontier_table(Study.load(str(place)))))
 
 
@@ -275,7 +294,9 @@ def test_a_file_that_another_program_holds_is_told_as_such(
 def test_a_checkpoint_that_is_not_whole_begins_anew(climb: Problem, hurt: str, tmp_path: Path) -> None:
     place = tmp_path / "s.db"
     study, _ = search(climb, place, 1)
-    number = study.ask(climb.space.ends[0], climb.space.choices, {}, {"arch": climb.space.at(climb.space.ends[0]).to_json()}, 0.0)  # fmt: skip
+    number = study.ask(
+        climb.space.ends[0], climb.space.choices, {}, {"arch": climb.space.at(climb.space.ends[0]).to_json()}, 0.0
+    )
     picks = study.trials()[number].params
     rest = Checkpoint(1, {"w": torch.ones(40)}, [], {}, torch.zeros(1), torch.zeros(1))
     study.files.save_checkpoint(picks, 0, rest)

@@ -1,4 +1,6 @@
-"""What is run: what the user names as code. What a file from elsewhere names is refused in a sentence, and nothing of it is imported."""
+"""What is run: what the user names as code. What a file from elsewhere names is refused in a sentence, and nothing
+of it is imported.
+"""
 
 from __future__ import annotations
 
@@ -152,9 +154,15 @@ def test_only_packages_of_ours_are_advised() -> None:
 
 
 START = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Block:\n    def __call__(self, x):\n        "
-ENGINE = "class Engine:\n    slots = 1\n    def __init__(self, images): pass\n    def start(self, key, job): self.key = key\n"
+ENGINE = (
+    "class Engine:\n    slots = 1\n    def __init__(self, images): pass\n    def start(self, key, job): self.key ="
+    " key\n"
+)
 WAIT = "    def wait(self, seconds): {}\n    def close(self): pass\n"
-BACKEND = "class Backend:\n    suffix = '.x'\n    export = export_each = run = stopwatch = print\n    def conditions(self): {}\n"
+BACKEND = (
+    "class Backend:\n    suffix = '.x'\n    export = export_each = run = stopwatch = print\n    def conditions(self):"
+    " {}\n"
+)
 SEARCH = ["search", "--budget", "20K-params", "--epochs", "0.1", "--trials", "1"]
 MEASURE = ["measure", "--table", "t", "--backend", "own.part"]
 SPACE = ["space", "own.yaml"]
@@ -164,23 +172,39 @@ SPACE = ["space", "own.yaml"]
     ("code", "command", "told"),
     [
         (START + "return None", SPACE, "must yield a value, but own.part yields None"),
-        (START + "raise ValueError('tired')", SPACE, "own.part must do its part, but in line 5 raises ValueError: tired"),
+        (
+            START + "raise ValueError('tired')",
+            SPACE,
+            "own.part must do its part, but in line 5 raises ValueError: tired",
+        ),
         ("class Block: pass", SPACE, "a block must be a dataclass"),
         ("Block = 3", SPACE, "must define the class Block"),
-        ("import no_such_thing", SPACE, "own.part must import, but raises ModuleNotFoundError: No module named 'no_such_"),
+        (
+            "import no_such_thing",
+            SPACE,
+            "own.part must import, but raises ModuleNotFoundError: No module named 'no_such_",
+        ),
         ("1 +", SPACE, "own.part must import, but raises SyntaxError"),
         ("import sys; sys.exit(3)", SPACE, "own.part must import, but raises SystemExit: 3"),
         (ENGINE, [*SEARCH, "--engine", "own.part"], "own.part has no wait"),
-        (ENGINE + WAIT.format("raise ValueError('tired')"), [*SEARCH, "--engine", "own.part"], "in line 5 raises ValueError: tired"),
+        (
+            ENGINE + WAIT.format("raise ValueError('tired')"),
+            [*SEARCH, "--engine", "own.part"],
+            "in line 5 raises ValueError: tired",
+        ),
         (ENGINE + WAIT.format("return ['done']"), [*SEARCH, "--engine", "own.part"], "but answers 'done'"),
         (ENGINE + WAIT.format("return None"), [*SEARCH, "--engine", "own.part"], "but answers None"),
         ("Engine = None", [*SEARCH, "--engine", "own.part"], "must define the class Engine"),
         ("class Backend: suffix = '.x'", MEASURE, "own.part has no export"),
         (BACKEND.format("return None"), MEASURE, "conditions of the backend own.part must answer"),
         (BACKEND.format("return 1 / 0"), MEASURE, "in line 4 raises ZeroDivisionError: division by zero"),
-        ("class Dataset:\n    def __init__(self): raise OSError('tired')", [*SEARCH, "--data", "own.part"], "raises OSError: tired"),
+        (
+            "class Dataset:\n    def __init__(self): raise OSError('tired')",
+            [*SEARCH, "--data", "own.part"],
+            "raises OSError: tired",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_plug_in_that_does_not_do_its_part_is_named(
     code: str, command: list[str], told: str, space: Path, table: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

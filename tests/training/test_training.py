@@ -39,7 +39,7 @@ from mvnas.training import (
     factor_for,
     fit,
     initialise,
-    pixels,
+    trained_size,
 )
 from mvnas.training.fit import CALIBRATION
 from mvnas.training.weights import Average, calibrate, groups
@@ -143,8 +143,8 @@ def test_a_step_shows_no_more_images_than_there_are():
 
 def test_factor_scales_sizes_down_to_a_floor():
     assert (factor_for(256), factor_for(1024), factor_for(64)) == (1.0, 1.0, 0.25)
-    assert [pixels(size, 1 / 8) for size, _ in scales(256)] == [20, 24, 32, 36, 40]
-    assert pixels(64, 1 / 8) == 16
+    assert [trained_size(size, 1 / 8) for size, _ in scales(256)] == [20, 24, 32, 36, 40]
+    assert trained_size(64, 1 / 8) == 16
 
 
 def test_rate_warms_up_and_falls_to_a_tenth():

@@ -1,4 +1,6 @@
-"""Laws of a verified frontier: files compute what was trained, the budget is that of measured latency, and what was not timed is said."""
+"""Laws of a verified frontier: files compute what was trained, the budget is that of measured latency, and what was
+not timed is said.
+"""
 
 from __future__ import annotations
 

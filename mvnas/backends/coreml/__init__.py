@@ -35,7 +35,7 @@ with quiet():  # its import logs each native part that this system lacks
     from coremltools.models.ml_program.experimental.perf_utils import MLModelBenchmarker
 
 MAX_RANK = 4  # Core ML takes 5, but see mvnas.ops
-UNITS = {
+COMPUTE_UNITS = {
     "all": ct.ComputeUnit.ALL,
     "cpu": ct.ComputeUnit.CPU_ONLY,
     "cpu-gpu": ct.ComputeUnit.CPU_AND_GPU,
@@ -84,8 +84,8 @@ class Backend:
     needs = "macOS"
 
     def __post_init__(self) -> None:
-        if self.units not in UNITS:
-            raise ExportError(unknown("compute units", self.units, UNITS))
+        if self.units not in COMPUTE_UNITS:
+            raise ExportError(unknown("compute units", self.units, COMPUTE_UNITS))
 
     def export(self, graph: Graph, path: Path, weights: State) -> None:
         """Write the deployed `graph` with `weights`.
@@ -104,14 +104,14 @@ class Backend:
                 skip_model_load=True,
             )
             model.save(str(path))
-        if max(ranks(path)) > MAX_RANK:
+        if max(axes(path)) > MAX_RANK:
             raise ExportError(
-                f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {max(ranks(path))}"
+                f"no tensor of {path.name} may have more than {MAX_RANK} axes, but one has {max(axes(path))}"
             )
 
     def inspect(self, path: Path) -> Mapping[str, Any]:
         """Number of ops and most axes of a tensor, read back from the file; from macOS 14.4 on also what runs where."""
-        told: dict[str, Any] = {"ops": len(op_names(path)), "max_rank": max(ranks(path))}
+        told: dict[str, Any] = {"ops": len(op_names(path)), "max_rank": max(axes(path))}
         if self.runs_here and tuple(map(int, platform.mac_ver()[0].split("."))) >= COMPUTE_PLANS:
             devices = by_device(self.placement(path)).items()
             told["placement"] = {device: {"ops": ops, "share": share} for device, (ops, share) in devices}
@@ -128,7 +128,7 @@ class Backend:
         """
         self._check(path)
         with quiet():
-            model = ct.models.MLModel(str(path), compute_units=UNITS[self.units])
+            model = ct.models.MLModel(str(path), compute_units=COMPUTE_UNITS[self.units])
         slots = model.get_spec().description
         y = model.predict({slot.name: x for slot, x in zip(slots.input, inputs, strict=True)})
         return [np.asarray(y[slot.name], dtype=np.float32) for slot in slots.output]
@@ -212,7 +212,7 @@ class Backend:
 
     def _session(self, path: Path) -> Session:
         self._check(path)
-        return Session(path, UNITS[self.units], attached(self.device, self.team) if self.device else None)
+        return Session(path, COMPUTE_UNITS[self.units], attached(self.device, self.team) if self.device else None)
 
     def _open(self, path: Path) -> Session:
         """A session of a file that stays open until others are needed."""
@@ -264,7 +264,7 @@ def nodes(path: Path) -> list[str]:
     return [node_of(_name(op)) for op in _operations(path) if op.type != "const"]
 
 
-def ranks(path: Path) -> list[int]:
+def axes(path: Path) -> list[int]:
     """Number of axes of each tensor of an .mlpackage, constants included."""
     return [output.type.tensorType.rank for op in _operations(path) for output in op.outputs]
 

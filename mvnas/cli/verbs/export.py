@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.spaces.arch import FLOAT
     from mvnas.tasks import DEFAULT as DEFAULT_TASK
     from mvnas.tasks import task
-    from mvnas.training.sampler import pixels
+    from mvnas.training.sampler import trained_size
 
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
@@ -91,13 +91,17 @@ def run(args: argparse.Namespace) -> None:
         if arch != network.arch:
             del card["classes"]  # the weights are of another number of classes
         if path == searched or (searched.is_file() and cmp(path, searched, shallow=False)):
-            side = pixels(arch.resolution, setup.factor)
+            side = trained_size(arch.resolution, setup.factor)
             card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
             if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
                 judged = Judged.of(arch, score.quality.value, side, score.sources["accuracy"])
             if side < arch.resolution:
-                print(f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is deployed at {arch.resolution}; "
-                      "its accuracy is that at the former: train it in full before you ship it", file=sys.stderr)  # fmt: skip
+                print(
+                    f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is"
+                    f" deployed at {arch.resolution}; its accuracy is that at the former: train it in full before you"
+                    " ship it",
+                    file=sys.stderr,
+                )
     out = Path(args.out)
     done = export(
         arch,

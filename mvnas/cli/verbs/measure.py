@@ -56,7 +56,9 @@ def options(to: argparse.ArgumentParser) -> None:
         "--import",
         dest="file",
         metavar="FILE",
-        help="time nothing: take networks that were timed elsewhere from a CSV (network,ms) or an Xcode report (.mlperf)",
+        help=(
+            "time nothing: take networks that were timed elsewhere from a CSV (network,ms) or an Xcode report (.mlperf)"
+        ),
     )
 
 
@@ -111,7 +113,8 @@ def _measure(args: argparse.Namespace, known: Mapping[str, Any], like: str | Non
         print(f"more of this: mvnas fit {shell_word(args.table)}")
     else:
         print(
-            f"an interval needs {FEWEST_NETWORKS} whole networks or more: the same with --networks {FEWEST_NETWORKS} adds them"
+            f"an interval needs {FEWEST_NETWORKS} whole networks or more: the same with --networks {FEWEST_NETWORKS}"
+            " adds them"
         )
 
 
@@ -150,8 +153,8 @@ def _report(args: argparse.Namespace, facts: Mapping[str, Any]) -> None:
     """Print the facts in sentences."""
     low, high = facts["reference_ms"].values()
     print(
-        f"{args.table}: {facts['ops']} ops and {facts['networks']} networks; {facts['coverage']:.0%} of random networks "
-        f"of {args.space} can be priced"
+        f"{args.table}: {facts['ops']} ops and {facts['networks']} networks; {facts['coverage']:.0%} of random networks"
+        f" of {args.space} can be priced"
     )
     print(f"the reference ops took {low:.3f} .. {high:.3f} ms: the machine drifted by {high / low - 1:.0%} at most")
     if args.energy:

@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> None:
     print(network_table(told))
     memory = cost("memory").told
     print(
-        f"\n{told['params']:,} parameters ({told['trained_params']:,} in training), {told['macs']:,} MACs, {memory(told['memory_bytes'])} of memory "
-        f"({memory(told['peak_bytes'])} of activations), "
-        f"{told['latency_ms']:.2f} ms ({told['latency_low_ms']:.2f} .. {told['latency_high_ms']:.2f}); "
-        f"{told['measured_share']:.0%} of the time is in ops that were timed themselves, the rest is modelled"
+        f"\n{told['params']:,} parameters ({told['trained_params']:,} in training), {told['macs']:,} MACs,"
+        f" {memory(told['memory_bytes'])} of memory ({memory(told['peak_bytes'])} of activations),"
+        f" {told['latency_ms']:.2f} ms ({told['latency_low_ms']:.2f} .. {told['latency_high_ms']:.2f});"
+        f" {told['measured_share']:.0%} of the time is in ops that were timed themselves, the rest is modelled"
     )
     if "energy_mj" in told:
         value, low, high = (cost("energy").told(told[key]) for key in cost("energy").keys)

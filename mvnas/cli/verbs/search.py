@@ -31,13 +31,19 @@ def options(to: argparse.ArgumentParser) -> None:
         help="for example 6M-params, or 4M..6M-params,8ms,64MB-memory, or mobilevit_xs",
     )
     to.add_argument("--space", default="mobilevit", help="a shipped space's name or a .yaml file (%(default)s)")
-    to.add_argument("--data", default="digits", metavar="digits|PATH|MODULE",
-                        help="image folder, parquet files, CIFAR folder or a module with a Dataset (%(default)s: demo data)")  # fmt: skip
+    to.add_argument(
+        "--data",
+        default="digits",
+        metavar="digits|PATH|MODULE",
+        help="image folder, parquet files, CIFAR folder or a module with a Dataset (%(default)s: demo data)",
+    )
     to.add_argument("--skip-broken", action="store_true", help="count images that do not decode instead of stopping")
     to.add_argument(
         "--flip",
         choices=("yes", "no"),
-        help="whether training mirrors images; no where left and right make a class, as in letters (yes, but for digits)",
+        help=(
+            "whether training mirrors images; no where left and right make a class, as in letters (yes, but for digits)"
+        ),
     )
     device(to)
     to.add_argument(
@@ -53,7 +59,9 @@ def options(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--epochs",
         type=positive,
-        help="passes over the training images for each candidate (800 images of each class or of ten, 2 passes at most)",
+        help=(
+            "passes over the training images for each candidate (800 images of each class or of ten, 2 passes at most)"
+        ),
     )
     to.add_argument("--batch", type=count, metavar="N", help="images a step of a training (32)")
     to.add_argument("--lr", type=positive, metavar="RATE", help="highest learning rate of a training (0.002)")
@@ -82,7 +90,10 @@ def options(to: argparse.ArgumentParser) -> None:
         "--rungs",
         default="1",
         metavar="1/9,1/3,1",
-        help="train all to the first share of the epochs, and only the most promising on to the next (%(default)s: all in full)",
+        help=(
+            "train all to the first share of the epochs, and only the most promising on to the next (%(default)s: all"
+            " in full)"
+        ),
     )
     to.add_argument("--seed", type=int, default=0)
     to.add_argument(
