@@ -80,6 +80,8 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
             "--seed",
             "--study",
             "--objective",
+            "--task",
+            "--technique",
             "--batch",
             "--lr",
             "--clip",
