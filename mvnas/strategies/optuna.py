@@ -93,7 +93,7 @@ class Strategy:
     def _trial(self, one: Told | Asked) -> FrozenTrial:
         """A training as Optuna knows it; remembered, since there may be thousands."""
         known = self._trials.get(one.number)
-        if known and known[0] == one:
+        if known and (known[0] is one or known[0] == one):
             return known[1]
         accuracy = one.accuracy if isinstance(one, Told) else None
         cost = None if accuracy is None else self.context.cost(self.context.space.at(one.picks))

@@ -72,6 +72,7 @@ class Study:
         self._read = 0  # trials among them
         self._settled, self._spent = 0, (0, 0.0)  # leading trials that have finished, and what they come to
         self._met: set[int] = set()
+        self._ended: dict[int, Told | None] = {}  # of each trial that has finished; None if it does not count
         with readable(place):
             told, directions = record.user_attrs, record.directions
         if "setup" not in told:
@@ -198,11 +199,11 @@ class Study:
     def told(self) -> list[Told]:
         """Every training that has ended, as strategies are told of it."""
         ended = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        return [
-            Told(candidate_of(trial), trial.params, rung_of(trial), accuracy_of(trial), notes_of(trial))
-            for trial in ended
-            if counts(trial)
-        ]
+        for trial in ended:
+            if trial.number not in self._ended:
+                new = Told(candidate_of(trial), trial.params, rung_of(trial), accuracy_of(trial), notes_of(trial))
+                self._ended[trial.number] = new if counts(trial) else None
+        return [one for trial in ended if (one := self._ended[trial.number])]
 
     @property
     def asked(self) -> list[Asked]:
