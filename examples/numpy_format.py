@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mvnas.backends import Stopwatch, one_by_one, stopwatch
-from mvnas.graph import Graph
+from mvnas.graph import Graph, Node
 from mvnas.lowering import Builder, lower
 from mvnas.ops import Map, Shape, State
 
@@ -122,7 +122,7 @@ class Steps(Builder):
         self.inputs.append((made.index, (1, *shape) if is_map else made.sizes, is_map))
         return made
 
-    def at(self, name: str) -> None:
+    def at(self, node: Node) -> None:
         """Steps have no names."""
 
     def shape(self, x: Value) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mvnas.graph import Node
 from mvnas.ops import Map, Shape
 
 Tensor = Any  # what a builder calls a tensor of its file: an index, a name, an object
@@ -57,8 +58,8 @@ class Builder(ABC):
         return x if self.channels_last else self.transpose(x, (0, 3, 1, 2))
 
     @abstractmethod
-    def at(self, name: str) -> None:
-        """What follows serves the node `name` of the graph, by whose name a profile of the file is read."""
+    def at(self, node: Node) -> None:
+        """What follows serves this node of the graph, by whose name a profile of the file is read."""
 
     @abstractmethod
     def shape(self, x: Tensor) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ def lower(builder: Builder, graph: Graph, weights: Weights, inputs: Callable[[st
     """
     made: list[Tensor] = []
     for node in graph.nodes:
-        builder.at(node.name)
+        builder.at(node)
         if not node.inputs:
             made.append(inputs(node.name, node.shape))
             continue

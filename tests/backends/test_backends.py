@@ -21,7 +21,7 @@ from files import assert_close, compute, evaluate, evaluate_all, execute, runs_h
 from phone import Phone
 from vocabulary import EXAMPLES
 
-from mvnas import nn
+from mvnas import nn, ops
 from mvnas.backends import Runtime, backend, formats, names
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
@@ -352,6 +352,23 @@ class TestTFLite:
         assert 1e-6 < difference < bound
         assert runtime.conditions()["precision"] == precision
         assert "ai-edge-quantizer" in runtime.conditions()["versions"]
+
+    def test_all_convolutions_and_linear_layers_are_in_8_bits(
+        self, graph: Graph, weights: State, inputs: list[np.ndarray], tmp_path: Path
+    ) -> None:
+        backend("tflite", precision="int8", images=inputs).export(graph, tmp_path / "small.tflite", weights)
+        schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+        Builtin = schema.BuiltinOperator  # noqa: N806
+        model = schema.ModelT.InitFromPackedBuf((tmp_path / "small.tflite").read_bytes(), 0)
+        (inside,) = model.subgraphs
+        taken = [
+            (model.operatorCodes[row.opcodeIndex].builtinCode, inside.tensors[row.inputs[0]].type)
+            for row in inside.operators
+        ]
+        dense = [getattr(Builtin, name) for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+        linear = [type for code, type in taken if code in dense]
+        assert {*linear} == {schema.TensorType.INT8}
+        assert len(linear) == sum(isinstance(node.op, ops.Conv | ops.Linear) for node in graph.work)
 
     @pytest.mark.parametrize("precision", ["float16", "dynamic-int8", "int8"])
     def test_all_of_a_quantised_network_runs_in_xnnpack(self, precision: str, graph: Graph, tmp_path: Path) -> None:

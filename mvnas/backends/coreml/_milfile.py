@@ -17,7 +17,7 @@ import numpy as np
 from mvnas import ops
 from mvnas.backends._quiet import quiet
 from mvnas.errors import ExportError
-from mvnas.graph import Graph
+from mvnas.graph import Graph, Node
 from mvnas.lowering import Builder, Call, Tensor, Weights, forms, lower, lowers, output_names
 from mvnas.lowering.forms import whole
 
@@ -33,7 +33,7 @@ Operand = Any  # a coremltools Var, an array, or a number
 
 
 def write(graph: Graph, weights: Weights) -> Program:
-    """MIL program of a deployed `graph`; `weights` by node and parameter, such as `block0.conv0.conv.weight`.
+    """MIL program of a deployed `graph`; `weights` by node and parameter, such as `stage0.0.stem.conv.conv.weight`.
 
     Raises:
         ExportError: an op has no form, or a weight does not fit into float16.
@@ -65,8 +65,8 @@ class MIL(Builder):
         self.name = ""
         self.made: Counter[str] = Counter()
 
-    def at(self, name: str) -> None:
-        self.name, self.made = name.replace(".", "__"), Counter()
+    def at(self, node: Node) -> None:
+        self.name, self.made = node.name.replace(".", "__"), Counter()
 
     def shape(self, x: Tensor) -> tuple[int, ...]:
         return tuple(x.shape)

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mvnas import __version__
-from mvnas.graph import Graph
+from mvnas.graph import Graph, Node
 from mvnas.lowering import Builder, Weights, lower, output_names
 
 OPSET = 20
@@ -25,7 +25,7 @@ Operand = str | float | np.ndarray
 
 
 def write(graph: Graph, weights: Weights) -> onnx.ModelProto:
-    """ONNX model of a deployed `graph`; `weights` by node and parameter, such as `block0.conv0.conv.weight`.
+    """ONNX model of a deployed `graph`; `weights` by node and parameter, such as `stage0.0.stem.conv.conv.weight`.
 
     Raises:
         ExportError: an op has no form.
@@ -47,8 +47,8 @@ class ONNX(Builder):
         self.constants: dict[str, Any] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def at(self, name: str) -> None:
-        self.name = name
+    def at(self, node: Node) -> None:
+        self.name = node.name
 
     def shape(self, x: str) -> tuple[int, ...]:
         return self.shapes[x]

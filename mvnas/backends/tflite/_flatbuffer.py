@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from mvnas import ops
-from mvnas.graph import Graph
+from mvnas.graph import Graph, Node
 from mvnas.lowering import Builder, Call, Weights, lower, lowers, output_names
 from mvnas.lowering.forms import HEADS_FIRST, whole
 from mvnas.ops import Map
@@ -31,7 +31,7 @@ Operand = Ref | float | np.ndarray
 
 
 def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
-    """TFLite model of a deployed `graph`; `weights` by node and parameter, such as `block0.conv0.conv.weight`.
+    """TFLite model of a deployed `graph`; `weights` by node and parameter, such as `stage0.0.stem.conv.conv.weight`.
 
     With `inner` an output is only its first element. A runtime then holds the whole output in its own memory, where it
     may overwrite what is no longer needed, as it does inside a network: what a microbenchmark of an op should time.
@@ -42,7 +42,7 @@ def write(graph: Graph, weights: Weights, *, inner: bool = False) -> bytes:
     file = TFLite()
     made = lower(file, graph, weights, lambda name, shape: file.tensor(file.axes(shape)))
     inputs = [made[place] for place, node in enumerate(graph.nodes) if not node.inputs]
-    file.at("y")
+    file.name = "y"
     outputs = [made[place] for place in graph.outputs]
     return file.finish(inputs, [file.first(x) for x in outputs] if inner else outputs)
 
@@ -63,8 +63,9 @@ class TFLite(Builder):
         self.constants: dict[tuple[Any, ...], Ref] = {}
         self.numbers = count()
 
-    def at(self, name: str) -> None:
-        self.name = name
+    def at(self, node: Node) -> None:
+        """Name what follows `stage3.1.mobilevit.local:conv/12`: the rules of 8 bits go by the class of the op."""
+        self.name = f"{node.name}:{type(node.op).__name__.lower()}"
 
     def tensor(self, shape: Sequence[int]) -> Ref:
         """A float tensor that an op or the user fills."""
