@@ -26,8 +26,9 @@ import torch
 
 from mvnas.data import Data, load
 from mvnas.engines import Job, seed_of, train
+from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.model import LatencyModel
-from mvnas.latency.table import DEVICE, Table, append, write_network
+from mvnas.latency.table import Table, append, write_network
 from mvnas.measuring.clock import cpu
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
@@ -75,7 +76,7 @@ def conditions(args: argparse.Namespace) -> None:
         "validation_images": len(data.val),
         "schedule": Schedule(epochs=args.epochs).to_json(),
         "rungs": RUNGS,
-        "latency": f"predicted for {DEVICE}",
+        "latency": f"predicted for {DEFAULT_TABLE}",
         "threads": 1,
         "cpu": cpu(),
         "torch": version("torch"),
@@ -93,7 +94,7 @@ def conditions(args: argparse.Namespace) -> None:
 @cache
 def loaded(data: str) -> tuple[Data, LatencyModel]:
     """The images and the latency model, once a process."""
-    return load(data), LatencyModel.fit(Table.load(DEVICE))
+    return load(data), LatencyModel.fit(Table.load(DEFAULT_TABLE))
 
 
 def row_of(arch: Arch, data: str, epochs: float) -> dict[str, object]:

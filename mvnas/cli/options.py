@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from mvnas.latency.table import DEVICE
+from mvnas.latency import DEFAULT_TABLE
 
 STUDY = "mvnas.db"
 
 
-def device(to: argparse.ArgumentParser, default: str | None = DEVICE) -> None:
+def device(to: argparse.ArgumentParser, default: str | None = DEFAULT_TABLE) -> None:
     """Add `--device`, a latency table; without a default it is the one of the study."""
     meant = default or "the one it searched for"
     to.add_argument(

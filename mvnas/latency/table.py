@@ -31,8 +31,6 @@ from mvnas.system import trust
 from mvnas.system.disk import writing
 from mvnas.system.reading import parse_json, read_json, read_rows
 
-DEVICE = "genoa-1t"  # the shipped table that predictions are for where the user names none
-
 OPS_COLUMNS = ("op", "shapes", "min_ms", "median_ms", "runs", "reference_ms", "time")
 PROVENANCE = (
     "date",

@@ -14,8 +14,9 @@ from mvnas.costs import Price, cost, estimates, to_json
 from mvnas.data import Data, Tell, data_marks, load
 from mvnas.engines import Engine, Images, is_built_in, module_of
 from mvnas.errors import StudyError
+from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.model import MODEL, Latencies, Latency, latency
-from mvnas.latency.table import DEVICE, Table, load_each
+from mvnas.latency.table import Table, load_each
 from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.rows import Picks, options
 from mvnas.spaces.space import Space
@@ -157,7 +158,7 @@ def from_names(
     *,
     space: str = "mobilevit",
     data: str = "digits",
-    device: str = DEVICE,
+    device: str = DEFAULT_TABLE,
     schedule: Schedule | None = None,
     epochs: float | None = None,
     batch: int | None = None,

@@ -13,8 +13,9 @@ from math import inf
 
 from mvnas.budgets import Bound, Budget
 from mvnas.costs import Cost, Price, cost, from_json, names, to_json
+from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.model import Latency, LatencyModel
-from mvnas.latency.table import DEVICE, Table
+from mvnas.latency.table import Table
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 
@@ -79,4 +80,4 @@ def networks() -> list[Arch]:
 @cache
 def shipped() -> LatencyModel:
     """The model of the shipped table."""
-    return LatencyModel.fit(Table.load(DEVICE))
+    return LatencyModel.fit(Table.load(DEFAULT_TABLE))

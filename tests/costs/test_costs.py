@@ -11,8 +11,9 @@ import pytest
 from mvnas import costs
 from mvnas.budgets import Budget
 from mvnas.errors import CostError, TableError, TrustError
+from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.model import Latency, LatencyModel
-from mvnas.latency.table import DEVICE, Table, Timing
+from mvnas.latency.table import Table, Timing
 from mvnas.system import trust
 from mvnas.testing.cost import CostContract, networks, shipped
 
@@ -47,7 +48,7 @@ class TestEnergy(CostContract):
 @cache
 def powered() -> LatencyModel:
     """A model of the shipped table as if an op drew three watts."""
-    table = Table.load(DEVICE)
+    table = Table.load(DEFAULT_TABLE)
 
     def drawn(timing: Timing) -> Timing:
         return replace(timing, energy_mj=3 * timing.min_ms or None)

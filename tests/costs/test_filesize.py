@@ -12,8 +12,9 @@ from mvnas.backends import backend
 from mvnas.budgets import Budget
 from mvnas.costs import Price
 from mvnas.costs._filesize import Held, file_bytes, held
+from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.model import LatencyModel
-from mvnas.latency.table import DEVICE, Table
+from mvnas.latency.table import Table
 from mvnas.nn import arbitrary
 from mvnas.spaces.arch import PRECISIONS, Arch
 from mvnas.spaces.space import Space
@@ -52,7 +53,7 @@ def test_what_a_file_holds_is_every_number_once() -> None:
 
 
 def test_a_budget_of_size_is_of_the_file_at_its_precision() -> None:
-    arch, model = Space.load("tiny_vit_5m_224").arch(), LatencyModel.fit(Table.load(DEVICE))
+    arch, model = Space.load("tiny_vit_5m_224").arch(), LatencyModel.fit(Table.load(DEFAULT_TABLE))
     costs = {precision: Price(replace(arch, precision=precision), model)["size"] for precision in PRECISIONS}
     assert (
         costs["float32"] > 4 * arch.params and costs["float32"] > costs["float16"] > costs["int8"] > 1.6 * arch.params

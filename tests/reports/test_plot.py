@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mvnas.errors import TableError
+from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.estimate import Estimate
-from mvnas.latency.table import DEVICE, Table
+from mvnas.latency.table import Table
 from mvnas.measuring.holdout import by_system, shares, unseen
 from mvnas.reports.plot import draw
 from mvnas.reports.plot_table import KINDS, draw_table, plot_table
@@ -62,7 +63,7 @@ def test_a_table_of_one_system_is_drawn_without_systems() -> None:
 
 
 def test_picture_of_a_table_shows_every_network_and_what_takes_most_time(tmp_path: Path) -> None:
-    table = Table.load(DEVICE)
+    table = Table.load(DEFAULT_TABLE)
     figure = draw_table(table)
     left, middle, right = figure.axes
     assert sum(len(bars.lines[0].get_xdata()) for bars in left.containers) == len(table.passes)

@@ -10,7 +10,7 @@ from typing import Any
 from mvnas.cli.named import load_tables
 from mvnas.cli.options import STUDY, device
 from mvnas.cli.output import print
-from mvnas.latency.table import DEVICE
+from mvnas.latency import DEFAULT_TABLE
 
 
 def options(to: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     arch, state = read_weights(network.arch, path)
     formats = args.format or ["tflite"]
     precision = args.precision or (arch.precision if any("precision" in settings(form) for form in formats) else FLOAT)
-    place = args.device or (network.study.device if network.study else DEVICE)
+    place = args.device or (network.study.device if network.study else DEFAULT_TABLE)
     tables = load_tables(place)
     table = next((table for table in tables if table.precision == precision), tables[0])
     device = table.device

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mvnas.cli.named import load_tables
 from mvnas.cli.output import print
-from mvnas.latency.table import DEVICE
+from mvnas.latency import DEFAULT_TABLE
 
 
 def options(to: argparse.ArgumentParser) -> None:
-    to.add_argument("table", nargs="?", default=DEVICE, metavar="TABLE")
+    to.add_argument("table", nargs="?", default=DEFAULT_TABLE, metavar="TABLE")
     to.add_argument("--out", metavar="FILE", help="draw it as .png, .pdf or .svg")
 
 
