@@ -6,6 +6,7 @@ Maps are (1, H, W, C), tokens (1, P, N, C), vectors (1, C); no tensor has more t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -56,6 +57,7 @@ class TFLite(Builder):
 
     def __init__(self) -> None:
         self.name = ""
+        self.placed: Counter[int] = Counter()  # nodes of each block so far
         self.tensors: list[Any] = []
         self.buffers: list[Any] = [schema.BufferT()]
         self.operators: list[Any] = []
@@ -64,8 +66,13 @@ class TFLite(Builder):
         self.numbers = count()
 
     def at(self, node: Node) -> None:
-        """Name what follows `stage3.1.mobilevit.local:conv/12`: the rules of 8 bits go by the class of the op."""
-        self.name = f"{node.name}:{type(node.op).__name__.lower()}"
+        """Name what follows, such as `block3.conv1/12`: shorter than the node, as every name is in the file, and with
+        the class of the op, by which the rules of 8 bits go.
+        """
+        self.name = node.name
+        if node.inputs:
+            self.name = f"block{node.block}.{type(node.op).__name__.lower()}{self.placed[node.block]}"
+            self.placed[node.block] += 1
 
     def tensor(self, shape: Sequence[int]) -> Ref:
         """A float tensor that an op or the user fills."""

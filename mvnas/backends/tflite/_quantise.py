@@ -7,7 +7,7 @@
                    attention, layer norms and whatever only moves data stay in float32
 
 The rules say which op of a file is quantised within which op of ours, whose class is in the names of tensors,
-`stage3.1.mobilevit.local:conv/12`.
+`block3.conv1/12`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mvnas.errors import ExportError
 ACTIVATIONS = ("LOGISTIC", "MUL", "HARD_SWISH")
 DENSE = ("CONV_2D", "FULLY_CONNECTED")
 INT8 = {
-    ":conv/": ("CONV_2D", "DEPTHWISE_CONV_2D", "PAD", *ACTIVATIONS),
-    ":linear/": ("FULLY_CONNECTED", *ACTIVATIONS),
-    ":add/": ("ADD",),
-    ":concat/": ("CONCATENATION",),
+    r"\.conv\d+/": ("CONV_2D", "DEPTHWISE_CONV_2D", "PAD", *ACTIVATIONS),
+    r"\.linear\d+/": ("FULLY_CONNECTED", *ACTIVATIONS),
+    r"\.add\d+/": ("ADD",),
+    r"\.concat\d+/": ("CONCATENATION",),
 }
 ALONE = {".*": ("INPUT",), "^y/": ("SLICE",)}  # inside a network an op is given 8 bits and gives 8 bits
 RANGE = 4.0  # of every tensor, in standard deviations of what a file is timed on
