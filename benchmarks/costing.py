@@ -51,7 +51,7 @@ def main() -> None:
     rows = []
     for turn in range(args.rounds):
         graph.summary.cache_clear()
-        graph._step.cache_clear()
+        graph.costing._step.cache_clear()
         model = LatencyModel.fit(table)
         cold = rate(summed(model), space, args.count, turn)
         warm = rate(summed(model), space, args.count, turn + 1000)

@@ -172,7 +172,7 @@ def main() -> None:
             for count in (FEW, COLD) * TURNS:
                 archs, model = draw(space, count, generator), replace(fitted, prices=replace(fitted.prices))
                 graph.summary.cache_clear()
-                graph._step.cache_clear()
+                graph.costing._step.cache_clear()
                 note(f"cold {count}", partial(model.predict_each, archs), count)
             for _ in range(TURNS):
                 new = children(archs, SEEN, generator)

@@ -74,7 +74,7 @@ class Metric:
     def value(self, quality: float) -> float:
         return self.worst + (self.best - self.worst) * quality
 
-    def quoted(self, quality: float) -> str:
+    def told(self, quality: float) -> str:
         """The value of a quality for people: a share in per cent, where it has no unit."""
         value = self.value(quality)
         return f"{value:.3g} {self.unit}" if self.unit else f"{value:.1%}"

@@ -287,7 +287,7 @@ def test_a_torch_file_needs_no_mvnas(
 
 
 def test_no_tensor_of_an_exported_program_has_more_than_four_axes(exported: Files) -> None:
-    assert nn.rank(torch.export.load(exported("torch"))) == 4
+    assert nn.most_axes(torch.export.load(exported("torch"))) == 4
 
 
 def test_onnx_is_one_file_and_valid(exported: Files) -> None:

@@ -255,7 +255,7 @@ def test_tables(name: str, home: Path, made: Path) -> None:
         good = as_json(json.loads(good) | {"like": str(made), "imported": []})
 
     def read(file: Path) -> None:
-        assert LatencyModel.fit(Table.load(file.parent)).factor > 0
+        assert LatencyModel.fit(Table.load(file.parent)).calibration.factor > 0
 
     def files() -> Iterator[tuple[Path, bytes]]:
         generator = random.Random(name)
