@@ -13,6 +13,7 @@ from torch.nn.functional import kl_div
 
 from mvnas import training
 from mvnas.spaces.space import Space
+from mvnas.tasks import last
 from mvnas.training import Artifact, Preparation, Step
 
 
@@ -34,6 +35,6 @@ class Technique(training.Technique):
 
     def loss(self, loss: Tensor, step: Step) -> Tensor:
         taught = torch.from_numpy(self.artifact["outputs"][step.indices]).to(loss.device) / self.temperature
-        learnt = step.output / self.temperature
+        learnt = last(step.output) / self.temperature
         apart = kl_div(learnt.log_softmax(1), taught.log_softmax(1), reduction="batchmean", log_target=True)
         return (1 - self.share) * loss + self.share * self.temperature**2 * apart

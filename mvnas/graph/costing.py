@@ -65,7 +65,7 @@ class Summary:
         """
         found = self._peaks.get(held)
         if found is None:
-            found = max(alive(self._uses, {i for i, holds in enumerate(held) if holds}))
+            found = max(alive(self._memory[0], {i for i, holds in enumerate(held) if holds}))
             self._peaks[held] = found
         return found
 
@@ -74,9 +74,15 @@ class Summary:
         return {}
 
     @cached_property
-    def _uses(self) -> list[Use]:
-        """Inputs and steps as memory sees them, but for those that vanished."""
-        inputs, traced = self.trace()
+    def passes(self) -> int | None:
+        """The input that the deployed block yields as it is, where nothing of it is left; None for most."""
+        _, place = self._memory
+        return place if place < len(self.shapes) else None
+
+    @cached_property
+    def _memory(self) -> tuple[list[Use], int]:
+        """Inputs and steps as memory sees them, but for those that vanished, and which of them yields the output."""
+        inputs, output, traced = _trace(self.block, self.shapes)
         uses = [Use((), FLOAT_BYTES * prod(x.shape)) for x in inputs]
         places = {x: i for i, x in enumerate(inputs)}
         for value, step in traced:
@@ -84,7 +90,7 @@ class Summary:
             places[value] = len(uses) if step.size else reads[0]
             if step.size:
                 uses.append(Use(reads, step.size, step.scratch, step.inner))
-        return uses
+        return uses, places[output]
 
     def trace(self) -> tuple[list[Value], list[tuple[Value, Step]]]:
         """Inputs of the block, and its steps with the value that each yields."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from itertools import product
 from typing import NamedTuple, Protocol
 
 FLOAT_BYTES = 4  # costs in bytes are those of float32, the precision networks are trained and measured in
@@ -43,8 +44,16 @@ def alive(uses: Sequence[Use], held: Container[int]) -> list[int]:
         left = sum([uses[i].size for i in freed])
         if inner:
             others = now - sum([uses[i].size for i in reads])
-            peaks.append(others + inner.peak(tuple([i not in freed for i in reads])))
+            peaks.append(others + max([inner.peak(held) for held in _held(reads, freed)]))
         else:
             peaks.append(now + size + max(0, scratch - left))
         now += size - left
     return peaks
+
+
+def _held(reads: Sequence[int], freed: Sequence[int]) -> list[tuple[bool, ...]]:
+    """Which of what it reads a step holds to its end; of one that it reads several times any may be the last to go."""
+    if len(set(reads)) == len(reads):
+        return [tuple([i not in freed for i in reads])]
+    leaving = product(*[[place for place, read in enumerate(reads) if read == i] for i in freed])
+    return [tuple([place not in left for place in range(len(reads))]) for left in leaving]

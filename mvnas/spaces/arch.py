@@ -121,9 +121,13 @@ class Arch:
         yet to be read.
         """
         uses = [Use((), FLOAT_BYTES * IMAGE_CHANNELS * self.resolution**2)]
-        for row, reads in zip(self.summaries, self.reads, strict=True):
-            uses.append(Use(tuple([i + 1 for i in reads]), FLOAT_BYTES * prod(row.shape), inner=row))
-        return max(alive(uses, {0, *[i + 1 for i in self.ends]}))
+        places = {-1: 0}  # in `uses`, of what each block yields
+        for i, (row, reads) in enumerate(zip(self.summaries, self.reads, strict=True)):
+            given = tuple([places[read] for read in reads])
+            places[i] = len(uses) if row.passes is None else given[row.passes]
+            if row.passes is None:
+                uses.append(Use(given, FLOAT_BYTES * prod(row.shape), inner=row))
+        return max(alive(uses, {0, *[places[i] for i in self.ends]}))
 
     @property
     def memory_bytes(self) -> int:
@@ -229,8 +233,12 @@ def _part(data: Any, index: int) -> tuple[Block, list[int], bool]:
     if not isinstance(data, Mapping) or not isinstance(data.get("block"), str):
         raise SpaceError(f"a block must be an object with the key block, but is {quoted(data)}")
     kind, taps, output = data["block"], data.get("taps", []), data.get("output", False)
-    if not isinstance(taps, list) or not all(type(i) is int and 0 <= i < index - 1 for i in taps):
-        raise SpaceError(f"taps must be indices of earlier blocks but the last one, but got {quoted(taps)}")
+    known = isinstance(taps, list) and all(type(i) is int and 0 <= i < index - 1 for i in taps)
+    if not known or len(set(taps)) < len(taps):
+        raise SpaceError(
+            "taps must be a list of different indices of blocks before the one that is read anyway, but got"
+            f" {quoted(taps)}"
+        )
     if not isinstance(output, bool):
         raise SpaceError(f"output must be true or false, but got {quoted(output)}")
     try:

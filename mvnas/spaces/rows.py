@@ -184,13 +184,18 @@ def _stage(row: Mapping[str, Any], index: int, where: str) -> Stage:
     except SpaceError as error:
         raise SpaceError(f"{where} {error}") from None
     repeat, taps = settings.pop("repeat", 1), settings.pop("taps", "")
-    taps = tuple(map(str, taps)) if isinstance(taps, tuple) else str(taps)
+    taps = choice([_plain(text) for text in taps], f"{where}, key taps") if isinstance(taps, tuple) else _plain(taps)
     try:
         for text in options(taps):
             check_taps(kind, len(_rows_of(text)))
     except SpaceError as error:
         raise SpaceError(f"{where}: {error}") from None
     return Stage(kind, tuple(settings.items()), repeat, taps=taps)
+
+
+def _plain(taps: int | str) -> str:
+    """The one text of what names the same rows."""
+    return " ".join(map(str, _rows_of(str(taps))))
 
 
 def _check_option(kind: str, key: str, option: Any, index: int) -> None:
@@ -208,9 +213,10 @@ def _check_option(kind: str, key: str, option: Any, index: int) -> None:
         if not all(word.isascii() and word.isdigit() and int(word) < index - 1 for word in words) or len(
             set(words)
         ) < len(words):
+            known = f"0 to {index - 2}" if index > 1 else "of which there is none"
             raise SpaceError(
-                f"taps must be numbers of stages before the last one, 0 to {index - 2}, with spaces between them, but"
-                f" got {quoted(option)}"
+                f"taps must be different numbers of stages before the one that is read anyway, {known}, with spaces"
+                f" between them, but got {quoted(option)}"
             )
     else:
         check_field(kind, key, option)

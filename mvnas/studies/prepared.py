@@ -19,7 +19,7 @@ from mvnas.spaces.arch import Arch
 from mvnas.studies.files import checksum, intact, save_whole
 from mvnas.studies.study import Study
 from mvnas.system.marks import mark
-from mvnas.tasks import Task, task
+from mvnas.tasks import Task, last, task
 from mvnas.techniques import techniques
 from mvnas.training import Schedule, Technique, computed, fit, initialise, trained_size
 
@@ -58,7 +58,7 @@ class Plain:
 
     def outputs(self, module: Module, split: Split, resolution: int) -> np.ndarray:
         rows = computed(module, split, self.task, side=trained_size(resolution, self.factor), batch=self.schedule.batch)
-        return np.concatenate([output for _, output in rows])
+        return np.concatenate([last(output) for _, output in rows])
 
 
 def prepared(study: Study, data: Data, *, foreign: bool = False, tell: Tell | None = None) -> tuple[str | None, ...]:

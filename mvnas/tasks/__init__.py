@@ -110,7 +110,7 @@ class Task:
 
     Where nothing else is said, images are float (B, 3, side, side) in [0, 1], an output is what the network's module
     puts out, (B, outputs), and targets are as the data has them, (B, ...); of a network of several outputs, `output` is
-    a tuple.
+    a tuple, whose `last` is that of the last layer.
     """
 
     metric: Metric
@@ -192,6 +192,11 @@ class Task:
         """Share of images, (B, ...) each, on which a coarser form of a network does as torch's does."""
         apart = np.abs(output - truth).reshape(len(truth), -1).max(1)
         return float((apart <= CLOSE * max(1e-9, float(np.abs(truth).max()))).mean())
+
+
+def last(output: Any) -> Any:
+    """What the last layer of a network puts out, (B, outputs), of all that its module does, one or several."""
+    return output[-1] if isinstance(output, tuple) else output
 
 
 def task(name: str = DEFAULT, *, foreign: bool = False) -> Task:

@@ -18,6 +18,8 @@ EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the
 class Task(tasks.Task):
     """Cross-entropy with smoothed labels; the metric is the share of held-out images whose highest logit is at their
     label.
+
+    Of a network of several outputs the last one tells the class; no loss is of the others.
     """
 
     metric = tasks.ACCURACY
@@ -41,11 +43,11 @@ class Task(tasks.Task):
         return 1 / len(data.classes)
 
     def loss(self, output: Any, targets: Tensor, *, smoothing: float) -> Tensor:
-        return cross_entropy(output, targets, label_smoothing=smoothing)
+        return cross_entropy(tasks.last(output), targets, label_smoothing=smoothing)
 
     def tally(self, output: Any, targets: np.ndarray) -> np.ndarray:
         """How many are right, of how many."""
-        return np.array([(output.argmax(1) == targets).sum(), len(targets)])
+        return np.array([(tasks.last(output).argmax(1) == targets).sum(), len(targets)])
 
     def value(self, tally: np.ndarray) -> float:
         return float(tally[0] / tally[1])

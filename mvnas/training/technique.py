@@ -40,7 +40,7 @@ class Step:
     """One step of a training, after the forward pass: `number` from 1 among `steps`.
 
     `indices` (B,) are places in `data.train`; `images` (B, 3, side, side) and `targets` (B, ...) are as they were
-    shown, `output` is the module's, in float32.
+    shown, `output` is the module's, in float32, a tuple if there are several.
     """
 
     module: Module
@@ -75,7 +75,9 @@ class Preparation(Protocol):
         """The trained network of an architecture, in evaluation mode, by a plain training of so many epochs."""
 
     def outputs(self, module: Module, split: Split, resolution: int) -> np.ndarray:
-        """Outputs for all whole images of a split, at the size that stands for a deployed resolution: (N, ...)."""
+        """What the last layer puts out for all whole images of a split, at the size that stands for a deployed
+        resolution: (N, ...).
+        """
 
 
 class Technique:

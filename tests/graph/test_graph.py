@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 
@@ -172,6 +172,95 @@ def test_outputs_stay_alive_and_are_the_same_when_deployed(seed: int) -> None:
     assert graph.output == graph.nodes[-1]
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Block that reads any number of earlier ones, of random structure: (C, H, W), (C1, H, W), ... -> (C, H, W)."""
+
+    seed: int
+
+    def __call__(self, x: Value, *earlier: Value) -> Value:
+        generator = random.Random(self.seed)
+        made = Tangle(self.seed, 1)(x)
+        for tap in generator.sample(earlier, len(earlier)):
+            made = made + Conv(made.channels, norm=False)(Concat()(made, tap, x) if generator.random() < 0.5 else tap)
+        return made
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Block that is nothing once deployed: (C, H, W) -> (C, H, W)."""
+
+    def __call__(self, x: Value) -> Value:
+        return Resize(2)(x)
+
+
+def tapped(seed: int, idle: float = 0.2) -> Arch:
+    """A random network of blocks that read one another, some of which are outputs, and some, `idle` of all, nothing."""
+    generator, blocks, taps = random.Random(seed), list[Mixed | Sized](), list[tuple[int, int]]()
+    for place in range(generator.randint(3, 7)):
+        if generator.random() < idle:
+            blocks.append(Sized())
+            continue
+        earlier = range(place - 1)
+        taps += [(place, read) for read in generator.sample(earlier, generator.randint(0, min(3, len(earlier))))]
+        blocks.append(Mixed(10 * seed + place))
+    outputs = sorted(generator.sample(range(len(blocks) - 1), generator.randint(0, 2)))
+    return Arch(tuple(blocks), 8, taps=tuple(taps), outputs=tuple(outputs))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_costs_of_networks_with_taps_and_outputs_are_those_of_the_flat_graph(seed: int) -> None:
+    arch = tapped(seed)
+    shipped = arch.graph().deployed()
+    kernels: Counter[Kernel] = Counter()
+    for block in arch.summaries:
+        kernels += Counter(dict(block.kernels))
+    assert kernels == Counter(node.key for node in shipped.work)
+    assert (arch.params, arch.macs) == (shipped.params, shipped.macs)
+    assert arch.peak_bytes == shipped.peak_bytes == longest_way_to_peak(shipped)
+    pointers = sum(node.op.pointers(*node.shapes) for node in shipped.work)
+    assert arch.memory_bytes == FLOAT_BYTES * shipped.params + shipped.peak_bytes + POINTER_BYTES * pointers
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_outputs_of_blocks_are_outputs_of_the_graph_in_order(seed: int) -> None:
+    arch = tapped(seed, idle=0)
+    for graph in (arch.graph(), arch.graph().deployed()):
+        assert [graph.nodes[i].block for i in graph.outputs] == [*arch.outputs, len(arch.blocks) - 1]
+        for reader, read in arch.taps:
+            sources = {i for node in graph.nodes if node.block == reader for i in node.inputs}
+            assert any(graph.nodes[i].block == read for i in sources)
+
+
+@dataclass(frozen=True)
+class Wide:
+    """Block of one 1 x 1 convolution to `channels`, and of another one of each further map: (C, H, W) -> (channels, H,
+    W).
+    """
+
+    channels: int
+
+    def __call__(self, x: Value, *earlier: Value) -> Value:
+        y = Conv(self.channels, norm=False, act="")(x)
+        for tap in earlier:
+            y = y + Conv(self.channels, norm=False, act="")(tap)
+        return y
+
+
+def test_what_is_read_later_or_an_output_stays_alive() -> None:
+    blocks = (Wide(64), Wide(16), Wide(32), Wide(8))
+    pixels = FLOAT_BYTES * 8 * 8
+    plain = Arch(blocks, 8)
+    assert plain.peak_bytes == (3 + 64 + 16) * pixels
+    assert replace(plain, outputs=(0,)).peak_bytes == (3 + 64 + 16 + 32) * pixels
+    tapped = replace(plain, taps=((3, 0),))
+    assert tapped.peak_bytes == (3 + 64 + 16 + 32) * pixels
+    assert replace(plain, taps=((2, 0),)).peak_bytes == (3 + 64 + 32 + 32) * pixels
+    assert tapped.macs - plain.macs == 64 * 8 * 8 * 8 and tapped.params - plain.params == 64 * 8
+    assert replace(plain, taps=((3, 0), (3, 1))).macs - tapped.macs == 16 * 8 * 8 * 8
+    assert tapped.graph().traffic_bytes > plain.graph().traffic_bytes
+
+
 @each_arch
 def test_costs_of_blocks_add_up(arch: Arch) -> None:
     for graph in forms(arch):
@@ -268,6 +357,10 @@ def test_a_resize_is_priced_where_it_works_and_gone_where_it_does_nothing() -> N
     assert kinds(7) == ["Resize", "Conv"]
 
 
+STEMS = [{"block": "stem", "channels": 8}, {"block": "residual"}]
+FUSE, HEAD = {"block": "residual"}, {"block": "head", "channels": 8}
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
@@ -284,8 +377,17 @@ def test_a_resize_is_priced_where_it_works_and_gone_where_it_does_nothing() -> N
         ),
         (
             {"resolution": 64, "blocks": [{"block": "head", "channels": 8, "taps": [0]}]},
-            "taps must be indices of earlier",
+            "taps must be a list of different indices of blocks before the one that is read anyway, but got .0.",
         ),
+        ({"resolution": 64, "blocks": [*STEMS, FUSE | {"taps": [0, 0]}, HEAD]}, "taps must be a list of different"),
+        ({"resolution": 64, "blocks": [*STEMS, FUSE | {"taps": [1]}, HEAD]}, "taps must be .*, but got .1."),
+        ({"resolution": 64, "blocks": [*STEMS, FUSE | {"taps": [-1]}, HEAD]}, "taps must be .*, but got .-1."),
+        ({"resolution": 64, "blocks": [*STEMS, FUSE | {"taps": "0"}, HEAD]}, "taps must be a list of .*, but got '0'"),
+        (
+            {"resolution": 64, "blocks": [*STEMS, FUSE | {"taps": [0]}, HEAD]},
+            "block 2 .residual.: taps must name as many .* as the block residual reads, 0, but name 1",
+        ),
+        ({"resolution": 64, "blocks": [*STEMS, FUSE | {"output": 1}, HEAD]}, "output must be true or false, but got 1"),
         ({"resolution": 64, "blocks": [7]}, "a block must be an object"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
 import re
@@ -26,6 +27,7 @@ from mvnas.spaces.arch import Arch
 from mvnas.spaces.reading import data_folder, names
 from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published, systems
+from mvnas.system import trust
 
 MOBILEVIT = Space.load("mobilevit")
 
@@ -208,6 +210,156 @@ def test_channels_that_a_later_block_cannot_take_are_told_when_the_space_loads()
     data["stages"][2] = {"block": "tiny_vit", "window": 4, "head_width": [8, 16]}
     with pytest.raises(SpaceError, match=r"stage 2 \(tiny_vit\) at head_width 16, resolution 64: .* divide the"):
         Space.from_data(data, source="mine")
+
+
+FUSES = """
+from dataclasses import dataclass
+from mvnas.ops import Conv, Resize
+@dataclass(frozen=True)
+class Block:
+    channels: int
+    def __call__(self, x, *earlier):
+        y = Conv(self.channels)(x, role="top")
+        for i, tap in enumerate(earlier):
+            y = Conv(self.channels)(Resize()(tap, x), role=f"laterals.{i}") + y
+        return y
+"""
+
+
+@pytest.fixture
+def fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a block that reads any number of earlier stages."""
+    (tmp_path / "fusing").mkdir()
+    (tmp_path / "fusing" / "fuse.py").write_text(FUSES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trust.allow("fusing.fuse")
+    return "fusing.fuse"
+
+
+def reading(kind: str, taps: Any, **more: Any) -> dict[str, Any]:
+    """A space of six stages, of which the fourth, of blocks of `kind`, reads earlier ones."""
+    narrow = {"block": "inverted_residual", "channels": 16, "stride": 2}
+    repeated = {**narrow, "stride": 1, "repeat": [1, 3]}
+    fused = {"block": kind, "channels": 24, "taps": taps, **more}
+    return {"resolution": 64, "stages": [{"block": "stem", "channels": 8}, repeated, narrow, fused, narrow, LAST]}
+
+
+LAST = {"block": "head", "channels": 32}
+
+
+def test_a_choice_of_taps_is_a_dimension_of_the_space_and_is_found_again(fuse: str) -> None:
+    space = Space.from_data(reading(fuse, ["", 0, "1 0"]), source="x")
+    name = f"3.{fuse}.taps"
+    assert space.choices[name] == ("", "0", "1 0")
+    seen = {}
+    for taps, repeat in product(space.choices[name], (1, 3)):
+        picks = {name: taps, "1.inverted_residual.repeat": repeat}
+        arch = space.at(picks)
+        assert space.locate(arch) == picks
+        seen[arch] = (arch.taps, arch.params)
+    assert len(seen) == space.size == 6
+    reader, last_of_row_1 = 5, 3  # at three repeats
+    assert space.at({name: "1 0", "1.inverted_residual.repeat": 3}).taps == ((reader, last_of_row_1), (reader, 0))
+    assert Space.from_data(reading(fuse, "0 1"), source="x").locate(arch) is None, "the order of taps matters"
+
+
+def test_taps_are_read_by_the_first_repeat_alone(fuse: str) -> None:
+    space = Space.from_data(reading(fuse, 0, repeat=3), source="x")
+    arch = space.sample(lambda name, options: options[0])
+    assert arch.taps == ((3, 0),) and arch.rows == (1, 1, 1, 3, 1, 1)
+    assert [len(block.shapes) for block in arch.summaries] == [1, 1, 1, 2, 1, 1, 1, 1]
+
+
+def test_a_kind_of_several_has_taps_of_its_own(fuse: str) -> None:
+    data = reading(fuse, [0, 1])
+    del data["stages"][3]["taps"], data["stages"][3]["channels"]
+    data["stages"][3] |= {"block": ["residual", fuse], fuse: {"channels": [16, 24], "taps": [0, 1]}}
+    space = Space.from_data(data, source="x")
+    assert space.choices["3.block"] == ("residual", fuse) and space.choices[f"3.{fuse}.taps"] == ("0", "1")
+    for seed in range(10):
+        arch = space.sample(draw(seed))
+        found = space.locate(arch) or {}
+        assert space.at(found) == arch
+        assert bool(arch.taps) == (found["3.block"] == fuse)
+
+
+def test_a_json_of_taps_and_outputs_is_the_same_network_with_the_same_names(fuse: str) -> None:
+    data = reading(fuse, ["0", "1 0"], output=True, repeat=[1, 2])
+    data["stages"][1]["output"] = True
+    space = Space.from_data(data, source="x")
+    for seed in range(6):
+        arch = space.sample(draw(seed))
+        again = Arch.from_json(json.loads(json.dumps(arch.to_json())))
+        assert (again, again.rows, again.graph()) == (arch, arch.rows, arch.graph())
+        repeats = arch.rows[1]
+        assert arch.outputs == (repeats, repeats + 1 + arch.rows[3]) and len(arch.graph().outputs) == 3
+        plain = replace(arch, outputs=())
+        assert plain != arch and space.locate(plain) is None
+        assert plain.peak_bytes <= arch.peak_bytes and plain.params == arch.params
+    assert space.with_classes(7).sample(draw(0)) == space.sample(draw(0)).with_classes(7)
+
+
+def test_the_last_stage_is_an_output_whether_it_says_so_or_not(fuse: str) -> None:
+    data = reading(fuse, 0)
+    said = copy.deepcopy(data)
+    said["stages"][-1]["output"] = True
+    assert Space.from_data(said, source="x").sample(draw(0)) == Space.from_data(data, source="x").sample(draw(0))
+
+
+@pytest.mark.parametrize(
+    ("taps", "told"),
+    [
+        (2, ", 0 to 1, with spaces between them, but got 2"),
+        (-1, ", 0 to 1, with spaces between them, but got -1"),
+        ("0 0", "taps must be different numbers of stages before the one that is read anyway, 0 to 1"),
+        ("0,1", "with spaces between them, but got '0,1'"),
+        ([[0, 1]], "with spaces between them, but got [0, 1]"),
+        (True, "but got True"),
+        (None, "but got None"),
+        ([0, "0"], "key taps must have different options, but got ['0', '0']"),
+        ([], "key taps must have at least one option"),
+    ],
+)
+def test_wrong_taps_are_told_in_a_sentence(fuse: str, taps: Any, told: str) -> None:
+    with pytest.raises(SpaceError, match=re.escape(told)) as caught:
+        Space.from_data(reading(fuse, taps), source="x")
+    assert str(caught.value).startswith("x, stage 3 (fusing.fuse)") and len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_first_two_stages_have_none_to_read(fuse: str, index: int) -> None:
+    data = reading(fuse, "")
+    data["stages"].insert(index, {"block": fuse, "channels": 8, "taps": 0})
+    with pytest.raises(SpaceError, match=r"before the one that is read anyway, of which there is none, .*but got 0"):
+        Space.from_data(data, source="x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reads"), [("examples.decoder", "1 or more, but name 0"), ("residual", "0, but name 1")]
+)
+def test_a_block_is_given_as_many_taps_as_it_reads(kind: str, reads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    trust.allow("examples.decoder")
+    data = reading(kind, "" if "." in kind else 0)
+    if kind == "residual":
+        del data["stages"][3]["channels"]
+    with pytest.raises(SpaceError, match=rf"stage 3 .*: taps must name as many stages as .* {kind} reads, {reads}"):
+        Space.from_data(data, source="x")
+
+
+def test_maps_that_do_not_fit_one_another_are_told_with_the_taps_that_read_them(fuse: str, tmp_path: Path) -> None:
+    (tmp_path / "fusing" / "add.py").write_text(FUSES.replace("Resize()(tap, x)", "tap"))
+    trust.allow("fusing.add")
+    with pytest.raises(SpaceError, match=r"x, stage 3 \(fusing.add\) at taps 1, resolution 64: .* one shape"):
+        Space.from_data(reading("fusing.add", ["", 1]), source="x")
+
+
+@pytest.mark.parametrize("output", ["last", 1, None, [True, False]])
+def test_an_output_is_yes_or_no(output: Any) -> None:
+    data = copy.deepcopy(GOOD)
+    data["stages"][1]["output"] = output
+    with pytest.raises(SpaceError, match="x, stage 1: output must be yes or no, but got"):
+        Space.from_data(data, source="x")
 
 
 def row(index: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
