@@ -238,7 +238,7 @@ def test_a_row_with_another_number_of_columns_is_told(tmp_path: Path, text: str)
     [
         ("{", "Expecting property name"),
         ("[]", "must be an object with the keys resolution and blocks"),
-        ('{"resolution": 256, "blocks": [{"block": "nope"}]}', "stage 0: unknown block 'nope'"),
+        ('{"resolution": 256, "blocks": [{"block": "nope"}]}', "block 0 (nope): unknown block 'nope'"),
     ],
 )
 def test_a_damaged_network_names_file_row_and_column(tmp_path: Path, network: str, told: str) -> None:
