@@ -8,7 +8,7 @@ from math import isqrt
 
 import torch
 from torch import Tensor
-from torch.nn import BatchNorm2d, Conv2d, Identity, Module, ModuleList
+from torch.nn import BatchNorm2d, Conv2d, Identity, Module, ModuleDict
 from torch.nn.functional import pad
 
 from mvnas.nn.activations import Scaled
@@ -52,11 +52,12 @@ class Branches(Scaled):
         super().__init__()
         out = op.shape(x).c
         self.take(out, op.scale, op.act)
-        self.branches = ModuleList([module(branch, x) if branch else Identity() for branch in op.branches])
+        made = [module(branch, x) if branch else Identity() for branch in op.branches]
+        self.branches = ModuleDict(dict(zip(op.parts, made, strict=True)))
         self.norm = BatchNorm2d(out) if op.norm else Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(self.norm(reduce(torch.add, [branch(x) for branch in self.branches])), 1)
+        return self.finish(self.norm(reduce(torch.add, [branch(x) for branch in self.branches.values()])), 1)
 
 
 @module.register
@@ -91,8 +92,8 @@ def branches(op: Branched, x: Map) -> Module:
 def fold_branches(op: Branched, state: Mapping[str, Tensor], x: Map) -> State:
     like = op.merged(x)
     total: State = {}
-    for i, part in enumerate(op.branches):
-        start = f"branches.{i}."
+    for name, part in zip(op.parts, op.branches, strict=True):
+        start = f"branches.{name}."
         own = {key.removeprefix(start): weight for key, weight in state.items() if key.startswith(start)}
         for key, weight in branch(part, own, x, like).items():
             total[key] = total[key] + weight if key in total else weight

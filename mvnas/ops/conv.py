@@ -124,6 +124,22 @@ class Branched(Op):
     act: str = ""
     scale: float = 0.0
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """A name for each branch, by which its weights are called: what it is, and how many such come before it.
+
+        It is a convolution of the largest kernel (`conv0`) or of a smaller one (`small0`), a batch norm (`norm0`), a
+        sum (`sum0`) or the map (`skip0`), so that names do not shift with the number of other branches.
+        """
+        largest = max([branch.kernel for branch in self.branches if isinstance(branch, Conv)], default=0)
+        names: list[str] = []
+        for branch in self.branches:
+            part = "skip" if branch is None else "norm" if isinstance(branch, BatchNorm) else "sum"
+            if isinstance(branch, Conv):
+                part = "conv" if branch.kernel == largest else "small"
+            names.append(f"{part}{sum(name.startswith(part) for name in names)}")
+        return tuple(names)
+
     def shape(self, x: Map) -> Map:
         shapes: dict[Any, None] = dict.fromkeys([branch.shape(x) if branch else x for branch in self.branches])
         if len(shapes) > 1:

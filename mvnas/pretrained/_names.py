@@ -100,10 +100,15 @@ def branches(name: str, count: int, *, scale: bool = True, skip: bool = True, at
     """MobileOne's branches: equal convolutions, a 1 x 1, a batch norm of the input; `at` is where they are in our
     op.
     """
-    convs = [f"{name}.conv_kxk.{i}" for i in range(count)] + [f"{name}.conv_scale"] * scale
-    names = {
-        f"{at}branches.{i}.{part}": theirs for i, conv in enumerate(convs) for part, theirs in conv_bn(conv).items()
-    }
-    if skip:
-        names[f"{at}branches.{len(convs)}"] = f"{name}.identity"
-    return names
+    convs = {f"conv{i}": f"{name}.conv_kxk.{i}" for i in range(count)}
+    if scale:
+        convs["small0"] = f"{name}.conv_scale"
+    names: Names = {}
+    for branch, theirs in convs.items():
+        names |= branch_of(branch, conv_bn(theirs), at)
+    return names | ({f"{at}branches.norm0": f"{name}.identity"} if skip else {})
+
+
+def branch_of(branch: str, names: Names, at: str = "") -> Names:
+    """The names of what is a branch of a sum (`Branched.parts`)."""
+    return {f"{at}branches.{branch}.{part}": theirs for part, theirs in names.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 
 from mvnas.errors import ExportError
+from mvnas.ops import Branched, Op
 from mvnas.pretrained._names import Part, Source
 from mvnas.spaces.arch import Arch
 
@@ -13,6 +14,7 @@ BLOCK = re.compile(r"(stage(\d+)\.(\d+)\.\w+)\.")  # row, repeat and kind of a b
 NODE = re.compile(
     r"(block(\d+)\.[a-z]+(\d+))\."
 )  # before nodes had roles: block, kind of op and its place in the block
+NUMBERED = re.compile(r"\.branches\.\d+\.")  # before branches of a sum had names: their places in it
 
 
 def source_of(arch: Arch, keys: Iterable[str]) -> Source | None:
@@ -36,8 +38,23 @@ def source_of(arch: Arch, keys: Iterable[str]) -> Source | None:
                     f"weights must be of {len(mine)} {what}, but are of {len(theirs)}; they are of another network"
                 )
             kept = dict(zip(mine, sorted(theirs, key=lambda name: theirs[name]), strict=True))
-            return lambda key: Part(kept[owner(key, kept)] + key[len(owner(key, kept)) :])
+            ops = {node.name: node.op for node in nodes} if any(map(NUMBERED.search, keys)) else {}
+            return lambda key: Part(kept[owner(key, kept)] + _numbered(key, ops)[len(owner(key, kept)) :])
     return None
+
+
+def _numbered(key: str, ops: Mapping[str, Op]) -> str:
+    """A weight's key with branches called by their places; `ops` are those of nodes, none if they have names."""
+    return f"{owner(key, ops)}{_counted(ops[owner(key, ops)], key[len(owner(key, ops)) :])}" if ops else key
+
+
+def _counted(op: Op | None, key: str) -> str:
+    """The key of a weight of an op, with branches of sums called by their places."""
+    if not isinstance(op, Branched) or not key.startswith(".branches."):
+        return key
+    _, _, name, leaf = key.split(".", 3)
+    place = op.parts.index(name)
+    return f".branches.{place}{_counted(op.branches[place], f'.{leaf}')}"
 
 
 def owner(key: str, names: Container[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from mvnas.pretrained._names import Names, Part, conv, conv_bn, dense, squeeze_excite
+from mvnas.pretrained._names import Names, Part, branch_of, conv, conv_bn, dense, squeeze_excite
 from mvnas.spaces.arch import Arch
 
 
@@ -30,7 +30,7 @@ def layers(arch: Arch) -> Iterator[Names]:
 
 
 def _mix(depthwise: str, feed_forward: str) -> Iterator[Names]:
-    yield {f"branches.0.{part}": name for part, name in conv_bn(depthwise).items()}
+    yield branch_of("conv0", conv_bn(depthwise))
     yield from (conv_bn(f"{feed_forward}.pw{i}") for i in (1, 2))
 
 

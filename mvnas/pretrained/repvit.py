@@ -69,9 +69,9 @@ def _conv(name: str) -> Names:
 def _mixers(name: str, *, gated: bool = False) -> Iterator[Names]:
     mixer = f"{name}.token_mixer"
     yield {
-        "branches.0.conv": f"{mixer}.conv.c",
-        "branches.0.norm": f"{mixer}.conv.bn",
-        "branches.1.conv": f"{mixer}.conv1",
+        "branches.conv0.conv": f"{mixer}.conv.c",
+        "branches.conv0.norm": f"{mixer}.conv.bn",
+        "branches.small0.conv": f"{mixer}.conv1",
         "norm": f"{mixer}.bn",
     }
     if gated:

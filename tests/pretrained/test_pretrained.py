@@ -21,7 +21,7 @@ from weights import randomise
 
 from mvnas.errors import ExportError
 from mvnas.nn import build
-from mvnas.ops import State
+from mvnas.ops import Branched, Op, State
 from mvnas.pretrained import from_timm, read_weights
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
@@ -94,13 +94,26 @@ def earlier_names(arch: Arch) -> dict[str, str]:
     return names
 
 
-@pytest.mark.parametrize("name", ["mobilevit", "hybrid", "fastervit"])
-def test_files_are_read_by_the_names_that_nodes_had(name: str, tmp_path: Path) -> None:
+def by_place(op: Op | None, key: str) -> str:
+    """The key of a weight of an op where branches of sums were called by their places."""
+    if not isinstance(op, Branched) or not key.startswith("branches."):
+        return key
+    _, name, leaf = key.split(".", 2)
+    place = op.parts.index(name)
+    return f"branches.{place}.{by_place(op.branches[place], leaf)}"
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["roles", "places"])
+@pytest.mark.parametrize("name", ["mobilevit", "hybrid", "fastervit", "fastvit", "mobileone", "repvit"])
+def test_files_are_read_by_the_names_that_nodes_had(name: str, named: bool, tmp_path: Path) -> None:
     arch = Space.load(name).sample(lambda name, options: options[-1]).with_classes(3)
     module = dict(build(arch.graph()).state_dict())
     written = {}
-    for node, earlier in earlier_names(arch).items():
-        written |= {f"{earlier}.{key[len(node) + 1 :]}": w for key, w in module.items() if key.startswith(f"{node}.")}
+    earlier = earlier_names(arch)
+    for node in arch.graph().nodes:
+        start, began = f"{node.name}.", node.name if named else earlier[node.name]
+        own = {key.removeprefix(start): w for key, w in module.items() if key.startswith(start)}
+        written |= {f"{began}.{by_place(node.op, key)}": weight for key, weight in own.items()}
     assert len(written) == len(module)
     save_file(written, tmp_path / "earlier.safetensors")
     state = read_weights(arch, tmp_path / "earlier.safetensors")[1]

@@ -196,8 +196,8 @@ def test_a_fresh_repmixer_changes_nothing() -> None:
     module = build(small(BLOCKS["fastvit"], 64).graph())
     initialise(module, seed=0)
     state = module.state_dict()
-    scales = torch.cat([value for key, value in state.items() if key.endswith("branches.0.scale")])
-    norms = torch.cat([value for key, value in state.items() if key.endswith("branches.0.branches.3.weight")])
+    scales = torch.cat([value for key, value in state.items() if key.endswith("branches.sum0.scale")])
+    norms = torch.cat([value for key, value in state.items() if key.endswith("branches.sum0.branches.norm1.weight")])
     assert (scales == torch.tensor(1e-5)).all() and (norms == -1).all()
 
 
