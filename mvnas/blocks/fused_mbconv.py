@@ -26,8 +26,6 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         out = self.channels if self.expand == 1 else divisible(x.channels * self.expand)
-        y = Conv(out, self.kernel, self.stride, act=self.act, same=self.same, eps=self.eps)(
-            x, role="conv" if self.expand == 1 else "expand"
-        )
+        y = Conv(out, self.kernel, self.stride, act=self.act, same=self.same, eps=self.eps)(x, role="expand")
         y = y if self.expand == 1 else Conv(self.channels, act="", eps=self.eps)(y, role="project")
         return x + y if y.shape == x.shape else y
