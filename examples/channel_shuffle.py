@@ -66,6 +66,6 @@ class Block:
 
     def __call__(self, x: Value) -> Value:
         c = x.channels
-        y = Shuffle(self.groups)(Conv(c, groups=self.groups, act="relu")(x))
-        y = Conv(c, 3, groups=c, act="")(y)
-        return x + Conv(c, groups=self.groups, act="")(y)
+        y = Shuffle(self.groups)(Conv(c, groups=self.groups, act="relu")(x, role="mix"))
+        y = Conv(c, 3, groups=c, act="")(y, role="depthwise")
+        return x + Conv(c, groups=self.groups, act="")(y, role="project")

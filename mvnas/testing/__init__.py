@@ -2,6 +2,7 @@
 
 - `mvnas.testing.backend.BackendContract`: a runtime
 - `mvnas.testing.backend.FormatContract`: a runtime whose files are shipped
+- `mvnas.testing.block.BlockContract`: a block
 - `mvnas.testing.cost.CostContract`: a cost
 - `mvnas.testing.dataset.DatasetContract`: a dataset
 - `mvnas.testing.engine.EngineContract`: a way to run trainings

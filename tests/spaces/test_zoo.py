@@ -16,9 +16,9 @@ import zoo_attention
 import zoo_windows
 from vocabulary import EXAMPLES
 from weights import randomise
+from zoo import BLOCKS, small
 
 from mvnas.backends import backend
-from mvnas.errors import SpaceError
 from mvnas.graph import Graph
 from mvnas.latency.kinds import kind, workload
 from mvnas.latency.table import read_kernel, write_op, write_shapes
@@ -65,51 +65,8 @@ NETWORKS = {
 }
 DEPLOYED = {"mobileone_s0": 2_078_504, "repvit_m0_9": 5_067_056, "repvit_m1_0": 6_810_312, "repvit_m1_1": 8_244_312}
 
-BLOCKS: dict[str, str] = {  # small stages of each block, behind a convolution to 16 channels at half the size
-    "mbconv": (
-        "mbconv channels=16 kernel=5 se=hidden act=hardswish, mbconv channels=24 stride=2 se=input same=1 eps=0.001"
-    ),
-    "fused_mbconv": "fused_mbconv channels=16 expand=1 act=relu6, fused_mbconv channels=24 stride=2 same=1",
-    "mobileone": "mobileone channels=16 branches=2, mobileone channels=24 stride=2",
-    "mobileone_stem": "mobileone_stem channels=16",
-    "repvit": "repvit_stem channels=16, repvit channels=16, repvit channels=24 stride=2",
-    "fastvit": "fastvit_stem channels=16, fastvit channels=16, fastvit channels=32 stride=2",
-    "efficientformer": (
-        "efficientformer_stem channels=16, efficientformer_pool channels=16 expand=2, efficientformer_pool channels=24"
-        " stride=2, efficientformer_attention heads=2 key=8 side=4, classifier norm=layer copies=2 classes=5"
-    ),
-    "efficientformerv2": (
-        "efficientformerv2 heads=2 key=8 half=1 side=8, efficientformerv2_down channels=24 heads=2 side=16, "
-        "efficientformerv2 heads=2 key=8 side=8, classifier norm=batch copies=2 classes=5"
-    ),
-}
 NETWORKS |= {name: Published(*row) for name, row in (zoo_windows.NETWORKS | zoo_attention.NETWORKS).items()}
 DEPLOYED |= zoo_windows.DEPLOYED
-BLOCKS |= zoo_windows.BLOCKS | zoo_attention.BLOCKS
-
-
-def small(stages: str, side: int) -> Any:
-    """A network of a few blocks, each written as `kind key=value key=value`."""
-    rows: list[dict[str, Any]] = [{"block": "conv", "channels": 16, "stride": 2}]
-    for stage in stages.split(", "):
-        kind, *settings = stage.split()
-        fields = dict(item.split("=") for item in settings)
-        rows.append({"block": kind} | {key: _value(key, text) for key, text in fields.items()})
-    if "classes" not in stages:
-        rows.append({"block": "classifier", "classes": 5})
-    return Space.from_data({"resolution": side, "stages": rows}, source="test").arch()
-
-
-def _value(key: str, text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    if key in ("same", "half"):
-        return text == "1"
-    if key == "kernels":
-        return text
-    if key == "kernels":
-        return text
-    return text if not text.replace(".", "").isdigit() else float(text) if "." in text else int(text)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -199,19 +156,3 @@ def test_a_fresh_repmixer_changes_nothing() -> None:
     scales = torch.cat([value for key, value in state.items() if key.endswith("branches.sum0.scale")])
     norms = torch.cat([value for key, value in state.items() if key.endswith("branches.sum0.branches.norm1.weight")])
     assert (scales == torch.tensor(1e-5)).all() and (norms == -1).all()
-
-
-@pytest.mark.parametrize(
-    ("stages", "told"),
-    [
-        ("mbconv channels=16 se=hiden", "unknown se 'hiden'; did you mean 'hidden'"),
-        ("classifier norm=bach classes=5", "unknown norm 'bach'; did you mean 'batch'"),
-        ("repvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
-        ("fastvit channels=24", "channels must stay as they are at stride 1, but are 16 -> 24"),
-        *zoo_windows.TOLD,
-        *zoo_attention.TOLD,
-    ],
-)
-def test_what_a_block_cannot_do_is_told(stages: str, told: str) -> None:
-    with pytest.raises(SpaceError, match=told):
-        small(stages, 64)

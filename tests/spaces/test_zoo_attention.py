@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_zoo import small
 from torch.nn.functional import conv_transpose2d
-from zoo_attention import BLOCKS
 
 from mvnas.errors import ExportError
-from mvnas.nn import build, module
+from mvnas.nn import module
 from mvnas.ops import Fold, Map, Spread, Tokens, Unfold
 from mvnas.pretrained import from_timm
 from mvnas.spaces.space import Space
@@ -38,10 +36,3 @@ def test_spread_and_folded_tokens_are_a_depthwise_transposed_convolution() -> No
     y = fold(spread(unfold(x)))
     expected = conv_transpose2d(x, weight.T.reshape(6, 1, 2, 2), bias, stride=2, groups=6)
     torch.testing.assert_close(y, expected)
-
-
-@pytest.mark.parametrize("kind", BLOCKS)
-@torch.no_grad()
-def test_training_may_be_at_other_sizes(kind: str) -> None:
-    network = build(small(BLOCKS[kind], 64).graph()).eval()
-    assert [network(torch.zeros(1, 3, side, side)).shape for side in (72, 96)] == [(1, 5)] * 2
