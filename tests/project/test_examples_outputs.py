@@ -92,7 +92,7 @@ def test_predict_tells_a_network_from_its_file(
     arch: Arch, roof: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "net.json").write_text(json.dumps(arch.to_json()))
-    assert main(["predict", str(tmp_path / "net.json"), "--device", str(roof), "--json", "--trust"]) == 0
+    assert main(["predict", str(tmp_path / "net.json"), "--device", str(roof), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["params"], told["macs"], told["peak_bytes"]) == (arch.params, arch.macs, arch.peak_bytes)
     assert told["latency_low_ms"] <= told["latency_ms"] <= told["latency_high_ms"]
@@ -150,7 +150,6 @@ def test_the_command_line_exports_it(
         "onnx",
         "--out",
         str(tmp_path / "out"),
-        "--trust",
     ]
     assert main(["export", str(tmp_path / "net.json"), *words]) == 0
     assert "max |difference| from torch" in capsys.readouterr().out
