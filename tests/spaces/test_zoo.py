@@ -137,7 +137,7 @@ def test_files_compute_what_torch_does(kind: str, side: int, tmp_path: Path) -> 
     inputs = example(graph)
     with torch.no_grad():
         truth = trained(*inputs).numpy()
-    for name, ranks in (("tflite", "tensor_ranks"), ("onnx", ""), ("coreml", "ranks")):
+    for name, ranks in (("tflite", "tensor_ranks"), ("onnx", ""), ("coreml", "axes")):
         runtime = backend(name)
         path = tmp_path / f"network{runtime.suffix}"
         runtime.export(shipped, path, weights)
