@@ -85,7 +85,7 @@ def test_numbers_that_change_fail_the_export(
 def test_weights_of_another_network_are_an_error(arch: Arch, state: State, tmp_path: Path) -> None:
     for wrong in (
         {},
-        {k: v for k, v in state.items() if "block3" not in k},
+        {k: v for k, v in state.items() if "stage3" not in k},
         state | {"extra": torch.zeros(1)},
     ):
         with pytest.raises(ExportError, match="weights must"):

@@ -58,7 +58,7 @@ class Metric:
     Inside mvnas all is the quality, the share of the way from the worst value to the best: 0 to 1, higher is better.
 
     >>> error = Metric("error", worst=180, best=0, unit="degrees")
-    >>> error.quality(45), error.value(0.75), error.quoted(0.75)
+    >>> error.quality(45), error.value(0.75), error.told(0.75)
     (0.75, 45.0, '45 degrees')
     """
 

@@ -77,7 +77,7 @@ def test_a_study_of_angles_is_exported_and_verified(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study.load(str(folder / "s.db"))
-    assert study.setup.classes == () and study.setup.quality.quoted(0.75) == "45 degrees"
+    assert study.setup.classes == () and study.setup.quality.told(0.75) == "45 degrees"
     score = study.pick("knee")
     assert 0.3 < score.quality.value < 1
     found = verify(study, [Table.load(folder / "roof")], images(study), longer=2)
@@ -156,7 +156,7 @@ class Dataset:
 @pytest.mark.parametrize("data", [{"name": "x"}, {"name": "x", "worst": 1, "best": 1}, {"worst": 0}, {"nam": "x"}])
 def test_a_metric_of_a_study_is_checked(data: dict) -> None:
     if set(data) == {"name"}:
-        assert Metric.from_json(data).quoted(0.5) == "50.0%"
+        assert Metric.from_json(data).told(0.5) == "50.0%"
         return
     with pytest.raises((ValueError, TypeError)):
         Metric.from_json(data)

@@ -1,7 +1,7 @@
 """Core ML files, written op by op: the primitives of a deployed graph in MIL's ops, and the program that holds
 them.
 
-An op of the program is named after the node of the graph that it serves, `block3__conv1__silu1` for `block3.conv1`, so
+An op of the program is named after the node of the graph that it serves, `stage3__1__mobilevit__local__silu1`, so
 that a compute plan can be read as costs of nodes. Maps are (1, C, H, W), tokens (1, P, N, C), vectors (1, C), all
 float16; no tensor has more than four axes.
 """

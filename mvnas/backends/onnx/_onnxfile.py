@@ -1,6 +1,6 @@
 """ONNX files, written op by op: the primitives of a deployed graph in ONNX's ops, and the model that holds them.
 
-A node of the file is named after the node of the graph that it serves, `block3.conv1/Conv`, so that a runtime's profile
+A node of the file is named after the node of the graph that it serves, `stage0.0.stem.conv/Conv.0`, so that a profile
 can be read as times of ops. Maps are (1, C, H, W), tokens (1, P, N, C), vectors (1, C); no tensor has more than four
 axes.
 """
