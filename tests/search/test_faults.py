@@ -52,7 +52,7 @@ def finished(place: Path) -> dict[int, tuple[object, ...]]:
 
 def workers(pid: int) -> list[int]:
     """Processes that another one has started."""
-    return [int(word) for word in Path(f"/proc/{pid}/problem/{pid}/children").read_text().split()]
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def started(process: subprocess.Popen[bytes]) -> bool:
@@ -63,7 +63,7 @@ def gone(pids: Sequence[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-@pytest.mark.skipif(not Path("/proc/self/problem").is_dir(), reason="finding worker processes needs Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
 @pytest.mark.parametrize(("moments", "rungs"), [(12, "1"), (6, "1/4,1/2,1")])
 def test_killed_at_random_moments_a_study_loses_nothing(
     moments: int, rungs: str, space: Path, table: Path, tmp_path: Path
@@ -320,7 +320,7 @@ def test_files_of_the_user_do_not_take_the_place_of_the_library_in_workers(
     assert len(Study.load(str(tmp_path / "s.db")).scores()) == 2
 
 
-@pytest.mark.skipif(not Path("/proc/self/problem").is_dir(), reason="finding worker processes needs Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
 def test_sigterm_to_driver_and_workers_together_is_an_interruption(space: Path, table: Path, tmp_path: Path) -> None:
     place = tmp_path / "s.db"
     words = command(space, table, place, trials=500, epochs=2, extra=["--workers", "2"])
@@ -340,7 +340,7 @@ def test_sigterm_to_driver_and_workers_together_is_an_interruption(space: Path, 
         assert study.trials(TrialState.WAITING)
 
 
-@pytest.mark.skipif(not Path("/proc/self/problem").is_dir(), reason="finding worker processes needs Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding worker processes needs Linux's /proc")
 def test_workers_leave_it_to_their_driver_when_to_stop(problem: Problem) -> None:
     with closing(engine("processes", problem.images)) as trainer:
         trainer.start(7, Job(problem.space.at(problem.space.ends[0]), SHORT, problem.setup.factor, 0))
