@@ -57,13 +57,14 @@ from mvnas.data._cache import cached
 from mvnas.data._data import Data, Item, Source, Split
 from mvnas.data._decode import DECODER, decode
 from mvnas.data._marks import data_marks as data_marks
-from mvnas.data._told import Tell, Told
+from mvnas.data._told import Told
 from mvnas.data._tree import CIFAR, TABLES, entries, files, inside, is_image
 from mvnas.errors import DataError, unknown
 from mvnas.system import trust
 from mvnas.system.disk import cache_home
+from mvnas.system.progress import Progress
 
-__all__ = ["Data", "Item", "Source", "Split", "Tell", "load"]
+__all__ = ["Data", "Item", "Source", "Split", "load"]
 
 FORMATS = frozenset({"cifar", "folder", "parquet"})
 
@@ -75,7 +76,7 @@ def load(
     skip_broken: bool = False,
     seed: int = 0,
     flip: bool | None = None,
-    tell: Tell | None = None,
+    tell: Progress | None = None,
     foreign: bool = False,
 ) -> Data:
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mvnas.data._data import Source
-
-Tell = Callable[[str, int, int], None]  # of what is done, how much of it, and of how much; 0 if that is not known
+from mvnas.system.progress import Progress
 
 
 class Told:
     """A source that reports each item that is taken; their number is known of lists, or from the second pass on."""
 
-    def __init__(self, source: Source, tell: Tell) -> None:
+    def __init__(self, source: Source, tell: Progress) -> None:
         self.source, self.tell = source, tell
         self._totals: dict[str, int] = {}
 

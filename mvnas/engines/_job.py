@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -13,14 +13,13 @@ import torch
 from safetensors.numpy import load_file
 
 from mvnas import tasks, techniques
-from mvnas.data import Data, Tell
+from mvnas.data import Data
 from mvnas.errors import StudyError
 from mvnas.nn import build
 from mvnas.spaces.arch import PRECISIONS, Arch
 from mvnas.system.machine import threads
-from mvnas.training import Artifact, Checkpoint, Schedule, Trained, evaluate_file, fit, initialise, trained_size
-
-Progress = Callable[[int, int, float], None]  # of the step (from 1), the steps in all, and the loss
+from mvnas.system.progress import Progress
+from mvnas.training import Artifact, Checkpoint, OnStep, Schedule, Trained, evaluate_file, fit, initialise, trained_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +48,8 @@ def train(
     *,
     device: str | None = None,
     artifacts: Sequence[Artifact | None] | None = None,
-    progress: Progress | None = None,
-    tell: Tell | None = None,
+    progress: OnStep | None = None,
+    tell: Progress | None = None,
 ) -> Trained:
     """The trained network of a job, with its quality on validation images at the precision that it is deployed in.
 

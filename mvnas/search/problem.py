@@ -11,7 +11,7 @@ from mvnas import tasks, techniques
 from mvnas.budgets import Budget
 from mvnas.budgets.feasible import check_feasible
 from mvnas.costs import Price, cost, estimates, to_json
-from mvnas.data import Data, Tell, data_marks, load
+from mvnas.data import Data, data_marks, load
 from mvnas.engines import Engine, Images, is_built_in, module_of
 from mvnas.errors import StudyError
 from mvnas.latency import DEFAULT_TABLE
@@ -26,6 +26,7 @@ from mvnas.strategies.rungs import Rungs
 from mvnas.studies.setup import BUILT_IN, Setup
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
+from mvnas.system.progress import Progress
 from mvnas.training import Schedule, factor_for
 
 LOOKS, SAME = 20, 1e-3  # trials whose predictions are compared with the study's, and how near they must be
@@ -172,7 +173,7 @@ def from_names(
     flip: bool | None = None,
     task: str = tasks.DEFAULT,
     technique: str = techniques.DEFAULT,
-    tell: Tell | None = None,
+    tell: Progress | None = None,
 ) -> Problem:
     """The problem that names and paths describe; `schedule` is the default one with the fields that are given where
     none is.

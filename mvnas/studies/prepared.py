@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import Module
 
-from mvnas.data import Data, Split, Tell
+from mvnas.data import Data, Split
 from mvnas.engines import at_hand
 from mvnas.errors import StudyError
 from mvnas.nn import build
@@ -19,6 +19,7 @@ from mvnas.spaces.arch import Arch
 from mvnas.studies.files import checksum, intact, save_whole
 from mvnas.studies.study import Study
 from mvnas.system.marks import mark
+from mvnas.system.progress import Progress
 from mvnas.tasks import Task, last, task
 from mvnas.techniques import techniques
 from mvnas.training import Schedule, Technique, computed, fit, initialise, trained_size
@@ -36,7 +37,7 @@ class Plain:
     factor: float
     seed: int
     device: str
-    tell: Tell | None = None
+    tell: Progress | None = None
 
     def train(self, arch: Arch, *, epochs: float) -> Module:
         module = build(arch.graph())
@@ -61,7 +62,9 @@ class Plain:
         return np.concatenate([last(output) for _, output in rows])
 
 
-def prepared(study: Study, data: Data, *, foreign: bool = False, tell: Tell | None = None) -> tuple[str | None, ...]:
+def prepared(
+    study: Study, data: Data, *, foreign: bool = False, tell: Progress | None = None
+) -> tuple[str | None, ...]:
     """Files of what each of a study's techniques has prepared, made where they are not there; None where it prepares
     nothing.
 

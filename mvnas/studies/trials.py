@@ -27,7 +27,6 @@ PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
 NUMBERS = ("infeasible", "seconds")  # attributes of a trial that are numbers, beside costs
 TEXTS = ("name", "reason")  # and texts
 LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
-MOST = 1 << 14  # pixels of a resolution
 
 
 def describe(arch: Arch, costs: Mapping[str, Estimate]) -> dict[str, Any]:

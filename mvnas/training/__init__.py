@@ -2,7 +2,7 @@
 
 from mvnas.training.fit import Trained, fit
 from mvnas.training.judging import computed, evaluate, evaluate_file
-from mvnas.training.loop import Checkpoint, Loop
+from mvnas.training.loop import Checkpoint, Loop, OnStep
 from mvnas.training.sampler import Sampler, factor_for, trained_size
 from mvnas.training.schedule import Schedule
 from mvnas.training.technique import Artifact, Preparation, Sizes, Step, Technique, Training
@@ -12,6 +12,7 @@ __all__ = [
     "Artifact",
     "Checkpoint",
     "Loop",
+    "OnStep",
     "Preparation",
     "Sampler",
     "Schedule",

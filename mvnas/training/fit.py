@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mvnas.data import Data, Tell
+from mvnas.data import Data
+from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.tasks import task as task_of
 from mvnas.training.judging import evaluate, inputs
-from mvnas.training.loop import Checkpoint, Loop
+from mvnas.training.loop import Checkpoint, Loop, OnStep
 from mvnas.training.numerics import float32, memory, reproducible
 from mvnas.training.sampler import Sampler, trained_size
 from mvnas.training.schedule import Schedule
@@ -51,8 +52,8 @@ def fit(
     task: Task | None = None,
     techniques: Sequence[Technique] = (),
     device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
-    tell: Tell | None = None,
+    progress: OnStep | None = None,
+    tell: Progress | None = None,
     until: float = 1.0,
     begin: Checkpoint | None = None,
 ) -> Trained:
@@ -97,7 +98,7 @@ def fit(
     return Trained(quality, copied(module), len(loop), time.monotonic() - begun, loop.images, checkpoint)
 
 
-def _calibrate(training: Training, device: str, tell: Tell | None) -> None:
+def _calibrate(training: Training, device: str, tell: Progress | None) -> None:
     """Calibrate the batch norms of a module on `CALIBRATION` whole images or a few more, or on all, in full batches."""
     split, batch = training.data.train, training.schedule.batch
     total, side = min(CALIBRATION, len(split)), trained_size(training.resolution, training.factor)

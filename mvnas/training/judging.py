@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from mvnas.backends import Runner, backend
-from mvnas.data import Data, Split, Tell
+from mvnas.data import Data, Split
 from mvnas.errors import TrainingError
 from mvnas.nn import deploy
 from mvnas.ops import Map, State
 from mvnas.spaces.arch import IMAGE_CHANNELS, Arch
 from mvnas.system.disk import work_folder, writing
+from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.tasks import task as task_of
 from mvnas.training.numerics import float32
@@ -40,7 +41,7 @@ def evaluate(
     side: int,
     batch: int = 128,
     task: Task | None = None,
-    tell: Tell | None = None,
+    tell: Progress | None = None,
 ) -> float:
     """Quality, 0 to 1, of a module on the images of `split` at `side` pixels, all computed in float32; by default its
     accuracy.
@@ -91,7 +92,7 @@ def picked(task: Task, split: Split, count: int, side: int) -> list[np.ndarray]:
 
 
 def evaluate_file(
-    arch: Arch, state: State, data: Data, side: int, *, task: Task | None = None, tell: Tell | None = None
+    arch: Arch, state: State, data: Data, side: int, *, task: Task | None = None, tell: Progress | None = None
 ) -> float:
     """Quality of a network on validation images at `side` pixels, as a TFLite file of its precision computes it.
 

@@ -22,6 +22,8 @@ from mvnas.training.sampler import Sampler, trained_size
 from mvnas.training.technique import Step, Technique, Training
 from mvnas.training.weights import Average, copied, groups
 
+OnStep = Callable[[int, int, float], None]  # told of each step: its number from 1, how many in all, and the loss
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mvnas.data import Data, Tell, data_marks, load
+from mvnas.data import Data, data_marks, load
 from mvnas.errors import ExportError, StudyError, TrainingError, plain
 from mvnas.studies.checking import fields_of
 from mvnas.studies.faults import damaged
@@ -20,6 +20,7 @@ from mvnas.studies.score import Score
 from mvnas.studies.setup import BUILT_IN
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
+from mvnas.system.progress import Progress
 
 if TYPE_CHECKING:
     from mvnas.engines import Engine, Job
@@ -67,7 +68,7 @@ def weights(study: Study, number: int, times: int) -> Path:
     return study.files.subfolder("longer") / f"{number}x{times}.safetensors"
 
 
-def images(study: Study, place: str | None = None, *, skip_broken: bool = False, tell: Tell | None = None) -> Data:
+def images(study: Study, place: str | None = None, *, skip_broken: bool = False, tell: Progress | None = None) -> Data:
     """The images of a study, at `place` if they have moved since, without broken ones if it was searched so.
 
     Raises:
@@ -86,7 +87,7 @@ def images(study: Study, place: str | None = None, *, skip_broken: bool = False,
 
 
 @contextmanager
-def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | None = None) -> Iterator[Train]:
+def trainer(study: Study, data: Data, name: str | None = None, *, tell: Progress | None = None) -> Iterator[Train]:
     """What trains as the study's candidates were scored: here, or by the user's engine, whose `name` the user gives.
 
     A study's record is a file that others may have written, so that what it names is not imported on its word. `tell`
@@ -118,7 +119,7 @@ def trainer(study: Study, data: Data, name: str | None = None, *, tell: Tell | N
         yield _as_scored(study, data, partial(_train, made, tell), tell)
 
 
-def _as_scored(study: Study, data: Data, train: Train, tell: Tell | None) -> Train:
+def _as_scored(study: Study, data: Data, train: Train, tell: Progress | None) -> Train:
     """What trains for the task and with the techniques of a study, whose code must be as it was.
 
     Raises:
@@ -144,11 +145,11 @@ def _as_scored(study: Study, data: Data, train: Train, tell: Tell | None) -> Tra
     return lambda job: train(replace(job, task=setup.task, techniques=setup.technique, artifacts=artifacts))
 
 
-def _tell_steps(tell: Tell, step: int, steps: int, loss: float) -> None:
+def _tell_steps(tell: Progress, step: int, steps: int, loss: float) -> None:
     tell("steps", step, steps)
 
 
-def _train(made: Engine, tell: Tell | None, job: Job) -> Trained:
+def _train(made: Engine, tell: Progress | None, job: Job) -> Trained:
     """A training elsewhere."""
     from mvnas.engines import Doing, Done, Failed, Step
 
