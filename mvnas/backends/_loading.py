@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from inspect import Parameter, signature
 from math import inf
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from mvnas.backends._protocol import REQUIRED, Runtime
 from mvnas.backends._timing import Stopwatch
-from mvnas.errors import ExportError, lacking, quoted, unknown
+from mvnas.errors import ExportError, quoted, unknown
 from mvnas.graph import Graph
-from mvnas.system import trust
+from mvnas.system import plugins
+
+ROOM = __name__.rpartition(".")[0]
 
 Answer = TypeVar("Answer")
 
 
 def names() -> list[str]:
     """Names of the backends that come with mvnas."""
-    found = iter_modules([str(Path(__file__).parent)])
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    return plugins.names(ROOM)
 
 
 def formats() -> list[str]:
@@ -72,16 +71,7 @@ def load(name: str) -> Callable[..., Runtime]:
     Raises:
         ExportError: there is none, or a package that it needs is not installed.
     """
-    module = name if "." in name else f"mvnas.backends.{name}"
-    try:
-        loaded = trust.module(module, ExportError) if "." in name else import_module(module)
-    except ModuleNotFoundError as error:
-        if trust.missing(error, module):
-            raise ExportError(unknown("backend", name, names())) from None
-        raise ExportError(lacking(f"the backend {name}", error.name)) from None
-    made = getattr(loaded, "Backend", None)
-    if not isinstance(made, type):
-        raise ExportError(f"a backend's module must define the class Backend, but {module} does not")
+    made = plugins.load_class("backend", name, ROOM, "Backend", ExportError)
     return cast(Callable[..., Runtime], _checked(name, made) if "." in name else made)
 
 

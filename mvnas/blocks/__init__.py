@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, lru_cache
-from importlib import import_module
 from inspect import Parameter, getdoc, signature
 from math import inf
-from pkgutil import iter_modules
 from typing import Any, cast, get_type_hints
 
 from mvnas.errors import SpaceError, quoted, unknown
 from mvnas.ops import Value
 from mvnas.system import trust
+from mvnas.system.plugins import load_class
 
 Block = Callable[..., Value]
 
@@ -45,21 +44,14 @@ def block_class(kind: str) -> type:
 
 @cache
 def _block_class(kind: str) -> type:
-    name = kind if "." in kind else f"{__name__}.{kind}"
-    try:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ModuleNotFoundError(name=name)
-        made = getattr(trust.module(name, SpaceError) if "." in kind else import_module(name), "Block", None)
-    except ModuleNotFoundError:
-        known = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
-        raise SpaceError(unknown("block", kind, known)) from None
-    if not isinstance(made, type):
-        raise SpaceError(f"a block's module must define the class Block, but {name} does not")
+    made: type = load_class("block", kind, __name__, "Block", SpaceError)
     if not is_dataclass(made):
-        raise SpaceError(f"a block must be a dataclass, but {name}.Block is none")
+        raise SpaceError(f"a block must be a dataclass, but {made.__module__}.Block is none")
     for field in fields(made):
         if field.name in RESERVED:
-            raise SpaceError(f"a block must have no field {field.name}, which stages say, but {name}.Block has")
+            raise SpaceError(
+                f"a block must have no field {field.name}, which stages say, but {made.__module__}.Block has"
+            )
     return made
 
 

@@ -50,7 +50,6 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from types import ModuleType
 
 from mvnas.data._cache import cached
@@ -60,7 +59,7 @@ from mvnas.data._marks import data_marks as data_marks
 from mvnas.data._told import Told
 from mvnas.data._tree import CIFAR, TABLES, entries, files, inside, is_image
 from mvnas.errors import DataError, unknown
-from mvnas.system import trust
+from mvnas.system import plugins, trust
 from mvnas.system.disk import cache_home
 from mvnas.system.progress import Progress
 
@@ -111,7 +110,7 @@ def load(
 
 def _names() -> set[str]:
     """Data sets that need no path."""
-    return {module.name for module in iter_modules(__path__) if not module.name.startswith("_")} - FORMATS
+    return {*plugins.names(__name__)} - FORMATS
 
 
 def _is_beside(source: str) -> bool:

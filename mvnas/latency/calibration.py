@@ -21,10 +21,9 @@ Number = TypeVar("Number", float, Array)
 
 CONFIDENCE = 0.9
 NORMAL = 1.645  # deviations of a normal distribution that hold CONFIDENCE of it
-# Deviation of log latency of one sitting from the mean of many, where a table does not tell it
-# (benchmarks/sittings.py),
+# Deviation of log latency of one sitting from the mean of many, where a table does not tell it (benchmarks/sittings.py)
 SITTING = 0.011
-WORTH = 2  # which counts as much as so many sittings beside those of a table
+WORTH = 2  # sittings that SITTING counts as, beside those of a table
 PAUSE = 3600.0  # seconds without a timing that part one sitting from the next
 TURNS = 4  # of fitting the levels of sittings and what reading takes, each by the other
 UNSTEADY = 0.5  # deviation from sitting to sitting of what it takes to read weights, as a share of it (docs/latency.md)

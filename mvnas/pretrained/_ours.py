@@ -11,9 +11,7 @@ from mvnas.pretrained._names import Part, Source
 from mvnas.spaces.arch import Arch
 
 BLOCK = re.compile(r"(stage(\d+)\.(\d+)\.\w+)\.")  # row, repeat and kind of a block
-NODE = re.compile(
-    r"(block(\d+)\.[a-z]+(\d+))\."
-)  # before nodes had roles: block, kind of op and its place in the block
+NODE = re.compile(r"(block(\d+)\.[a-z]+(\d+))\.")  # before nodes had roles: block, class of op, place in the block
 NUMBERED = re.compile(r"\.branches\.\d+\.")  # before branches of a sum had names: their places in it
 
 

@@ -61,9 +61,8 @@ def search(
 
     Raises:
         StudyError: the study began in another way, another process searches it, the strategy cannot search it, the
-            images or the
-            disk are gone, or candidates in a row failed alike by what may be the machine's fault. Such candidates are
-            not charged.
+            images or the disk are gone, or candidates in a row failed alike by what may be the machine's fault. Such
+            candidates are not charged.
         KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
     total = trials if trials is not None or seconds is not None else TRIALS

@@ -24,15 +24,14 @@ import random
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from mvnas.budgets.feasible import repair
-from mvnas.errors import StudyError, lacking, quoted, unknown
+from mvnas.errors import StudyError, quoted
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.rows import Picks
 from mvnas.spaces.space import Space
-from mvnas.system import trust
+from mvnas.system import plugins
 
 PARTS = ("pareto", "rungs")  # files of this folder that are no strategies
 DEFAULT = "surrogate"
@@ -162,7 +161,7 @@ def seen(history: Iterable[Told], pending: Iterable[Asked]) -> set[Key]:
 
 def names() -> list[str]:
     """The strategies of this folder."""
-    return [part.name for part in iter_modules(__path__) if not part.name.startswith("_") and part.name not in PARTS]
+    return [name for name in plugins.names(__name__) if name not in PARTS]
 
 
 def strategy(name: str) -> Maker:
@@ -175,17 +174,7 @@ def strategy(name: str) -> Maker:
     if "." not in name and name not in names():
         sampler: Maker = import_module(f"{__name__}.optuna").sampler(name)
         return sampler
-    try:
-        module = trust.module(name, StudyError) if "." in name else import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if trust.missing(error, name):
-            raise StudyError(
-                f"{unknown('strategy', name, names())}; or a module of yours, but none of that name is found"
-            ) from None
-        raise StudyError(lacking(f"the strategy {name}", error.name)) from None
-    if not isinstance(getattr(module, "Strategy", None), type):
-        raise StudyError(f"a strategy's module must define the class Strategy, but {name} does not")
-    found: Maker = module.Strategy
+    found: Maker = plugins.load_class("strategy", name, __name__, "Strategy", StudyError)
     return found
 
 
