@@ -9,7 +9,6 @@ Nothing is run: ops and axes are read back from the files, and the seconds are t
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from weights import randomise
-
 from mvnas.backends._quiet import quiet
 from mvnas.backends.coreml import Backend, axes, op_names
 from mvnas.nn import arbitrary, program
 from mvnas.spaces.space import Space
+from mvnas.testing.weights import randomise
 
 with quiet():
     import coremltools as ct

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -19,15 +18,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from weights import randomise
-
 from mvnas.backends._quiet import quiet
 from mvnas.backends.tflite import Backend, op_names, tensor_ranks
 from mvnas.measuring.clock import pinned
 from mvnas.nn import deploy
 from mvnas.pretrained import from_timm
 from mvnas.spaces.space import Space
+from mvnas.testing.weights import randomise
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small import make_space, search
+from weights import varied
 
 from mvnas import tasks
 from mvnas.backends import formats
@@ -36,16 +37,7 @@ def arch(tmp_path_factory: pytest.TempPathFactory) -> Arch:
 
 @pytest.fixture(scope="module")
 def state(arch: Arch) -> State:
-    """Weights with batch norm statistics that folding must get right."""
-    module = build(arch.graph())
-    initialise(module, 0)
-    generator = torch.Generator().manual_seed(1)
-    for name, value in module.state_dict().items():
-        if "running_var" in name:
-            value.uniform_(0.5, 2, generator=generator)
-        elif "running_mean" in name or name.endswith("bias"):
-            value.normal_(0, 0.2, generator=generator)
-    return module.state_dict()
+    return varied(arch, variance=(0.5, 2))
 
 
 def test_every_format_is_written_checked_and_told_of(arch: Arch, state: State, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from weights import randomise
 
 from mvnas.errors import ExportError
 from mvnas.graph import Graph
@@ -13,6 +12,7 @@ from mvnas.nn import build, deploy, example, most_axes, program
 from mvnas.ops import Attention, Concat, Conv, Fold, Input, LayerNorm, Map, Resize, Unfold
 from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
+from mvnas.testing.weights import randomise
 
 Size = int | tuple[int, int]
 SIZES = [256, 224, (160, 288)]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from vocabulary import EXAMPLES
-from weights import randomise
 
 from mvnas import ops
 from mvnas.errors import ExportError, SpaceError
@@ -48,6 +47,7 @@ from mvnas.ops import (
     Vector,
 )
 from mvnas.testing.op import OpContract
+from mvnas.testing.weights import randomise
 
 NOT_KERNELS = {ops.Op, ops.Input}  # the root, and what a network is fed
 FOLDED = {  # fields that deployed ops do not use

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from weights import randomise
 
 from mvnas.errors import ExportError
 from mvnas.nn import build
@@ -25,6 +24,7 @@ from mvnas.ops import Branched, Op, State
 from mvnas.pretrained import from_timm, read_weights
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
+from mvnas.testing.weights import randomise
 from mvnas.training.weights import calibrate
 
 XXS = "mobilevit_xxs"

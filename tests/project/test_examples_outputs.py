@@ -15,6 +15,7 @@ import torch
 from files import TOLERANCE, evaluate_all, runs_here
 from safetensors.torch import save_file
 from small import SHORT, make_problem, make_table, search
+from weights import varied
 
 import mvnas
 from mvnas.backends import backend, formats
@@ -29,7 +30,6 @@ from mvnas.ops import State
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.tasks import last
-from mvnas.training import initialise
 from mvnas.training.judging import evaluate, evaluate_file
 from mvnas.verification.verify import verify
 
@@ -59,16 +59,8 @@ def arch(networks: list[Arch]) -> Arch:
 
 @pytest.fixture(scope="module")
 def state(arch: Arch) -> State:
-    """Weights with statistics of norms that folding must get right, and outputs that are not all near 0."""
-    module = build(arch.graph())
-    initialise(module, 0)
-    generator = torch.Generator().manual_seed(1)
-    for name, value in module.state_dict().items():
-        if "running_var" in name:
-            value.uniform_(0.05, 0.2, generator=generator)
-        elif "running_mean" in name or name.endswith("bias"):
-            value.normal_(0, 0.2, generator=generator)
-    return module.state_dict()
+    """Small variances, so that outputs are not all near 0."""
+    return varied(arch, variance=(0.05, 0.2))
 
 
 def test_costs_of_every_point_are_those_of_the_flat_graph(networks: list[Arch]) -> None:

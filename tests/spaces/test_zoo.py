@@ -15,7 +15,6 @@ import torch
 import zoo_attention
 import zoo_windows
 from vocabulary import EXAMPLES
-from weights import randomise
 from zoo import BLOCKS, small
 
 from mvnas.backends import backend
@@ -26,6 +25,7 @@ from mvnas.nn import build, deploy, example
 from mvnas.pretrained import from_timm
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
+from mvnas.testing.weights import randomise
 from mvnas.training.weights import calibrate, initialise
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, gelu, layer_norm, linear
-from weights import randomise
 
 from mvnas.blocks import kind_of
 from mvnas.blocks.fastervit import Block
@@ -21,6 +20,7 @@ from mvnas.nn import build, example
 from mvnas.ops import Attention, Conv, Input, Linear, Map
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
+from mvnas.testing.weights import randomise
 
 MILLIONS = {  # FLOPs of the released networks by the authors' function (microsoft/Moonlit, ElasticViT, compute_flops)
     "t1": 62.9, "t2": 120.0, "s1": 217.6, "s2": 318.5, "m": 415.6, "l1": 517.1, "l1_5": 618.8, "l2": 704.1, "l3": 815.4,
