@@ -78,7 +78,7 @@ class Program:
 class Value(NamedTuple):
     """A tensor of the file: its number, and its shape."""
 
-    index: int
+    number: int
     sizes: tuple[int, ...]
 
 
@@ -100,7 +100,7 @@ class Steps(Builder):
 
     def constant(self, data: Array) -> Value:
         made = self.value(data.shape)
-        self.constants.append((made.index, data))
+        self.constants.append((made.number, data))
         return made
 
     def step(self, name: str, *operands: Value | Array | float, **options: Any) -> Value:
@@ -108,18 +108,19 @@ class Steps(Builder):
         xs = [x if isinstance(x, Value) else self.constant(np.asarray(x, np.float32)) for x in operands]
         sizes = FUNCTIONS[name](*[np.ones(x.sizes, np.float32) for x in xs], **options).shape
         made = self.value(sizes)
-        self.steps.append((name, [x.index for x in xs], options, made.index))
+        self.steps.append((name, [x.number for x in xs], options, made.number))
         return made
 
     def save(self, path: Path, outputs: Sequence[tuple[Value, Shape]]) -> None:
-        ends = [(x.index, isinstance(shape, Map)) for x, shape in outputs]
+        ends = [(x.number, isinstance(shape, Map)) for x, shape in outputs]
         told = json.dumps({"steps": self.steps, "inputs": self.inputs, "outputs": ends})
-        np.savez(path, program=np.array(told), **{str(index): data for index, data in self.constants})
+        arrays: dict[str, Any] = {str(number): data for number, data in self.constants}
+        np.savez(path, program=np.array(told), **arrays)
 
     def input(self, name: str, shape: Shape) -> Value:
         made = self.value(self.axes(shape))
         is_map = isinstance(shape, Map)
-        self.inputs.append((made.index, (1, *shape) if is_map else made.sizes, is_map))
+        self.inputs.append((made.number, (1, *shape) if is_map else made.sizes, is_map))
         return made
 
     def at(self, node: Node) -> None:
