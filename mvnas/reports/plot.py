@@ -1,4 +1,4 @@
-"""The picture of a study: accuracy against what was minimised beside it."""
+"""The picture of a study: quality against what was minimised beside it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from mvnas.errors import StudyError
 from mvnas.reports._figure import BLUE, GREY, VERMILION, literal, save
 from mvnas.studies.score import Frontier, Score
 from mvnas.studies.study import Study
+from mvnas.tasks import ACCURACY
 
 
 def plot(study: Study, path: Path) -> None:
-    """Write the frontier of `study`, accuracy against what was minimised, as PNG, PDF or SVG, by the suffix of `path`.
+    """Write the frontier of `study`, quality against what was minimised, as PNG, PDF or SVG, by the suffix of `path`.
 
     Raises:
         StudyError: nothing has finished yet, or the path has another suffix.
@@ -28,10 +29,16 @@ def plot(study: Study, path: Path) -> None:
     setup = study.setup
     trained = f"trained {setup.schedule['epochs']:g} epochs on {Path(setup.data).name}"
     title = f"{len(scores)} networks within {setup.budget}, {trained}"
-    save(draw(scores, title=title, device=study.device, objective=setup.objective), path, StudyError)
+    save(
+        draw(scores, title=title, device=study.device, objective=setup.objective, quality=setup.quality.label),
+        path,
+        StudyError,
+    )
 
 
-def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "latency") -> Figure:
+def draw(
+    scores: Sequence[Score], *, title: str, device: str, objective: str = "latency", quality: str = ACCURACY.label
+) -> Figure:
     """Figure of scores: candidates, their frontier in steps with intervals of the objective, names, the knee."""
     front, its = Frontier.of(scores, [objective]), cost(objective)
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
@@ -49,7 +56,7 @@ def draw(scores: Sequence[Score], *, title: str, device: str, objective: str = "
     axes.tick_params(axis="x", which="minor", labelsize=8)
     unit = f" in {its.unit}" if its.unit else ""
     axes.set_xlabel(its.heading + unit + f" at batch 1, predicted for {device}" * its.interval)
-    axes.set_ylabel("accuracy on held-out images in %")
+    axes.set_ylabel(f"{quality} on held-out images in %")
     axes.set_title(title, fontsize=10)
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)

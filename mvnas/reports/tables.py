@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mvnas.costs import cost
 from mvnas.measuring.holdout import Errors
 from mvnas.reports.lines import ranking_line
+from mvnas.tasks import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from mvnas.studies.study import Study
@@ -38,18 +39,18 @@ def errors_table(rows: Iterable[Errors], of: str = "predictor") -> str:
 
 def frontier_table(study: Study) -> str:
     """The Pareto set as text, knee marked."""
-    frontier = study.frontier()
+    frontier, metric = study.frontier(), study.setup.quality
     knee = frontier.pick("knee")
     predicted = study.setup.predicted
     counted = [name for name in study.setup.costs if name not in predicted]
     heads = [(f"{cost(name).heading} {cost(name).unit}", "90 % interval") for name in predicted]
-    rows = [("network", "accuracy", *chain(*heads), *(cost(name).heading for name in counted), "px", "")]
+    rows = [("network", metric.name, *chain(*heads), *(cost(name).heading for name in counted), "px", "")]
     for score in frontier.scores:
         each = [score.costs[name] for name in predicted]
         rows.append(
             (
                 score.label,
-                f"{score.quality.value:.1%}",
+                metric.told(score.quality.value),
                 *chain(*((f"{one.value:.2f}", f"{one.low:.2f} .. {one.high:.2f}") for one in each)),
                 *(cost(name).told(score.costs[name].value) for name in counted),
                 str(score.arch.resolution),
@@ -85,9 +86,9 @@ def rank_told(found: Ranking, epochs: float) -> str:
     return "\n".join(lines + [f"trainings that failed: {found.failed}"] * bool(found.failed))
 
 
-def verified_told(found: Verification) -> str:
-    """A verified frontier as text: predicted and measured latency, short and longer accuracy, then what that comes
-    to.
+def verified_told(found: Verification, metric: Metric = ACCURACY) -> str:
+    """A verified frontier as text: predicted and measured latency, what short and longer training reach by a metric,
+    and what that comes to.
     """
     rows = [
         (
@@ -97,7 +98,7 @@ def verified_told(found: Verification) -> str:
             "measured ms",
             "inside",
             "in budget",
-            "accuracy",
+            metric.name,
             f"{found.longer}x",
             "judged at",
             "deployed at",
@@ -112,8 +113,8 @@ def verified_told(found: Verification) -> str:
             "" if row.measured_ms is None else f"{row.measured_ms:.2f}",
             _answer(row.inside),
             _answer(None if row.excess is None else row.excess == 0),
-            f"{score.quality.value:.1%}",
-            "" if row.accuracy is None else f"{row.accuracy:.1%}",
+            metric.told(score.quality.value),
+            "" if row.accuracy is None else metric.told(row.accuracy),
             f"{row.pixels} px",
             f"{score.arch.resolution} px",
         ))  # fmt: skip

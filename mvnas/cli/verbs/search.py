@@ -271,7 +271,7 @@ def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tup
         print(resting)
     print(
         f"hypervolume {frontier.hypervolume(worst=worst):.4f} "
-        f"(of accuracy 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
+        f"(of {study.setup.quality.label} 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
     )
     print(
         rank_line(study)

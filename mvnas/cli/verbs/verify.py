@@ -46,7 +46,7 @@ def verified(study: Study, args: argparse.Namespace, longer: int) -> Verificatio
     for told in found.cautions:
         print(f"mvnas: caution: {told}", file=sys.stderr)
     if not args.json:
-        print(verified_told(found))
+        print(verified_told(found, study.setup.quality))
         if any(row.file for row in found.rows):
             print(f"wrote {folder(study)}")
     return found
