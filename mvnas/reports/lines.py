@@ -59,11 +59,10 @@ def rank_line(study: Study) -> str | None:
 
 def ranking_line(found: Ranking) -> str:
     """How well short trainings rank candidates, in one line."""
-    return (
-        f"short scores rank like {found.longest}x longer ones: {_tau(found.overall)}"
-        if found.overall
-        else f"too few candidates were trained {found.longest}x longer to compare orders"
-    )
+    if not found.overall:
+        return f"too few candidates were trained {found.longest}x longer to compare orders"
+    most = f"; noise lets it be {found.ceiling.tau:.2f} at most" if found.ceiling else ""
+    return f"short scores rank like {found.longest}x longer ones: {_tau(found.overall)}{most}"
 
 
 def _tau(found: Agreement) -> str:

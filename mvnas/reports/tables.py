@@ -65,7 +65,11 @@ def rank_told(found: Ranking, epochs: float) -> str:
     from mvnas.verification.rank import ENOUGH
 
     rows = [("trained", "epochs", "candidates", "tau", "95 % interval", "rho", "95 % interval")]
-    compared = {"scores of the study": (1, found.overall), "of its frontier": (1, found.frontier)}
+    compared = {
+        "scores of the study": (1, found.overall),
+        "of its frontier": (1, found.frontier),
+        "of the best third": (1, found.top_third),
+    }
     compared |= {f"{times}x{' again' * (times == 1)}": (times, row) for times, row in found.lengths.items()}
     for name, (times, row) in compared.items():
         cells = ("too few", "", "", "", "") if row is None else (
@@ -76,14 +80,36 @@ def rank_told(found: Ranking, epochs: float) -> str:
             f"{row.rho_low:.2f} .. {row.rho_high:.2f}",
         )  # fmt: skip
         rows.append((name, f"{times * epochs:g}", *cells))
+    if top := found.ceiling:
+        interval = f"{top.tau_low:.2f} .. {top.tau_high:.2f}"
+        rows.append(("at most, by noise", f"{epochs:g}", str(top.candidates), f"{top.tau:.2f}", interval, "", ""))
     enough = "none that was tried" if found.enough is None else f"{found.enough}x, {found.enough * epochs:g} epochs"
     lines = [
         f"orders compared with that after {found.longest}x, {found.longest * epochs:g} epochs:\n",
         text_table(rows),
         f"\n{ranking_line(found)}",
+        *_luck_told(found),
         f"least training that orders three pairs in four like the longest (interval of tau above {ENOUGH}): {enough}",
     ]
     return "\n".join(lines + [f"trainings that failed: {found.failed}"] * bool(found.failed))
+
+
+def _luck_told(found: Ranking) -> list[str]:
+    """What luck does to a ranking, in sentences."""
+    from mvnas.verification.rank import FEWEST_RANKED, THIRD
+
+    lines = []
+    if top := found.ceiling:
+        lines.append(
+            f"luck moves a score of the study by {100 * top.short_noise:.1f} points (standard deviation of seeds) and"
+            f" one of the longest by up to {100 * top.long_noise:.1f}: were both true orders the same, tau would be"
+            f" {top.tau:.2f}"
+        )
+    if not found.top_third:
+        lines.append(
+            f"the best third is compared of {THIRD * (FEWEST_RANKED - 1) + 1} candidates or more: --candidates"
+        )
+    return lines
 
 
 def verified_told(found: Verification, metric: Metric = ACCURACY) -> str:

@@ -92,6 +92,7 @@ class Problem:
             note=data.note,
             objective=objective,
             rungs=str(rungs),
+            judged=len(data.val),
             flip=data.flip,
             task=task,
             metric=aim.metric.to_json(),

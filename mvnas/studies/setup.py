@@ -48,6 +48,7 @@ class Setup:
     task: str = tasks.DEFAULT
     metric: Mapping[str, Any] = field(default_factory=tasks.ACCURACY.to_json)
     technique: str = techniques.DEFAULT
+    judged: int = 0  # validation images that qualities are of; 0: unknown, in older studies
     flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property

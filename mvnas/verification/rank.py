@@ -16,6 +16,7 @@ from mvnas.measuring.order import Array, rho, tau
 from mvnas.studies.score import Score
 from mvnas.studies.study import Study
 from mvnas.system.progress import Progress, silent
+from mvnas.verification.ceiling import Ceiling, ceiling
 from mvnas.verification.retrain import accuracies, retrain, retrained, trainer
 
 CANDIDATES, LONGER = 12, 4  # what is trained where the user says nothing: so many, so many times longer
@@ -24,6 +25,7 @@ FEWEST_RANKED = (
 )
 ENOUGH = 0.5  # what the lower end of tau's interval must reach: three pairs in four in the same order
 CONFIDENCE, RESAMPLES = 0.95, 999
+THIRD = 3  # the best of so many parts are looked at by themselves
 PAIRS = 10**6  # of candidates compared at once, which bounds memory
 
 
@@ -77,15 +79,18 @@ def _estimate(
 class Ranking:
     """What training `longest` times as long says of a study's scores.
 
-    `overall` and `frontier` compare the study's own scores with the longest training; `lengths` compares other
-    trainings, by how many times as long they are. 1 is the study's length again, from another seed: it tells what is
-    luck. `enough` is the least length whose interval of tau lies above ENOUGH, None if no shorter one was found;
-    `failed` trainings are left out.
+    `overall`, `frontier` and `top_third` compare the study's own scores with the longest training: of all, of the
+    frontier, and of the third that is best after the longest. `lengths` compares other trainings, by how many times as
+    long they are. 1 is the study's length again, from another seed: it tells what is luck, and so the `ceiling` of
+    `overall`, None where fewer than FEWEST_RANKED have it. `enough` is the least length whose interval of tau lies
+    above ENOUGH, None if no shorter one was found; `failed` trainings are left out.
     """
 
     longest: int
     overall: Agreement | None
     frontier: Agreement | None
+    top_third: Agreement | None
+    ceiling: Ceiling | None
     lengths: Mapping[int, Agreement | None]
     enough: int | None
     failed: int
@@ -188,8 +193,23 @@ def ranking(study: Study, longest: int | None = None) -> Ranking | None:
         return Agreement.of([scores[number] for number in both], [truth[number] for number in both])
 
     overall = compare(short)
+    best = sorted(short.keys() & truth.keys(), key=lambda number: -truth[number])
+    third = {number: short[number] for number in best[: -(-len(best) // THIRD)]}
     others = {times: compare(accuracies(study, times)) for times in lengths(longest)[:-1]}
     tried = {**others, 1: overall}
     enough = [times for times, found in sorted(tried.items()) if found and found.tau_low >= ENOUGH]
     failed = sum(row.accuracy is None for row in rows.values())
-    return Ranking(longest, overall, compare(front), others, enough[0] if enough else None, failed)
+    top = _ceiling(short, accuracies(study, 1), truth, study.setup.judged)
+    least = enough[0] if enough else None
+    return Ranking(longest, overall, compare(front), compare(third), top, others, least, failed)
+
+
+def _ceiling(
+    short: Mapping[int, float], again: Mapping[int, float], long: Mapping[int, float], images: int
+) -> Ceiling | None:
+    """The ceiling of candidates by trial; None if too few have all three scores."""
+    numbers = sorted(short.keys() & again.keys() & long.keys())
+    if len(numbers) < FEWEST_RANKED:
+        return None
+    one, other, late = ([scores[number] for number in numbers] for scores in (short, again, long))
+    return ceiling(one, other, late, images)

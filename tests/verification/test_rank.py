@@ -15,6 +15,7 @@ from small import SHORT, make_problem, make_space, make_table, search, write_ima
 from mvnas.cli import main
 from mvnas.errors import StudyError
 from mvnas.studies.study import Study
+from mvnas.verification.ceiling import ceiling
 from mvnas.verification.rank import CANDIDATES, Agreement, lengths, rank, ranking, sample
 from mvnas.verification.retrain import KEY, Retrained, images, retrained, weights
 
@@ -88,6 +89,67 @@ def test_agreement_is_kendalls_and_spearmans_with_intervals_that_hold_the_truth(
     assert found and (found.tau, found.rho) == pytest.approx((kendalltau(*ties)[0], spearmanr(*ties)[0]))
     assert Agreement.of(range(7), range(7)) is None
     assert Agreement.of(range(9), [0.5] * 9) is None
+
+
+@pytest.mark.parametrize(("spread", "noise"), [(0.05, 0.02), (0.02, 0.02)])
+def test_a_ceiling_is_the_tau_of_two_noisy_looks_at_one_order(spread: float, noise: float) -> None:
+    generator, count, images = np.random.default_rng(0), 24, 1000
+    observed, found = [], []
+    for _ in range(40):
+        short = 0.5 + spread * np.sort(generator.normal(size=count))
+        long = np.linspace(0.7, 0.9, count)
+        one, other = (short + noise * generator.normal(size=count) for _ in range(2))
+        late = generator.binomial(images, long) / images
+        observed.append(kendalltau(one, late)[0])
+        found.append(ceiling(list(one), list(other), list(late), images))
+    top = np.mean([row.tau for row in found])
+    assert top == pytest.approx(np.mean(observed), abs=0.07)
+    assert np.mean([row.tau_low <= tau <= row.tau_high for row, tau in zip(found, observed, strict=True)]) > 0.8
+    assert np.mean([row.short_noise for row in found]) == pytest.approx(noise, rel=0.1)
+    assert np.mean([row.long_noise for row in found]) == pytest.approx((0.8 * 0.2 / images) ** 0.5, rel=0.1)
+
+
+def test_scores_that_repeat_themselves_have_no_ceiling_below_one() -> None:
+    scores, late = [i / 20 for i in range(20)], [0.5 + i / 50 for i in range(20)]
+    assert ceiling(scores, scores, late, 100).tau == 1
+    other = [score + 0.02 * (-1) ** i for i, score in enumerate(scores)]
+    few, many, unknown = (ceiling(scores, other, late, images) for images in (10, 10_000, 0))
+    assert 0 < unknown.long_noise < few.long_noise * 1.0001 and many.long_noise < few.long_noise
+    assert few.tau < many.tau < 1
+
+
+def test_the_best_third_is_that_of_the_longest_and_is_compared_where_it_is_large_enough(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered = sorted(study.scores(), key=lambda score: score.quality.value)
+    count, third = len(ordered), -(-len(ordered) // 3)
+    places = [*range(count - third), *reversed(range(count - third, count))]  # the best ones the other way round
+    for score, place in zip(ordered, places, strict=True):
+        study.record.set_user_attr(f"{KEY} {score.number} x2", vars(Retrained(score.number, 2, place / count)))
+    assert (found := ranking(study)) and found.overall and found.top_third is None
+    monkeypatch.setattr("mvnas.verification.rank.FEWEST_RANKED", third)
+    assert (found := ranking(study)) and found.overall and found.top_third
+    assert found.top_third.candidates == third
+    assert found.top_third.tau < -0.5 < 0.5 < found.overall.tau
+
+
+def test_the_ceiling_is_of_the_trainings_from_another_seed(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study.setup.judged == len(images(study).val)
+    note(study, 2, lambda accuracy: accuracy)
+    assert (found := ranking(study)) and found.ceiling is None
+    note(study, 1, lambda accuracy: accuracy)
+    assert (found := ranking(study)) and found.ceiling and found.ceiling.tau == 1
+    generator = np.random.default_rng(0)
+    note(study, 1, lambda accuracy: min(1, max(0, accuracy + generator.normal(scale=0.05))))
+    found = ranking(study)
+    assert found and found.ceiling and found.ceiling.tau < 1
+    assert found.ceiling.candidates == len(study.scores()) and 0.02 < found.ceiling.short_noise < 0.08
+    assert main(["front", study.place]) == 0
+    assert f"noise lets it be {found.ceiling.tau:.2f} at most" in capsys.readouterr().out
+    assert main(["front", study.place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rank"]["ceiling"]["tau"] == found.ceiling.tau
+    assert main(["rank", study.place, "--longer", "2"]) == 0
+    assert "at most, by noise" in (told := capsys.readouterr().out) and "luck moves a score" in told
 
 
 def test_the_least_length_that_orders_like_the_longest_is_enough(study: Study) -> None:
