@@ -82,6 +82,7 @@ def train(
         tell=tell,
         until=job.until,
         begin=job.begin,
+        arch=job.arch,
     )
     if PRECISIONS[job.arch.precision] > 1:  # in 8 bits quality is not that of torch
         return trained

@@ -54,6 +54,7 @@ class Plain:
             device=self.device,
             progress=(lambda step, steps, loss: tell("steps", step, steps)) if tell else None,
             tell=tell,
+            arch=arch,
         )
         return module
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mvnas.data import Data
+from mvnas.spaces.arch import Arch
 from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.tasks import task as task_of
@@ -56,6 +57,7 @@ def fit(
     tell: Progress | None = None,
     until: float = 1.0,
     begin: Checkpoint | None = None,
+    arch: Arch | None = None,
 ) -> Trained:
     """Train `module`, (B, 3, H, W) -> (B, K), to be deployed at `resolution`, from the weights it has.
 
@@ -73,6 +75,7 @@ def fit(
         progress: called after each step with the step (from 1), the number of steps, and the loss; what it
             raises ends the training.
         tell: called with what is done beside steps, how many images of it, and of how many.
+        arch: what `module` was built of, for techniques that ask.
 
     Raises:
         TrainingError: the loss is not finite or memory is exhausted.
@@ -80,7 +83,7 @@ def fit(
     begun = time.monotonic()
     for technique in techniques:
         schedule = technique.schedule(schedule)
-    training = Training(module, data, task or task_of(), schedule, resolution, factor, seed)
+    training = Training(module, data, task or task_of(), schedule, resolution, factor, seed, arch)
     with memory(), reproducible(torch.device(device), seed):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loop = Loop(training, techniques)

@@ -24,7 +24,10 @@ NOTHING: Artifact = MappingProxyType({})
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training, as techniques see it before its first step."""
+    """One training, as techniques see it before its first step.
+
+    `module` has names of weights by nodes of `arch.graph()`; the architecture is None where whoever trains has none.
+    """
 
     module: Module
     data: Data
@@ -33,6 +36,7 @@ class Training:
     resolution: int
     factor: float
     seed: int
+    arch: Arch | None = None
 
 
 @dataclass(frozen=True, eq=False)

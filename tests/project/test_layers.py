@@ -27,6 +27,7 @@ ROOMS = [
     "blocks",
     "spaces",
     "nn",
+    "sharing",
     "pretrained",
     "latency",
     "costs",
