@@ -24,6 +24,7 @@ from mvnas.ops import (
     Linear,
     LinearAttention,
     Mul,
+    Normalise,
     Pool,
     Resize,
     SeparableAttention,
@@ -132,6 +133,8 @@ def _held(kernel: Kernel) -> Held:
         return Held(ops=7, constants=1)
     if isinstance(op, Affine):
         return Held(floats=params, ops=1 + op.bias, constants=1 + op.bias)
+    if isinstance(op, Normalise):
+        return Held(floats=2, ops=2, constants=2)
     if isinstance(op, Spread):
         return Held(floats=params, ops=3, constants=2)
     if isinstance(op, Act):

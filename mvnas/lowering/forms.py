@@ -54,6 +54,11 @@ def affine(b: Builder, op: ops.Affine, call: Call) -> Tensor:
     return b.add(y, b.a_channel(call.weights["bias"], call.shape)) if op.bias else y
 
 
+@lowers(ops.Normalise)
+def normalise(b: Builder, op: ops.Normalise, call: Call) -> Tensor:
+    return b.add(b.mul(call.inputs[0], 255 / op.deviation), -op.mean / op.deviation)
+
+
 @lowers(ops.Position)
 def position(b: Builder, op: ops.Position, call: Call) -> Tensor:
     return b.add(call.inputs[0], call.weights["weight"])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mvnas.nn.activations import activation
 from mvnas.nn.forms import computes
-from mvnas.ops import Act, Add, Mul, Sub
+from mvnas.ops import Act, Add, Mul, Normalise, Sub
 
 
 @computes(Add)
@@ -27,3 +27,8 @@ def multiply(op: Mul, a: Tensor, b: Tensor) -> Tensor:
 @computes(Act)
 def activate(op: Act, x: Tensor) -> Tensor:
     return activation(op.act)(x)  # type: ignore[no-any-return]
+
+
+@computes(Normalise)
+def normalise(op: Normalise, x: Tensor) -> Tensor:
+    return (255 * x - op.mean) / op.deviation

@@ -22,7 +22,7 @@ from mvnas.ops.conv import Branched, Conv
 from mvnas.ops.elementwise import Act, Mul, Sub
 from mvnas.ops.layout import Concat, Fold, Resize, Slice, Spread, Unfold, axis
 from mvnas.ops.linear import Linear, Position
-from mvnas.ops.norm import Affine, BatchNorm, LayerNorm
+from mvnas.ops.norm import Affine, BatchNorm, LayerNorm, Normalise
 from mvnas.ops.pooling import Pool
 from mvnas.ops.shapes import Map, Shape, Tokens, Vector, one_shape, same_pads, square
 from mvnas.ops.value import Add, Input, Op, Products, State, Value, check_unused
@@ -47,6 +47,7 @@ __all__ = [
     "LinearAttention",
     "Map",
     "Mul",
+    "Normalise",
     "Op",
     "PairBias",
     "Pool",

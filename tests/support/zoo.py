@@ -74,6 +74,7 @@ def examples() -> Iterator[tuple[Block, tuple[Shape, ...]]]:
     """Each block of the small networks with the shape that it is given, and stems."""
     for kind in ("stem", "turbovit_stem"):
         yield make(kind, (("channels", 8),)), (Map(3, 32, 32),)
+    yield make("normalise", ()), (Map(3, 32, 32),)
     yield make("fastvit_head", (("channels", 32), ("classes", 5))), (Map(16, 8, 8),)
     for stages in (BLOCKS | OTHERS).values():
         for row in small(stages, 64).summaries[1:]:
