@@ -7,12 +7,16 @@ sRGB of one side, and kept in a cache from which they are mapped, not read.
 A folder holds one of these, or one folder of these:
 
 - a sub-folder of images for each class. Folders whose names speak of a split (`train`, `Training`, `seg_train`,
-  `training_set`; `val`, `valid`, `dev`, `eval`, `test`, `Testing` ...) hold such sub-folders each. One split is
-  trained on and one validates, `val` before `dev` before `eval` before `test`; without one, 20 % are held out.
+  `training_set`; `val`, `valid`, `dev`, `eval`; `test`, `Testing` ...) hold such sub-folders each. One split is
+  trained on, one validates, `val` before `dev` before `eval`, and one is for the test.
 - tables, .parquet or the .arrow files of `save_to_disk`, at any depth, their splits by the names of files or
   folders. The image is a struct of bytes and path, bytes, or a path beside the file; the label an integer with
   or without class names, or a text. `label` before others, and of others the one with the most classes.
-- the files of CIFAR-10 or CIFAR-100.
+- the files of CIFAR-10 or CIFAR-100, whose test set is for the test.
+
+A search trains on one split and chooses by validation images. Test images are not looked at before its end. Without
+validation images 20 % of each class are held out of training for them, without test images another 10 %, but not more
+than 5,000 in all (or one of each class); of numbers as targets, so much of all images.
 
 Formats are JPEG, PNG, WebP, BMP, GIF, PPM, TIFF, AVIF, and HEIC with `pip install 'mvnas[heic]'`.
 Pictures are turned upright and converted to sRGB by their colour profiles, of several frames the first is
@@ -28,15 +32,16 @@ begin with an underscore; so is yours, and this is all of it:
         note = ""                                      # one line for the user, or nothing
         files = tuple(sorted(Path("pets").glob("*.jpg")))   # the cache is keyed by them; () for no cache
 
-        def items(self, split):                        # "train" or "val"; the same order at every call
+        def items(self, split):                        # "train", "val" or "test"; the same order at every call
             if split == "train":
                 return [(file, int(file.name.startswith("dog"))) for file in self.files]
-            return None                                # no such split: mvnas holds out 20 % of "train"
+            return None                                # no such split: mvnas holds out a part of "train"
 
 An item is `(image, label)` or `(image, label, place)`. The image is a path, the bytes of an encoded image, or
 a uint8 array (height, width) or (height, width, 3); the place names it in errors. `items` may be a generator.
 With `classes = None` there are no classes, and in place of labels items have numbers, or arrays of numbers of one
-shape, of which `mvnas.tasks` tells what they are for.
+shape, of which `mvnas.tasks` tells what they are for. A `Dataset` that gives test images gives none for a word that
+names no split: one that gives the same for all words but "train" has no test.
 An attribute `flip = False` says that mirrored images are other things, as digits are.
 `Dataset` is made without arguments; the three formats here are made with the path.
 """
@@ -65,6 +70,7 @@ from mvnas.system.progress import Progress
 
 __all__ = ["Data", "Item", "Source", "Split", "load"]
 
+NO_SPLIT = "no split"  # a word that names none
 FORMATS = frozenset({"cifar", "folder", "parquet"})
 
 
@@ -81,7 +87,7 @@ def load(
     """The images of `source`, decoded, split and checked; equal at every call with equal arguments.
 
     `digits` is the data set, and `./digits` a path of that name. `cache` is
-    `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the validation split where the source has none.
+    `$XDG_CACHE_HOME/mvnas`, or `~/.cache/mvnas`. `seed` draws the splits that the source lacks.
     `tell` is called with what is read, how many images of it, and of how many, 0 if that is not known; not where a
     cache has them. `flip` says whether training may mirror the images; None: as the source says, and most do not say
     no. `foreign` says that a file named the source, such as a study: a module is then run only if it is trusted
@@ -89,17 +95,20 @@ def load(
 
     >>> data = load("digits")
     >>> data.classes[:3], data.side, data.train.images.shape, data.train.images.dtype
-    (('0', '1', '2'), 32, (1195, 3, 32, 32), dtype('uint8'))
+    (('0', '1', '2'), 32, (1079, 3, 32, 32), dtype('uint8'))
+    >>> len(data.val), len(data.test)
+    (602, 116)
 
     Raises: DataError if there is no such source, or if its images or labels cannot be trained on.
     """
     dataset, depends = _open(source, foreign)
-    holdout = seed if dataset.items("val") is None else None
-    build = partial(decode, Told(dataset, tell) if tell else dataset, holdout=holdout, skip_broken=skip_broken)
+    given = _given(dataset)
+    told = Told(dataset, tell) if tell else dataset
+    build = partial(decode, told, given=given, seed=seed, skip_broken=skip_broken)
     if depends:
         home = cache or cache_home()
         classes = dataset.classes and list(map(str, dataset.classes))
-        settings = [DECODER, type(dataset).__module__, classes, holdout, skip_broken]
+        settings = [DECODER, type(dataset).__module__, classes, given, None if len(given) == 2 else seed, skip_broken]
         data = cached(home / _key(settings, depends), build)
     else:
         data = build()
@@ -141,6 +150,27 @@ def _open(source: str, foreign: bool = False) -> tuple[Source, tuple[Path, ...]]
         code = [Path(module.__file__)] if module.__file__ and dataset.files else []
         return dataset, (*code, *dataset.files)
     return dataset, tuple(dataset.files)
+
+
+def _given(dataset: Source) -> list[str]:
+    """The splits beside training that a source has."""
+    ours = type(dataset).__module__.startswith(f"{__name__}.")
+    has_test = dataset.items("test") is not None if ours else _knows_test(dataset)
+    return [split for split, has in (("val", dataset.items("val") is not None), ("test", has_test)) if has]
+
+
+def _knows_test(dataset: Source) -> bool:
+    """Whether a source of the user's has test images; one that never heard of them may raise, or answer to any word."""
+    return _gives(dataset, "test") and not _gives(dataset, NO_SPLIT)
+
+
+def _gives(dataset: Source, split: str) -> bool:
+    """Whether a source answers to a word with images."""
+    try:
+        items = dataset.items(split)
+        return items is not None and any(True for _ in items)
+    except Exception:  # no such key, no such folder: a source is anybody's
+        return False
 
 
 def _exists(path: Path) -> bool:

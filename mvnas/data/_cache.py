@@ -54,7 +54,7 @@ def _write(folder: Path, data: Data) -> None:
     """Completes `folder`, which holds the images, with all that is not an image."""
     about = {"classes": data.classes, "note": data.note, "skipped": data.skipped, "side": data.side}
     (folder / "data.json").write_text(json.dumps(about))
-    for split, part in (("train", data.train), ("val", data.val)):
+    for split, part in (("train", data.train), ("val", data.val), ("test", data.test)):
         np.save(folder / f"{split}.labels.npy", part.targets)
 
 
@@ -62,11 +62,13 @@ def _read(folder: Path) -> Data:
     try:
         about = json.loads((folder / "data.json").read_text())
         splits = {}
-        for split in ("train", "val"):
+        for split in ("train", "val", "test"):
             targets = np.load(folder / f"{split}.labels.npy")
             shape = (len(targets), 3, about["side"], about["side"])
-            splits[split] = Split(np.memmap(folder / f"{split}.images", np.uint8, "r", shape=shape), targets)
-        classes = tuple(about["classes"])
-        return Data("", classes, train=splits["train"], val=splits["val"], note=about["note"], skipped=about["skipped"])
+            file = folder / f"{split}.images"
+            images = np.memmap(file, np.uint8, "r", shape=shape) if len(targets) else np.empty(shape, np.uint8)
+            splits[split] = Split(images, targets)
+        train, val, test = splits.values()
+        return Data("", tuple(about["classes"]), train, val, test, about["note"], about["skipped"])
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the image cache {folder} is damaged ({error}); delete that folder") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ class Source(Protocol):
     files: Sequence[Path]
 
     def items(self, split: str) -> Iterable[tuple[Any, ...]] | None:
-        """The items of `split` ("train" or "val") in an order that never changes; None: no such split."""
+        """The items of `split` ("train", "val" or "test") in an order that never changes; None: no such split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +53,31 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def parts(self) -> Iterator[bytes]:
+        """What tells a split from another: all targets, and the middle row of up to 1,024 images spread evenly."""
+        yield self.targets.tobytes()
+        step = -(-len(self.images) // SAMPLED) or 1
+        yield self.images[::step, :, self.images.shape[-1] // 2].tobytes()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any target, the sizes or the look of the images."""
+        return hashlib.sha256(b"".join((repr(self.images.shape).encode(), *self.parts()))).hexdigest()[:16]
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set ready for training: every class, if it has `classes`, has images in both splits."""
+    """A data set ready for training: every class, if it has `classes`, has images in `train` and `val`.
+
+    A search trains on `train` and chooses by `val`; `test` is for judging what was chosen, at the end, and may be empty
+    where there are too few images.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     val: Split
+    test: Split
     note: str = ""
     skipped: int = 0
     flip: bool = True  # whether a mirrored image is still of its class
@@ -78,13 +94,8 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the classes, any target, the sizes or the look of the images.
-
-        Of each split it reads all targets, and the middle row of up to 1,024 images spread evenly.
+        """16 hex digits that change with the classes, and of what scores come from, `train` and `val`, with any target,
+        the sizes or the look of the images; `test` has its own.
         """
-        digest = hashlib.sha256(repr((self.classes, self.train.images.shape, self.val.images.shape)).encode())
-        for split in (self.train, self.val):
-            digest.update(split.targets.tobytes())
-            step = -(-len(split.images) // SAMPLED) or 1
-            digest.update(split.images[::step, :, self.side // 2].tobytes())
-        return digest.hexdigest()[:16]
+        told = repr((self.classes, self.train.images.shape, self.val.images.shape)).encode()
+        return hashlib.sha256(b"".join((told, *self.train.parts(), *self.val.parts()))).hexdigest()[:16]

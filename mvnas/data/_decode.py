@@ -1,10 +1,10 @@
-"""From items to squares: side, validation split, pixels, and the checks on the way."""
+"""From items to squares: side, splits, pixels, and the checks on the way."""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from operator import index
 from pathlib import Path
 from statistics import median
@@ -17,46 +17,59 @@ from mvnas.data._data import Data, Item, Source, Split
 from mvnas.data._pixels import cropped, formats, largest, opened
 from mvnas.errors import DataError, MvnasError, quoted
 
-DECODER = 2  # part of the cache key: raise it when the pixels of an unchanged file change
+DECODER = 3  # part of the cache key: raise it when the pixels or the splits of an unchanged file change
 SMALLEST, LARGEST, SAMPLED = 32, 320, 256
 HELD_OUT = 0.2
+TESTED, MOST_TESTED = 10, 5000  # one of so many training images is cut for a test, and of a large set so many
+WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 Classes = tuple[str, ...] | None  # None where targets are numbers of any kind
 
 
-def decode(dataset: Source, *, holdout: int | None, skip_broken: bool, folder: Path | None = None) -> Data:
-    """All images of `dataset`, as arrays in memory or as the bytes of `train.images` and `val.images` in `folder`.
+def decode(dataset: Source, *, given: Container[str], seed: int, skip_broken: bool, folder: Path | None = None) -> Data:
+    """All images of `dataset`, as arrays in memory or as the bytes of `train.images`, `val.images` and `test.images` in
+    `folder`.
 
-    `holdout` is the seed of a validation split drawn from the training items; None: the source has its own.
+    `given` are the splits beside training that the source has; others are drawn from the training items by `seed`.
     The side is the median short side of a sample of the training images, between 32 and 320 pixels.
     """
     largest()  # a mistake there should not wait for the first image
     classes = None if dataset.classes is None else tuple(map(str, dataset.classes))
-    side, masks = _plan(dataset, classes, holdout, skip_broken)
+    side, masks = _plan(dataset, classes, given, seed, skip_broken)
     _check_space(folder, sum(int(mask.sum()) for mask in masks.values()) * 3 * side**2)
     broken: list[str] = []
     remarks: Counter[str] = Counter()
     splits = {}
     for split, mask in masks.items():
-        origin = split if holdout is None else "train"
+        origin = split if split in given else "train"
         kept = (item for item, keep in zip(_items(dataset, origin, classes), mask, strict=True) if keep)
         file = folder / f"{split}.images" if folder else None
         shape = (int(mask.sum()), 3, side, side)
         splits[split] = _gather(kept, shape, file, broken if skip_broken else None, remarks)
     if broken:
         _check_survivors(classes, splits, broken)
-    whole = "them" if classes is None else "each class"
     notes = (
-        "" if holdout is None else f"no validation images given: {HELD_OUT:.0%} of {whole} held out",
+        *_cut(classes, masks, given),
         f"{_count(len(broken), 'broken image')} skipped" if broken else "",
         *(f"{_count(count, 'image')} {remark}" for remark, count in sorted(remarks.items())),
     )
-    note = "; ".join(filter(None, notes))
-    return Data("", classes or (), train=splits["train"], val=splits["val"], note=note, skipped=len(broken))
+    train, val, test = splits.values()
+    return Data("", classes or (), train, val, test, "; ".join(filter(None, notes)), len(broken))
+
+
+def _cut(classes: Classes, masks: dict[str, np.ndarray], given: Container[str]) -> Iterator[str]:
+    """What is to be told of splits that were drawn from the training items."""
+    whole = "them" if classes is None else "each class"
+    if "val" not in given:
+        yield f"no validation images given: {HELD_OUT:.0%} of {whole} held out"
+    if "test" not in given:
+        count, total = int(masks["test"].sum()), len(masks["test"])
+        share = f"{1 / TESTED:.0%} of {whole}" if total <= TESTED * MOST_TESTED else f"{count:,} of them"
+        yield "no test images given: " + (f"{share} held out" if count else "too few to hold any out")
 
 
 def _plan(
-    dataset: Source, classes: Classes, holdout: int | None, skip_broken: bool
+    dataset: Source, classes: Classes, given: Container[str], seed: int, skip_broken: bool
 ) -> tuple[int, dict[str, np.ndarray]]:
     """Side in pixels, and for each split a mask of the items it takes: its own or the training items."""
     if classes is not None and len(classes) < 2:
@@ -65,18 +78,29 @@ def _plan(
             f"add images of another class{f' ({dataset.note})' if dataset.note else ''}"
         )
     targets, side = _survey(dataset, "train", classes, skip_broken)
-    _check(classes, targets, "training")
-    if holdout is not None:
-        held = _held_out(targets, classes, holdout)
-        return side, {"train": ~held, "val": held}
-    val, _ = _survey(dataset, "val", classes, skip_broken)
-    _check(classes, val, "validation")
-    if val.shape[1:] != targets.shape[1:]:
+    _check(classes, targets, "train")
+    own = {split: _own(dataset, split, classes, targets, skip_broken) for split in ("val", "test") if split in given}
+    left = np.ones(len(targets), bool)
+    masks = {"train": left}
+    for split, draw in (("val", _held_out), ("test", _tested)):
+        if split in given:
+            masks[split] = np.ones(len(own[split]), bool)
+        else:
+            masks[split] = draw(targets, left, classes, seed)
+            left &= ~masks[split]
+    return side, masks
+
+
+def _own(dataset: Source, split: str, classes: Classes, training: np.ndarray, skip_broken: bool) -> np.ndarray:
+    """Targets of a split that the source has. Raises: DataError if they cannot stand beside those of training."""
+    targets, _ = _survey(dataset, split, classes, skip_broken)
+    _check(classes, targets, split)
+    if targets.shape[1:] != training.shape[1:]:
         raise DataError(
-            f"targets must be of one shape, but training has {targets.shape[1:]} and validation {val.shape[1:]}; mend"
-            " them"
+            f"targets must be of one shape, but training has {training.shape[1:]} and {WORDS[split]}"
+            f" {targets.shape[1:]}; mend them"
         )
-    return side, {"train": np.ones(len(targets), bool), "val": np.ones(len(val), bool)}
+    return targets
 
 
 def _items(dataset: Source, split: str, classes: Classes) -> Iterator[Item]:
@@ -201,7 +225,7 @@ def _count(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count > 1)}"
 
 
-def _held_out(targets: np.ndarray, classes: Classes, seed: int) -> np.ndarray:
+def _held_out(targets: np.ndarray, free: np.ndarray, classes: Classes, seed: int) -> np.ndarray:
     """Mask of a validation split, bool (N,): a fifth, of each class if there are any, at least one image."""
     rng = np.random.default_rng(seed)
     held = np.zeros(len(targets), bool)
@@ -218,26 +242,40 @@ def _held_out(targets: np.ndarray, classes: Classes, seed: int) -> np.ndarray:
     return held
 
 
+def _tested(targets: np.ndarray, free: np.ndarray, classes: Classes, seed: int) -> np.ndarray:
+    """Mask of a test split of what is `free`, bool (N,): a tenth, of each class if there are any, and of large sets the
+    share that makes 5,000; at least one image, but never the last.
+    """
+    rng = np.random.default_rng([seed, 1])  # another stream than that of validation images
+    held = np.zeros(len(targets), bool)
+    for of in [np.ones(len(targets), bool)] if classes is None else [targets == i for i in range(len(classes))]:
+        wanted = min(of.sum() // TESTED, of.sum() * MOST_TESTED // len(targets))
+        members = rng.permutation(np.flatnonzero(of & free))
+        held[members[: min(max(1, wanted), len(members) - 1)]] = True
+    return held
+
+
 def _check(classes: Classes, targets: np.ndarray, split: str) -> None:
-    """Raises: DataError if the split is empty, or a class is missing from it."""
+    """Raises: DataError if the split is empty, or a class is missing from it that must be there to train or choose."""
+    told = WORDS[split]
     if not len(targets):
-        raise DataError(f"the {split} split must hold images, but it is empty; add images to it")
-    if classes is None:
+        raise DataError(f"the {told} split must hold images, but it is empty; add images to it")
+    if classes is None or split == "test":
         return
     present = set(targets.tolist())
     missing = [repr(name) for i, name in enumerate(classes) if i not in present]
     if missing:
         raise DataError(
-            f"every class must have {split} images, but {', '.join(missing)} has none; "
-            f"add images to the {split} split or remove the class from both"
+            f"every class must have {told} images, but {', '.join(missing)} has none; "
+            f"add images to the {told} split or remove the class from both"
         )
 
 
 def _check_survivors(classes: Classes, splits: dict[str, Split], broken: list[str]) -> None:
     """Raises: DataError if skipping broken images has emptied a split or a class; it names the first."""
     try:
-        _check(classes, splits["train"].targets, "training")
-        _check(classes, splits["val"].targets, "validation")
+        _check(classes, splits["train"].targets, "train")
+        _check(classes, splits["val"].targets, "val")
     except DataError as error:
         total = len(broken) + sum(map(len, splits.values()))
         told, _, _ = str(error).partition("; ")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-WORDS = {  # what a split is called, the likeliest first; of several that could validate, the first of this order does
+WORDS = {  # what a split is called, the likeliest first; of several of one kind, the first of this order is taken
     "train": ("train", "training", "trainval"),
     "val": ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation", "holdout"),
     "test": ("test", "testing"),
 }
+PURPOSES = {"train": "train", "val": "validate", "test": "test"}  # what a split is for, as a verb
 FILLERS = frozenset({"", "data", "dataset", "folder", "image", "images", "img", "imgs", "set", "split", "splits"})
 _KINDS = {word: kind for kind, words in WORDS.items() for word in words}
 _RANKS = {word: rank for rank, word in enumerate(_KINDS)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ class Layout:
     """Names of the files of one version; `labels` and `names` are pickle keys, `head` counts label bytes."""
 
     train: tuple[str, ...]
-    val: str
+    test: str
     meta: str
     labels: str = ""
     names: str = ""
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (*self.train, self.val, self.meta)
+        return (*self.train, self.test, self.meta)
 
 
 LAYOUTS = (
@@ -43,7 +43,7 @@ LAYOUTS = (
 
 
 class Dataset:
-    """32x32 images in the order of the files; CIFAR-100 with its 100 fine classes; the test set validates."""
+    """32x32 images in the order of the files; CIFAR-100 with its 100 fine classes; there is no validation split."""
 
     note = ""
 
@@ -60,8 +60,12 @@ class Dataset:
         self.files = tuple(path / name for name in self._layout.files)
         self.classes = self._class_names(path / self._layout.meta)
 
-    def items(self, split: str) -> Iterator[Item]:
-        for name in self._layout.train if split == "train" else (self._layout.val,):
+    def items(self, split: str) -> Iterator[Item] | None:
+        names = {"train": self._layout.train, "test": (self._layout.test,)}.get(split)
+        return None if names is None else self._images(names)
+
+    def _images(self, names: Sequence[str]) -> Iterator[Item]:
+        for name in names:
             file = self._path / name
             read = _binary if self._layout.head else _pickled
             pixels, labels = read(file, self._layout)

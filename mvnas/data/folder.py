@@ -10,7 +10,7 @@ from unicodedata import normalize
 
 from mvnas.data import Item
 from mvnas.data._pixels import HEIF, formats
-from mvnas.data._splits import Named, split_of
+from mvnas.data._splits import PURPOSES, Named, split_of
 from mvnas.data._tree import entries, files, foreign, has_data, inside, is_class, is_image, listed, subfolders
 from mvnas.errors import DataError
 
@@ -50,10 +50,10 @@ class Dataset:
                 self._leave(folder, "its images are in no class folders" if has_data(root) else "no images")
             elif not names & known:
                 self._leave(folder, f"its folders, {listed(sorted(names))}, are no classes in training")
-            elif "val" in splits:
-                self._leave(folder, "another validates")
+            elif (kind := _kind(folder)) in splits:
+                self._leave(folder, f"another {PURPOSES[kind]}s")
             else:
-                splits["val"] = root
+                splits[kind] = root
         for folder in layout.others:
             self._leave(folder, "no split")
         for root in dict.fromkeys((path, *splits.values())):
@@ -90,9 +90,7 @@ class Dataset:
 
     def _took(self, path: Path, splits: dict[str, Path]) -> str:
         """Which folders are read, where it is not the one that was named."""
-        told = [
-            f"{_below(root, path)} to {'train' if split == 'train' else 'validate'}" for split, root in splits.items()
-        ]
+        told = [f"{_below(root, path)} to {PURPOSES[split]}" for split, root in splits.items()]
         return "" if splits == {"train": path} else f"took {', '.join(told)}"
 
     def _told(self, path: Path) -> list[str]:
@@ -110,7 +108,7 @@ class Dataset:
 
 
 class _Layout(NamedTuple):
-    """Folders by what they are for: training, validation (the first that can), and nothing."""
+    """Folders by what they are for: training, validation or test (of each the first that can), and nothing."""
 
     train: Path
     held: list[Path]
@@ -158,6 +156,13 @@ def _layout(path: Path) -> _Layout:
         (f for f, name in named.items() if name.kind != "train" and not name.beside), key=lambda f: named[f].rank
     )
     return _Layout(path, plain, [])
+
+
+def _kind(folder: Path) -> str:
+    """The split that a folder's name speaks of."""
+    name = split_of(folder.name)
+    assert name
+    return name.kind
 
 
 def _class_names(root: Path) -> set[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mvnas.data import Item
-from mvnas.data._splits import split_of
+from mvnas.data._splits import PURPOSES, split_of
 from mvnas.data._tree import TABLES, files, listed
 from mvnas.errors import DataError, quoted
 
@@ -55,9 +55,10 @@ class Dataset:
                     f" {_shown(its)}, and {_shown(self._columns)}; write them with one schema"
                 )
         _, label, names, unused = self._columns
-        held = parts.get("val", [])
-        if names and held and set().union(*(_distinct(file, label) for file in held)) == {-1}:
-            notes.append(f"left out: {listed(file.name for file in parts.pop('val'))} (no labels)")
+        for split in names and ("val", "test"):
+            held = parts.get(split, [])
+            if held and set().union(*(_distinct(file, label) for file in held)) == {-1}:
+                notes.append(f"left out: {listed(file.name for file in parts.pop(split))} (no labels)")
         self._parts = parts
         read = [file for its in parts.values() for file in its]
         labels = range(len(names)) if names else sorted(set().union(*(_distinct(file, label) for file in read)))
@@ -112,16 +113,14 @@ def _parts(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
     if path.is_file():
         return {"train": [path]}, []
     found = sorted(file for file in files(path) if file.suffix.lower() in TABLES and not file.name.startswith("cache-"))
-    splits: dict[int, list[Path]] = defaultdict(
-        list
-    )  # by how likely the name is for what trains, then for what validates
+    splits: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))  # by how likely the name is
     sets: set[str] = set()
     left: list[Path] = []
     for file in found:
         above = [name for name in file.relative_to(path).parts[:-1] if name != "data"]
         named = next(filter(None, map(split_of, (file.stem, *reversed(above)))), None)
         if named:
-            splits[0 if named.kind == "train" else named.rank].append(file)
+            splits[named.kind][0 if named.kind == "train" else named.rank].append(file)
             sets.add("/".join(name for name in above if not split_of(name)))
         else:
             left.append(file)
@@ -131,17 +130,18 @@ def _parts(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
         raise DataError(
             f"there must be one data set, but {path} has {listed(sorted(sets))}; give the path of one of these folders"
         )
-    train, *held = (its for _, its in sorted(splits.items()))
-    if 0 not in splits:
+    if "train" not in splits:
         raise DataError(
             f"tables must be named after splits, one of them train, but {path} has"
             f" {listed(file.name for file in found)}; rename them, or give the path of one file"
         )
-    val, unused = held[:1], [file for its in held[1:] for file in its]
-    told = f"took {_names(train, path)} to train" + (f", {_names(val[0], path)} to validate" if val else "")
+    ranked = {kind: [its for _, its in sorted(splits[kind].items())] for kind in PURPOSES if kind in splits}
+    parts = {kind: its[0] for kind, its in ranked.items()}
+    unused = [file for its in ranked.values() for others in its[1:] for file in others]
+    told = ", ".join(f"{_names(its, path)} to {PURPOSES[kind]}" for kind, its in parts.items())
     reasons = ((unused, "another is used"), (left, "no split"))
-    return {"train": train, **({"val": val[0]} if val else {})}, [
-        told,
+    return parts, [
+        f"took {told}",
         *(f"left out: {_names(its, path)} ({reason})" for its, reason in reasons if its),
     ]
 

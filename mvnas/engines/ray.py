@@ -134,6 +134,6 @@ class Engine:
 
 
 def _plain(data: Data) -> Data:
-    """Data whose arrays are no maps of files, so that workers map those of the object store."""
+    """Data whose arrays are no maps of files, so that workers map those of the object store; no test images."""
     train, val = (Split(np.asarray(part.images), part.targets) for part in (data.train, data.val))
-    return replace(data, train=train, val=val)
+    return replace(data, train=train, val=val, test=Split(val.images[:0], val.targets[:0]))

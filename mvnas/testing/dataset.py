@@ -18,30 +18,36 @@ from mvnas.data import Data, load
 
 
 class DatasetContract:
-    """Images are squares with a target each, both splits are there, and the same at every call."""
+    """Images are squares with a target each, the splits are there, apart, and the same at every call."""
 
     data: str
 
     def test_images_are_squares_with_a_target_each(self) -> None:
         data = _load(self.data)
-        for split in (data.train, data.val):
+        for split in (data.train, data.val, data.test):
             assert split.images.dtype == np.uint8 and split.images.shape == (len(split), 3, data.side, data.side)
-            assert len(split) and split.targets.dtype in (np.int64, np.float32)
+            assert split.targets.dtype in (np.int64, np.float32)
+            if split is not data.test:
+                assert len(split)
             if data.classes:
-                assert split.targets.ndim == 1 and {*split.targets.tolist()} == {*range(len(data.classes))}
+                known, found = {*range(len(data.classes))}, {*split.targets.tolist()}
+                assert split.targets.ndim == 1 and (found <= known if split is data.test else found == known)
 
     def test_it_is_the_same_at_every_call(self, tmp_path: Path) -> None:
         first, again = _load(self.data), load(self.data, cache=tmp_path)
         assert first.fingerprint == again.fingerprint and first.classes == again.classes
-        for one, other in ((first.train, again.train), (first.val, again.val)):
+        for one, other in ((first.train, again.train), (first.val, again.val), (first.test, again.test)):
             assert np.array_equal(one.targets, other.targets)
 
-    def test_no_image_is_in_both_splits(self) -> None:
+    def test_no_image_is_in_two_splits(self) -> None:
         data = _load(self.data)
-        trained = {image.tobytes() for image in data.train.images}
-        if len(trained) < len(data.train):
+        seen = {image.tobytes() for image in data.train.images}
+        if len(seen) < len(data.train):
             pytest.skip("images repeat in training, and so may between the splits")
-        assert not any(image.tobytes() in trained for image in data.val.images)
+        for split in (data.val, data.test):
+            its = {image.tobytes() for image in split.images}
+            assert not its & seen
+            seen |= its
 
 
 @cache

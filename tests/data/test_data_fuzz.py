@@ -37,7 +37,7 @@ def damaged(content: bytes, generator: random.Random) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_images_are_read_or_counted(tmp_path: Path, kind: str) -> None:
     generator = random.Random(f"images {kind}")
-    write_folder(tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1})
+    write_folder(tmp_path, {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1})
     for i in range(EACH):
         content = damaged(encoded(picture(i), kind), generator)
         (tmp_path / "train" / "ab"[i % 2] / f"x{i}.{kind}").write_bytes(content)

@@ -22,6 +22,7 @@ from pictures import channels_last, encoded, picture, write_folder, write_parque
 from PIL import Image
 
 from mvnas.data import Data, load
+from mvnas.data._decode import _tested
 from mvnas.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,42 +79,44 @@ def write_cifar(root: Path, version: str) -> Path:
 
 
 def same(one: Data, two: Data) -> bool:
-    pairs = ((one.train, two.train), (one.val, two.val))
+    pairs = ((one.train, two.train), (one.val, two.val), (one.test, two.test))
     return all(np.array_equal(a.images, b.images) and np.array_equal(a.targets, b.targets) for a, b in pairs)
 
 
 # --- what is read equals what was written -----------------------------------------------------------------
 
 
-def test_digits_are_a_stratified_two_to_one_split_and_say_that_they_are_a_demo(cache: Path) -> None:
+def test_digits_are_split_in_a_fixed_way_and_say_that_they_are_a_demo(cache: Path) -> None:
     data = load("digits")
     assert "demo" in data.note
     assert data.side == 32
     assert (data.train.images.min(), data.train.images.max()) == (0, 255)
-    assert len(data.train) + len(data.val) == 1797
-    ratio = np.bincount(data.train.targets) / np.bincount(data.val.targets)
-    assert np.all((ratio > 1.9) & (ratio < 2.1))
+    assert [len(data.train), len(data.val), len(data.test)] == [1079, 602, 116]
+    train, val, test = (np.bincount(split.targets) for split in (data.train, data.val, data.test))
+    assert np.all((1.9 * val < train + test) & (train + test < 2.1 * val) & (9 * test <= train) & (train < 10 * test))
     assert same(data, load("digits", seed=7))
     assert not cache.exists()
 
 
 def test_images_are_uint8_rgb_and_labels_int64(tmp_path: Path) -> None:
     for source in ("digits", str(write_folder(tmp_path, {"a": 3, "b": 3}))):
-        for split in (load(source).train, load(source).val):
+        data = load(source)
+        for split in (data.train, data.val, data.test):
             assert split.images.dtype == np.uint8
             assert split.images.shape == (len(split), 3, 32, 32)
             assert split.targets.dtype == np.int64
 
 
-@pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_a_folder_with_splits_is_read_exactly_and_in_the_order_of_names(tmp_path: Path, val: str) -> None:
-    layout = {"train/cat": 2, "train/dog": 3, f"{val}/cat": 1, f"{val}/dog": 1}
+    layout = {"train/cat": 2, "train/dog": 3, f"{val}/cat": 1, f"{val}/dog": 1, "test/cat": 1, "test/dog": 2}
     data = load(str(write_folder(tmp_path, layout)))
     assert data.classes == ("cat", "dog")
     assert data.train.targets.tolist() == [0, 0, 1, 1, 1]
     assert np.array_equal(channels_last(data.train.images), [picture(i) for i in range(5)])
     assert np.array_equal(channels_last(data.val.images), [picture(5), picture(6)])
-    assert data.note == f"took train/ to train, {val}/ to validate"
+    assert np.array_equal(channels_last(data.test.images), [picture(7), picture(8), picture(9)])
+    assert data.note == f"took train/ to train, {val}/ to validate, test/ to test"
     assert data.name == str(tmp_path)
 
 
@@ -123,11 +126,11 @@ def test_a_class_may_be_called_train_and_images_may_lie_deeper(tmp_path: Path) -
 
 
 def test_files_that_are_no_images_and_splits_that_are_not_used_are_said(tmp_path: Path) -> None:
-    write_folder(tmp_path, {f"{split}/{name}": 1 for split in ("train", "val", "test") for name in "ab"})
+    write_folder(tmp_path, {f"{split}/{name}": 1 for split in ("train", "val", "dev") for name in "ab"})
     for name in ("a/001.txt", "a/002.TXT", "b/about", "a/.hidden.png"):
         (tmp_path / "train" / name).write_bytes(b"?")
     note = load(str(tmp_path)).note
-    assert "left out: test/ (another validates)" in note
+    assert "left out: dev/ (another validates)" in note
     assert "files that are no images: 3 (a: 2 .txt, b: 1 no suffix)" in note
 
 
@@ -135,17 +138,21 @@ def test_files_that_are_no_images_and_splits_that_are_not_used_are_said(tmp_path
 def test_parquet_files_are_read_exactly(tmp_path: Path, at: str) -> None:
     write_parquet(tmp_path / at.format("train"), [1, 0, 1, 0, 0], ["cat", "dog"])
     write_parquet(tmp_path / at.format("validation"), [0, 1], ["cat", "dog"])
+    write_parquet(tmp_path / at.format("test"), [1, 1, 0], ["cat", "dog"])
     data = load(str(tmp_path))
     assert data.classes == ("cat", "dog")
     assert data.train.targets.tolist() == [1, 0, 1, 0, 0]
     assert np.array_equal(channels_last(data.train.images), [picture(i) for i in range(5)])
     assert np.array_equal(channels_last(data.val.images), [picture(0), picture(1)])
+    assert data.test.targets.tolist() == [1, 1, 0]
+    assert np.array_equal(channels_last(data.test.images), [picture(0), picture(1), picture(2)])
 
 
 def test_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for shard, label in ((1, 1), (3, 3), (0, 0), (4, 4), (2, 2)):
         write_parquet(tmp_path / f"train-{shard:05}-of-00005.parquet", [label], list("abcde"))
-    write_parquet(tmp_path / "test.parquet", [0, 1, 2, 3, 4], list("abcde"))
+    for split in ("val", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", [0, 1, 2, 3, 4], list("abcde"))
     assert load(str(tmp_path)).train.targets.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -159,10 +166,13 @@ def test_parquet_without_class_names_calls_a_class_by_its_label(tmp_path: Path) 
 def test_cifar_files_are_read_exactly(tmp_path: Path, version: str) -> None:
     data = load(str(write_cifar(tmp_path / "cifar", version)))
     assert data.classes == ("apple", "bear")
-    assert len(data.train) == (50 if version.startswith("10 ") else 10)
-    assert data.val.targets.tolist() == [0, 1] * 5
-    assert np.array_equal(channels_last(data.val.images), [picture(i) for i in range(10)])
-    assert np.array_equal(data.train.images[:10], data.val.images)
+    total = 50 if version.startswith("10 ") else 10
+    assert (len(data.train), len(data.val)) == (0.8 * total, 0.2 * total)
+    assert data.test.targets.tolist() == [0, 1] * 5
+    assert np.array_equal(channels_last(data.test.images), [picture(i) for i in range(10)])
+    known = {image.tobytes() for image in data.test.images}
+    assert {image.tobytes() for image in np.concatenate([data.train.images, data.val.images])} == known
+    assert data.note == "no validation images given: 20% of each class held out"
 
 
 def test_the_files_like_cifars_hold_bytes_as_keys(tmp_path: Path) -> None:
@@ -185,13 +195,40 @@ def test_a_module_of_ones_own_is_a_dozen_lines(tmp_path: Path, monkeypatch: pyte
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     data = load("mine.stripes")
-    assert (data.name, data.classes, data.note, data.side) == (
-        "mine.stripes",
-        ("dark", "light"),
-        "two greys",
-        40,
+    assert (data.name, data.classes, data.side) == ("mine.stripes", ("dark", "light"), 40)
+    assert data.note == "two greys; no test images given: 10% of each class held out"
+    assert data.train.images.mean(axis=(1, 2, 3)).tolist() == [0, 200] * 4
+    assert data.val.images.mean(axis=(1, 2, 3)).tolist() == [0, 1], "as given"
+    assert data.test.images.mean(axis=(1, 2, 3)).tolist() == [0, 200], "and not what is given for any word"
+
+
+ANSWERS = {  # what a source says of a split, by its name, and how many test images it has so
+    "{'train': rows(20), 'val': rows(4), 'test': rows(6)}.get(split)": 6,
+    "{'train': rows(20), 'val': rows(4), 'test': rows(6)}[split]": 6,
+    "iter({'train': rows(20), 'val': rows(4), 'test': rows(6)}.get(split, []))": 6,
+    "{'train': rows(20), 'val': None}[split]": 2,
+    "{'train': rows(20), 'val': rows(4)}.get(split, [])": 2,
+    "rows(20) if split == 'train' else rows(4)": 2,
+    "rows(20)": 2,
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_source_may_have_test_images_or_never_have_heard_of_them(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"answers{list(ANSWERS).index(answer)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "own.py").write_text(
+        "import numpy as np\n"
+        "def rows(count):\n"
+        "    return [(np.full((32, 32), count + i, np.uint8), i % 2) for i in range(count)]\n"
+        "class Dataset:\n"
+        "    classes, note, files = ('a', 'b'), '', ()\n"
+        f"    def items(self, split):\n        return {answer}\n"
     )
-    assert data.train.images.mean(axis=(1, 2, 3)).tolist() == [0, 200] * 5
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert len(load(f"{name}.own").test) == ANSWERS[answer]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the real photos in {REAL}")
@@ -201,11 +238,11 @@ def test_real_photos_of_the_hub_layout(tmp_path: Path) -> None:
     data = load(str(tmp_path), seed=1)
     assert data.classes[:2] == ("tench", "English springer")
     assert data.side == 128
-    assert len(data.train) + len(data.val) == len(rows) == 197
-    assert 0.18 < len(data.val) / 197 < 0.22
+    assert len(data.train) + len(data.val) + len(data.test) == len(rows) == 197
+    assert 0.18 < len(data.val) / 197 < 0.22 and 0.08 < len(data.test) / 197 < 0.12
     shown = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in rows["image"].to_pylist()]
     written = sorted(image.tobytes() for image in shown)
-    read = [*channels_last(data.train.images), *channels_last(data.val.images)]
+    read = [image for split in (data.train, data.val, data.test) for image in channels_last(split.images)]
     assert sorted(np.ascontiguousarray(image).tobytes() for image in read) == written
 
 
@@ -264,13 +301,50 @@ def test_the_side_is_the_median_short_side_between_32_and_320(tmp_path: Path, si
 # --- own split, repeatability, fingerprint ----------------------------------------------------------------
 
 
-def test_without_a_validation_split_a_fifth_of_each_class_is_held_out_and_said(tmp_path: Path) -> None:
-    data = load(str(write_folder(tmp_path, {"a": 10, "b": 20, "c": 2})))
-    assert np.bincount(data.val.targets).tolist() == [2, 4, 1]
-    assert np.bincount(data.train.targets).tolist() == [8, 16, 1]
-    assert "20% of each class held out" in data.note
-    everything = np.concatenate([data.train.images, data.val.images])
-    assert len({image.tobytes() for image in everything}) == 32
+def test_splits_that_are_not_given_are_held_out_of_each_class_and_said(tmp_path: Path) -> None:
+    data = load(str(write_folder(tmp_path, {"a": 10, "b": 20, "c": 2, "d": 3})))
+    assert np.bincount(data.val.targets).tolist() == [2, 4, 1, 1]
+    assert np.bincount(data.test.targets, minlength=4).tolist() == [1, 2, 0, 1], "one at least, but never the last"
+    assert np.bincount(data.train.targets).tolist() == [7, 14, 1, 1]
+    assert data.note == (
+        "no validation images given: 20% of each class held out; no test images given: 10% of each class held out"
+    )
+    everything = np.concatenate([data.train.images, data.val.images, data.test.images])
+    assert len({image.tobytes() for image in everything}) == 35
+
+
+def test_of_each_split_what_is_given_stays_and_the_others_are_cut_from_training(tmp_path: Path) -> None:
+    alone = {"train/a": 20, "train/b": 10}
+    val, test = {"val/a": 2, "val/b": 3}, {"test/a": 3, "test/b": 1}
+    cases = {"0": alone, "val": alone | val, "test": alone | test, "both": alone | val | test}
+    read = {name: load(str(write_folder(tmp_path / name, layout))) for name, layout in cases.items()}
+    counts = {name: [len(data.train), len(data.val), len(data.test)] for name, data in read.items()}
+    assert counts == {"0": [21, 6, 3], "val": [27, 5, 3], "test": [24, 6, 4], "both": [30, 5, 4]}
+    assert np.array_equal(channels_last(read["val"].val.images), [picture(i) for i in range(30, 35)])
+    assert np.array_equal(channels_last(read["test"].test.images), [picture(i) for i in range(30, 34)])
+    assert np.array_equal(read["test"].val.images, read["0"].val.images), "the same ones, with a test or without"
+
+
+def test_no_more_than_5000_test_images_are_cut() -> None:
+    targets = np.repeat([0, 1, 2], [100_000, 20_000, 3])
+    held = _tested(targets, np.ones(len(targets), bool), ("a", "b", "c"), 0)
+    assert np.bincount(targets[held]).tolist() == [4166, 833, 1]
+    assert _tested(targets, np.ones(len(targets), bool), None, 0).sum() == 5000
+
+
+def test_a_test_split_may_lack_classes_and_not_be_empty(tmp_path: Path) -> None:
+    data = load(str(write_folder(tmp_path, {"train/a": 9, "train/b": 9, "test/b": 2})))
+    assert data.test.targets.tolist() == [1, 1]
+
+
+def test_test_images_are_mapped_and_none_is_read_twice(tmp_path: Path) -> None:
+    source = str(write_folder(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1}))
+    load(source)
+    assert isinstance(load(source).test.images, np.memmap)
+    few = str(write_folder(tmp_path / "few", {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1}))
+    for data in (load(few), load(few)):
+        assert len(data.test) == 0 and data.test.images.shape == (0, 3, 32, 32)
+        assert "no test images given: too few to hold any out" in data.note
 
 
 def test_equal_seeds_are_bit_identical_and_others_split_otherwise(tmp_path: Path) -> None:
@@ -283,7 +357,7 @@ def test_equal_seeds_are_bit_identical_and_others_split_otherwise(tmp_path: Path
 
 @pytest.mark.parametrize("change", ["image", "label", "class", "fewer"])
 def test_the_fingerprint_changes_with_the_data_and_not_with_its_place(tmp_path: Path, change: str) -> None:
-    layout = {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1}
+    layout = {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1}
     first = load(str(write_folder(tmp_path / "1", layout))).fingerprint
     second = write_folder(tmp_path / "2", layout)
     assert load(str(second)).fingerprint == first
@@ -293,7 +367,7 @@ def test_the_fingerprint_changes_with_the_data_and_not_with_its_place(tmp_path: 
     elif change == "label":
         file.rename(second / "train" / "b" / "!.png")
     elif change == "class":
-        for split in ("train", "val"):
+        for split in ("train", "val", "test"):
             (second / split / "b").rename(second / split / "c")
     else:
         file.unlink()
@@ -387,7 +461,7 @@ def test_a_changed_module_is_decoded_anew(tmp_path: Path, monkeypatch: pytest.Mo
         "            return [(file, {}'ab'.index(file.parent.name)) for file in self.files]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    for sign, labels in (("", [0] * 3 + [1] * 3), ("1 - ", [1] * 3 + [0] * 3)):
+    for sign, labels in (("", [0] * 2 + [1] * 2), ("1 - ", [1] * 2 + [0] * 2)):
         (tmp_path / "own" / "moody.py").write_text(code.format(sign))
         sys.modules.pop("own.moody", None)
         assert load("own.moody").train.targets.tolist() == labels
@@ -412,9 +486,10 @@ def break_one(root: Path, source: str) -> tuple[str, str]:
     good = encoded(picture(0))
     if source == "parquet":
         file = write_parquet(root / "train.parquet", [0, 1, 0, 1, 0], contents=[good, good, good, None, good])
-        write_parquet(root / "val.parquet", [0, 1])
+        for split in ("val", "test"):
+            write_parquet(root / f"{split}.parquet", [0, 1])
         return str(root), f"{file} row 3"
-    write_folder(root, {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1})
+    write_folder(root, {"train/a": 3, "train/b": 3, "val/a": 1, "val/b": 1, "test/a": 1, "test/b": 1})
     file = root / "train" / "b" / "001.png"
     if source == "link":
         file.unlink()
@@ -447,19 +522,19 @@ def test_a_broken_array_of_a_module_is_skipped_too(tmp_path: Path, monkeypatch: 
         "class Dataset:\n"
         "    classes, note, files = ('a', 'b'), '', ()\n"
         "    def items(self, split):\n"
-        "        return [(np.zeros((32, 32), np.float32 if i == 1 else np.uint8), i % 2) for i in range(4)]\n"
+        "        return [(np.zeros((32, 32), np.float32 if i == 1 else np.uint8), i % 2) for i in range(6)]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(DataError, match=r"item 1 of train does not .*mode F"):
         load("own.floats")
     data = load("own.floats", skip_broken=True)
     assert data.skipped == 2
-    assert len(data.train.images) == len(data.val.images) == 3
+    assert len(data.train) + len(data.test) == len(data.val) == 5
 
 
 @pytest.mark.parametrize(("broken", "says"), [("a", "'a' has none; .* 2 of 8 images"), ("ab", "5 of 8 images")])
 def test_skipping_may_not_empty_a_class(tmp_path: Path, broken: str, says: str) -> None:
-    write_folder(tmp_path, {"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 2})
+    write_folder(tmp_path, {"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 1, "test/a": 1})
     for name in broken:
         for file in (tmp_path / "train" / name).iterdir():
             file.write_bytes(b"?")
@@ -498,7 +573,7 @@ def parquet_mistakes(root: Path) -> Iterator[tuple[str, Path]]:
     yield r"\.parquet row 1 has none", write_parquet(root / "b.parquet", [0, None, 1])
     yield "the training split must hold images, but it is empty", write_parquet(root / "c.parquet", [], names)
     write_parquet(root / "d/train.parquet", [0, 1], names)
-    yield "the validation split .* empty", write_parquet(root / "d/test.parquet", [], names).parent
+    yield "the test split .* empty", write_parquet(root / "d/test.parquet", [], names).parent
     write_parquet(root / "e/train.parquet", [0, 1], names)
     yield "name the classes alike", write_parquet(root / "e/val.parquet", [0, 1], ["dog", "cat"]).parent
     yield r"one of them train, .* has test\.parquet", write_parquet(root / "f/test.parquet", [0]).parent

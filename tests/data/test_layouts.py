@@ -31,8 +31,8 @@ def splits(*names: str, each: int = 2) -> dict[str, int]:
     return {f"{name}/{kind}": each for name in names for kind in ("cat", "dog")}
 
 
-def counts(data: Data) -> tuple[int, int]:
-    return len(data.train), len(data.val)
+def counts(data: Data) -> tuple[int, int, int]:
+    return len(data.train), len(data.val), len(data.test)
 
 
 # --- folders ----------------------------------------------------------------------------------------------
@@ -72,31 +72,33 @@ def test_a_split_is_told_by_a_word_of_a_name(name: str, kind: str | None) -> Non
 
 
 @pytest.mark.parametrize(
-    ("train", "val"),
+    ("train", "other", "purpose"),
     [
-        ("Training", "Testing"),
-        ("training_set", "test_set"),
-        ("seg_train", "seg_test"),
-        ("train", "dev"),
-        ("train", "eval"),
-        ("train2017", "val2017"),
-        ("training_set/training_set", "test_set/test_set"),
-        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("Training", "Testing", "test"),
+        ("training_set", "test_set", "test"),
+        ("seg_train", "seg_test", "test"),
+        ("train", "dev", "validate"),
+        ("train", "eval", "validate"),
+        ("train2017", "val2017", "validate"),
+        ("training_set/training_set", "test_set/test_set", "test"),
+        ("seg_train/seg_train", "seg_test/seg_test", "test"),
     ],
 )
-def test_splits_by_any_usual_name_are_read_as_such_and_told(tmp_path: Path, train: str, val: str) -> None:
-    data = load(str(write_folder(tmp_path, splits(train) | splits(val, each=1))))
+def test_splits_by_any_usual_name_are_read_as_such_and_told(
+    tmp_path: Path, train: str, other: str, purpose: str
+) -> None:
+    data = load(str(write_folder(tmp_path, splits(train, each=10) | splits(other, each=2))))
     assert data.classes == ("cat", "dog")
-    assert counts(data) == (4, 2)
-    assert data.note == f"took {train}/ to train, {val}/ to validate"
+    assert counts(data) == ((18, 4, 2) if purpose == "validate" else (16, 4, 4))
+    assert data.note.startswith(f"took {train}/ to train, {other}/ to {purpose}; no ")
 
 
-def test_of_several_that_could_validate_one_is_taken_and_the_others_are_told(tmp_path: Path) -> None:
-    layout = splits("train") | splits("test", "eval", "valid", "dev", each=1) | {"unlabelled": 2}
+def test_of_several_that_could_validate_or_test_one_is_taken_and_the_others_are_told(tmp_path: Path) -> None:
+    layout = splits("train") | splits("testing", "test", "eval", "valid", "dev", each=1) | {"unlabelled": 2}
     data = load(str(write_folder(tmp_path, layout)))
-    assert counts(data) == (4, 2)
-    assert "took train/ to train, valid/ to validate" in data.note
-    assert "dev/, eval/, test/ (another validates), unlabelled/ (no split)" in data.note
+    assert counts(data) == (4, 2, 2)
+    assert "took train/ to train, valid/ to validate, test/ to test" in data.note
+    assert "dev/, eval/ (another validates), testing/ (another tests), unlabelled/ (no split)" in data.note
 
 
 @pytest.mark.parametrize(
@@ -105,16 +107,16 @@ def test_of_several_that_could_validate_one_is_taken_and_the_others_are_told(tmp
      (splits("train", each=5) | {"test/unknown": 3}, "test/ (its folders, unknown, are no classes in training)"),
      ({"cat": 5, "dog": 5, "test": 3}, "test/ (its images are in no class folders)")],
 )  # fmt: skip
-def test_a_flat_test_folder_is_no_class_and_does_not_validate(tmp_path: Path, layout: dict[str, int], why: str) -> None:
+def test_a_flat_test_folder_is_no_class_and_no_test(tmp_path: Path, layout: dict[str, int], why: str) -> None:
     data = load(str(write_folder(tmp_path, layout)))
-    assert (data.classes, counts(data)) == (("cat", "dog"), (8, 2))
+    assert (data.classes, counts(data)) == (("cat", "dog"), (6, 2, 2))
     assert f"left out: {why}" in data.note
 
 
-def test_a_split_beside_class_folders_validates_them(tmp_path: Path) -> None:
+def test_a_split_beside_class_folders_is_theirs(tmp_path: Path) -> None:
     data = load(str(write_folder(tmp_path, {"cat": 2, "dog": 2} | splits("test", each=1))))
-    assert (data.classes, counts(data)) == (("cat", "dog"), (4, 2))
-    assert "took the other folders to train, test/ to validate" in data.note
+    assert (data.classes, counts(data)) == (("cat", "dog"), (2, 2, 2))
+    assert "took the other folders to train, test/ to test" in data.note
 
 
 def test_what_speaks_of_a_split_may_be_a_class_or_is_asked_about(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_folder_too_high_is_entered_and_one_too_low_says_what_is_beside_it(tmp
     write_folder(tmp_path / "archive/data set", splits("train", "val"))
     write_folder(tmp_path / "archive/__MACOSX", splits("train"))
     data = load(str(tmp_path))
-    assert counts(data) == (4, 4)
+    assert counts(data) == (2, 4, 2)
     assert data.note.startswith(f"read from {tmp_path}/archive/data set; took train/")
     low = tmp_path / "archive/data set/train"
     assert f"beside it val is not used, but with --data {low.parent}" in load(str(low)).note
@@ -153,7 +155,7 @@ def test_what_mvnas_wrote_is_never_data(tmp_path: Path) -> None:
     (tmp_path / "exported/net.card.json").write_text("{}")
     (tmp_path / "frontier.png").write_bytes(encoded(picture(0)))
     data = load(str(tmp_path))
-    assert (data.classes, counts(data)) == (("cat", "dog"), (8, 2))
+    assert (data.classes, counts(data)) == (("cat", "dog"), (6, 2, 2))
     assert (
         "and 2 more (written by mvnas), venv/ (a virtual environment), frontier.png (in no class folder)" in data.note
     )
@@ -168,7 +170,7 @@ def test_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
     (data / "cat/all").symlink_to(data)
     (tmp_path / "elsewhere/more/deep/back").symlink_to(tmp_path / "elsewhere/more")
     read = load(str(data))
-    labels = np.concatenate([read.train.targets, read.val.targets])
+    labels = np.concatenate([read.train.targets, read.val.targets, read.test.targets])
     assert read.classes == ("bird", "cat", "dog")
     assert np.bincount(labels).tolist() == [4, 2, 5]
 
@@ -212,16 +214,18 @@ def pictures(count: int) -> list[bytes]:
     return [encoded(picture(i)) for i in range(count)]
 
 
-@pytest.mark.parametrize("val", ["validation", "dev", "test"])
+@pytest.mark.parametrize("val", ["validation", "dev"])
 def test_tables_in_folders_of_their_splits(tmp_path: Path, val: str) -> None:
     write_parquet(tmp_path / "plain_text/train/0000.parquet", [1, 0, 1], ["cat", "dog"])
     write_parquet(tmp_path / "plain_text" / val / "0000.parquet", [0, 1], ["cat", "dog"])
-    write_parquet(tmp_path / "plain_text/extra/0000.parquet", [0, 1], ["cat", "dog"])
+    write_parquet(tmp_path / "plain_text/test/0000.parquet", [1, 0], ["cat", "dog"])
+    for other in ("extra", "testing"):
+        write_parquet(tmp_path / f"plain_text/{other}/0000.parquet", [0, 1], ["cat", "dog"])
     data = load(str(tmp_path / "plain_text"))
-    assert (data.train.targets.tolist(), data.val.targets.tolist()) == ([1, 0, 1], [0, 1])
-    assert (
-        data.note
-        == f"took train/0000.parquet to train, {val}/0000.parquet to validate; left out: extra/0000.parquet (no split)"
+    assert [split.targets.tolist() for split in (data.train, data.val, data.test)] == [[1, 0, 1], [0, 1], [1, 0]]
+    assert data.note == (
+        f"took train/0000.parquet to train, {val}/0000.parquet to validate, test/0000.parquet to test; "
+        "left out: testing/0000.parquet (another is used); left out: extra/0000.parquet (no split)"
     )
 
 
@@ -232,7 +236,7 @@ def test_tables_of_several_data_sets_are_asked_about_and_those_without_a_split_a
         load(str(tmp_path / "two"))
     for i in range(2):
         write_parquet(tmp_path / "parts" / f"part-{i}.parquet", [i, 1 - i] * 5)
-    assert counts(load(str(tmp_path / "parts"))) == (16, 4)
+    assert counts(load(str(tmp_path / "parts"))) == (14, 4, 2)
 
 
 @pytest.mark.parametrize("case", ["binary", "text", "fine", "only", "large"])
@@ -264,7 +268,8 @@ def test_images_that_a_table_only_names_are_read_beside_it_and_nowhere_else(tmp_
     data = write_folder(tmp_path / "data", {"images": 4})
     names: list[str | None] = [f"images/{i:03}.png" for i in range(4)]
     pq.write_table(table({"image": structs([None] * 4, names), "label": [0, 1, 0, 1]}), data / "train.parquet")
-    pq.write_table(table({"image": names, "label": [1, 0, 1, 0]}), data / "test.parquet")
+    for split in ("val", "test"):
+        pq.write_table(table({"image": names, "label": [1, 0, 1, 0]}), data / f"{split}.parquet")
     read = load(str(data))
     assert np.array_equal(channels_last(read.val.images), [picture(i) for i in range(4)])
     (data / "images/003.png").write_bytes(encoded(picture(9)))
@@ -279,7 +284,7 @@ def test_images_that_a_table_only_names_are_read_beside_it_and_nowhere_else(tmp_
 @pytest.mark.parametrize("stream", [True, False])
 def test_arrow_files_of_save_to_disk(tmp_path: Path, stream: bool) -> None:
     features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
-    for name, labels in (("train", [1, 0, 1, 0, 0]), ("test", [0, 1])):
+    for name, labels in (("train", [1, 0, 1, 0, 0]), ("validation", [0, 1]), ("test", [1, 0])):
         rows = table({"image": structs(list(pictures(len(labels))), [None] * len(labels)), "label": labels})
         folder = tmp_path / "saved" / name
         folder.mkdir(parents=True)
@@ -290,19 +295,16 @@ def test_arrow_files_of_save_to_disk(tmp_path: Path, stream: bool) -> None:
             writer.write_table(rows, max_chunksize=2)
     (tmp_path / "saved/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     data = load(str(tmp_path / "saved"))
-    assert (data.classes, data.train.targets.tolist(), data.val.targets.tolist()) == (
-        ("cat", "dog"),
-        [1, 0, 1, 0, 0],
-        [0, 1],
-    )
+    targets = [split.targets.tolist() for split in (data.train, data.val, data.test)]
+    assert (data.classes, targets) == (("cat", "dog"), [[1, 0, 1, 0, 0], [0, 1], [1, 0]])
     assert np.array_equal(channels_last(data.train.images), [picture(i) for i in range(5)])
 
 
-def test_a_test_split_without_labels_does_not_validate(tmp_path: Path) -> None:
+def test_a_test_split_without_labels_is_none(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [0, 1] * 5, ["cat", "dog"])
     write_parquet(tmp_path / "test.parquet", [-1, -1], ["cat", "dog"])
     data = load(str(tmp_path))
-    assert counts(data) == (8, 2)
+    assert counts(data) == (6, 2, 2)
     assert "left out: test.parquet (no labels)" in data.note
 
 

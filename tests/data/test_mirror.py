@@ -39,7 +39,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 )
 def test_classes_that_mirroring_may_confuse(classes: tuple[str, ...], sided: str) -> None:
     none = Split(np.zeros((0, 3, 32, 32), np.uint8), np.zeros(0, np.int64))
-    assert Data("", classes, none, none).sided == sided
+    assert Data("", classes, none, none, none).sided == sided
 
 
 def test_a_source_says_whether_to_mirror_unless_told(data: str) -> None:

@@ -165,7 +165,7 @@ def test_heic_is_an_image_with_its_extra_and_told_without(tmp_path: Path) -> Non
     write_folder(tmp_path, {"a": 2, "b": 2})
     if "HEIF" in formats():
         (tmp_path / "a/x.heic").write_bytes(saved(plain(), "heif"))
-        assert len(load(str(tmp_path)).train.targets) == 3
+        assert sum(map(len, ((data := load(str(tmp_path))).train, data.val, data.test))) == 5
         return
     (tmp_path / "a/x.heic").write_bytes(b"?")
     assert "1 (a: 1 .heic); pip install 'mvnas[heic]' reads HEIC" in load(str(tmp_path)).note
@@ -195,7 +195,7 @@ def test_a_panorama_is_refused_and_allowed_by_what_the_sentence_names(
         load(str(tmp_path))
     monkeypatch.setenv("MVNAS_MAX_PIXELS", "186000000")
     data = load(str(tmp_path))
-    assert len(data.train) + len(data.val) == 5
+    assert len(data.train) + len(data.val) + len(data.test) == 5
     assert before == Image.MAX_IMAGE_PIXELS
     monkeypatch.setenv("MVNAS_MAX_PIXELS", "many")
     with pytest.raises(DataError, match="MVNAS_MAX_PIXELS must be a number of pixels, but is 'many'"):

@@ -68,9 +68,9 @@ def digits() -> Data:
     """800 and 400 real digits, 16 px; those for training are read-only, like those of a mapped file."""
     grey, labels = load_digits(return_X_y=True)
     images = np.repeat((grey * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8), 3, axis=1).repeat(2, 2).repeat(2, 3)
-    train, val = split(images[:800], labels[:800]), split(images[800:1200], labels[800:1200])
+    train, val, test = (split(images[its], labels[its]) for its in (slice(800), slice(800, 1200), slice(1200, 1300)))
     train.images.flags.writeable = False
-    return Data("", CLASSES, train, val, flip=False)
+    return Data("", CLASSES, train, val, test, flip=False)
 
 
 def trained(data, seed=0, schedule=SHORT, module=None, **kw):
@@ -437,7 +437,7 @@ def test_reading_of_images_is_told_of(tmp_path: Path) -> None:
     for _ in range(2):
         load(str(tmp_path / "images"), cache=tmp_path / "cache", tell=lambda *told: seen.append(told))
     assert seen[-2:] == [("reading train images", 19, 20), ("reading train images", 20, 20)]
-    assert len(seen) == 60  # a survey, and the pixels of what is trained on and of what is held out; once
+    assert len(seen) == 80  # a survey, and the pixels of what is trained on and of what is held out twice; once
 
 
 @pytest.fixture(scope="module")

@@ -177,8 +177,8 @@ def _introduce(args: argparse.Namespace, problem: Problem) -> None:
     print(f"budget   {problem.budget}")
     of = f" of {len(classes)} classes" if classes else ""
     print(
-        f"data     {args.data}: {len(data.train)} + {len(data.val)} images{of}, {data.side} px; "
-        f"sizes in training are {problem.setup.factor:g} of the deployed ones"
+        f"data     {args.data}: {len(data.train)} images{of} to train, {len(data.val)} to validate, {len(data.test)} to"
+        f" test; {data.side} px, sizes in training are {problem.setup.factor:g} of the deployed ones"
     )
     if data.note:
         print(f"         {data.note}")
