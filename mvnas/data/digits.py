@@ -11,11 +11,10 @@ from mvnas.data import Item
 
 
 class Dataset:
-    """1,797 grey digits of 8x8 pixels, split in one fixed way: of each class the last third validates, and every tenth
-    of the others is for the test.
+    """1,797 grey digits of 8x8 pixels, split in one fixed way: of each class the last third validates, and the first
+    tenth of the others is for the test.
 
-    The file is ordered by writer, so most validation digits are by hands that the training has not seen, and most test
-    digits by hands that it has.
+    The file is ordered by writer, so most validation and test digits are by hands that the training has not seen.
     """
 
     classes = tuple("0123456789")
@@ -29,9 +28,9 @@ class Dataset:
         splits = np.full(len(labels), "train", dtype="<U5")
         for label in range(10):
             members = np.flatnonzero(labels == label)
-            third = 2 * len(members) // 3
-            splits[members[third:]] = "val"
-            splits[members[:third][9::10]] = "test"
+            others = 2 * len(members) // 3
+            splits[members[others:]] = "val"
+            splits[members[: others // 10]] = "test"
         self._items: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
         for image, label, split in zip(grey, labels, splits, strict=True):
             self._items[split].append(Item(image, label))
