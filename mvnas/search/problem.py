@@ -121,7 +121,7 @@ class Problem:
     @property
     def length(self) -> str:
         """How long candidates are trained, in words."""
-        return f"{self.task.length(self.setup.schedule['epochs'], self.data)}; --epochs sets another length"
+        return self.task.length(self.setup.schedule["epochs"], self.data)
 
     @property
     def validation(self) -> Validation:

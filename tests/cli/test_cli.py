@@ -367,7 +367,7 @@ def test_mistake_exits_2_with_one_sentence(
         ["search", "--budget", "6M-params", "--trials", "0"],
         ["search", "--budget", "6M-params", "--time", "soon"],
         ["search", "--budget", "6M-params", "--epochs", "-1"],
-        ["search", "--budget", "6M-params", "--trials", "3", "--time", "1m"],
+        ["search", "--budget", "6M-params", "--trials", "3", "--time", "0m"],
         ["measure", "--table", "t", "--setting", "serial"],
     ],
     ids=" ".join,

@@ -53,9 +53,13 @@ def options(to: argparse.ArgumentParser) -> None:
         help="what to minimise beside accuracy: latency, energy, which needs a table that has it, params, macs, size, "
         "memory, or a module of yours (%(default)s)",
     )
-    length = to.add_mutually_exclusive_group()
-    length.add_argument("--trials", type=count, help="full trainings in all, earlier runs of the study included (20)")
-    length.add_argument("--time", type=duration, metavar="30m", help="stop after this long instead: 90s, 30m, 2h")
+    to.add_argument("--trials", type=count, help="full trainings in all, earlier runs of the study included (20)")
+    to.add_argument(
+        "--time",
+        type=duration,
+        metavar="30m",
+        help="stop after this long: 90s, 30m, 2h; without --epochs trainings are as long as lets --trials fit into it",
+    )
     to.add_argument(
         "--epochs",
         type=positive,
@@ -126,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
     load_tables(args.device)
     if not args.json:
         _introduce(args, problem)
+    problem = _lasting(args, problem)
     study, stop = _search(args, problem, chosen)
     _check(study, stop)
     files = _write(study)
@@ -182,14 +187,40 @@ def _introduce(args: argparse.Namespace, problem: Problem) -> None:
     )
     if data.note:
         print(f"         {data.note}")
-    if args.epochs is None:
-        print(f"training {problem.length}")
     if classes:
         print(f"classes  {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}")
     if args.flip is None and data.flip and (sided := data.sided):
         print(f"         images are mirrored in training, which may make another class of {sided!r}: --flip no")
     print(f"device   {args.objective} is predicted for {args.device}; `mvnas measure` makes a table of yours")
     print(f"study    {masked(args.study)}: the same command continues it")
+
+
+def _lasting(args: argparse.Namespace, problem: Problem) -> Problem:
+    """The problem with trainings as long as the study, the time or the data says; told with how long they will take."""
+    from mvnas.search import length
+    from mvnas.search.loop import TRIALS
+
+    known, why, speed = length.kept(args.study), "--epochs sets another length", None
+    workers = args.workers or 1
+    chosen = args.time is not None and args.epochs is None and known is None
+    if args.engine in length.LOCAL and (chosen or (not args.json and length.worth_telling(problem))):
+        speed = length.pace(problem, workers=workers)
+    if known and args.epochs is None:
+        problem, why = length.lasting(problem, known.setup.schedule["epochs"]), "as the study began"
+    elif chosen and speed:
+        default = problem.setup.schedule["epochs"]
+        found = length.fitted(speed, args.time, trials=args.trials or TRIALS, default=default, workers=workers)
+        problem, why = length.lasting(problem, found.epochs), found.told
+    if args.json:
+        return problem
+    if args.epochs is None:
+        print(f"training {problem.length}; {why}")
+    total = args.trials if args.trials is not None or args.time is not None else TRIALS
+    left = None if total is None else total - (known.finished if known else 0)
+    if speed and (left is None or left > 0):
+        epochs = problem.setup.schedule["epochs"]
+        print(f"time     {length.told(speed, epochs, trials=left, seconds=args.time, workers=workers)}")
+    return problem
 
 
 def _search(args: argparse.Namespace, problem: Problem, chosen: Maker) -> tuple[Study, Stop]:
