@@ -78,7 +78,9 @@ def search(
         try:
             with written(study):
                 run = _Run(problem, record, runner, chooser, looked, total, seconds, show, stop or Stop())
-                run.artifacts = prepared(record, problem.data, tell=run.preparing)
+                run.artifacts = prepared(
+                    record, problem.data, space=problem.space, excess=problem.excess, tell=run.preparing
+                )
                 run.run()
                 record.exhausted = run.exhausted
         finally:
@@ -160,7 +162,9 @@ class _Run:
             raise
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Tell what a technique does before the first training."""
+        """Tell what a technique does before the first training, which ends where the user asks."""
+        if self.stop.asked:
+            raise self.stop.interrupt
         self.show(replace(self.base, doing=f"preparing trainings: {what} {done}/{total}"))
 
     def fill(self) -> None:

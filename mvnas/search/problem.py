@@ -72,13 +72,15 @@ class Problem:
             MvnasError: no network can meet the budget, or one of the names is of nothing.
         """
         aim = tasks.task(task)
-        techniques.techniques(technique)
+        own = techniques.techniques(technique)
         cost(objective).check(model)
         aim.check(data)
         tables = _tables(model)
         if space.precision == FLOAT:
             space = space.with_precisions([table.precision for table in tables])
         space = aim.space(space, data)
+        for one in own:
+            one.check(space)
         check_feasible(budget, space, model, seed=seed)
         setup = Setup(
             budget=budget.text,
@@ -194,10 +196,12 @@ def from_names(
     fields = {name: value for name, value in given.items() if value is not None}
     Schedule(**fields)
     aim = tasks.task(task)
-    techniques.techniques(technique)
+    own = techniques.techniques(technique)
     model = latency(load_each(device))
     cost(objective).check(model)  # nor should a table without it
     choices = Space.load(space)
+    for one in own:
+        one.check(choices)
     Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # nor a typo in this
     images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
     aim.check(images)

@@ -18,17 +18,18 @@ from torch import Tensor
 from mvnas.data import Data, load
 from mvnas.nn import build
 from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
 from mvnas.studies.prepared import Plain
-from mvnas.tasks import task
+from mvnas.tasks import Task, task
 from mvnas.techniques import techniques
 from mvnas.training import Artifact, Checkpoint, Schedule, Trained, fit, initialise
 
 SIDE, FACTOR = 128, 0.25  # of the network: 32 pixels, as the images have
-BLOCKS = [
-    {"block": "stem", "channels": 8},
-    {"block": "inverted_residual", "channels": 16, "stride": 2, "expand": 2},
-    {"block": "head", "channels": 16},
-]
+STAGES = [
+    {"block": "stem", "channels": [4, 8]},
+    {"block": "inverted_residual", "channels": [8, 16], "stride": 2, "expand": [1, 2]},
+    {"block": "head", "channels": [8, 16]},
+]  # of the space, of which the network is the largest
 
 
 class TechniqueContract:
@@ -76,13 +77,24 @@ class TechniqueContract:
     def _trained(self, *, until: float = 1.0, begin: Checkpoint | None = None, progress: Any = None) -> Trained:
         aim, data = task(self.task), self._data()
         made = techniques(self.text, _prepared(self.text, self.task, self.data))
-        module = build(aim.arch(Arch.from_json({"resolution": SIDE, "blocks": BLOCKS}), data).graph())
+        arch = _arch(aim, data)
+        module = build(arch.graph())
         initialise(module, 1)
         before = torch.get_rng_state()
         trained = fit(module, data, resolution=SIDE, factor=FACTOR, schedule=_schedule(), seed=1, task=aim,
-                      techniques=made, until=until, begin=begin, progress=progress)  # fmt: skip
+                      techniques=made, until=until, begin=begin, progress=progress,
+                      arch=arch)  # fmt: skip
         assert torch.equal(torch.get_rng_state(), before), "random numbers of others must go on as if nothing had been"
         return trained
+
+
+def _space(aim: Task, data: Data) -> Space:
+    return aim.space(Space.from_data({"resolution": SIDE, "stages": STAGES}, source="contract"), data)
+
+
+def _arch(aim: Task, data: Data) -> Arch:
+    space = _space(aim, data)
+    return space.at(space.ends[1])
 
 
 def _schedule() -> Schedule:
@@ -101,7 +113,8 @@ def _prepared(text: str, task_name: str, data: str) -> list[Artifact]:
 
 def _prepare(text: str, task_name: str, data: str) -> list[Artifact]:
     """What each technique prepares for a study of these images."""
-    study = Plain(_load(data), task(task_name), _schedule(), FACTOR, 0, "cpu")
+    aim = task(task_name)
+    study = Plain(_load(data), aim, _schedule(), FACTOR, 0, "cpu", searched=_space(aim, _load(data)))
     return [technique.prepare(study) for technique in techniques(text)]
 
 

@@ -62,7 +62,7 @@ def fit(
     """Train `module`, (B, 3, H, W) -> (B, K), to be deployed at `resolution`, from the weights it has.
 
     A training may rest at the share `until` of its steps, and go on where it rested with `begin`: in the end it is the
-    same.
+    same. With `until` 0 nothing is trained: the module is judged as techniques begin it.
 
     Images have `resolution` times `factor` pixels, where no technique says otherwise. The result has the averaged
     weights, with batch norms calibrated in float32 on whole training images of that size, and their quality on
@@ -93,7 +93,7 @@ def fit(
         for loss in loop.run(stop):
             if progress:
                 progress(loop.step, len(loop), loss)
-        checkpoint = loop.rest() if stop < len(loop) else None
+        checkpoint = loop.rest() if 0 < stop < len(loop) else None
         loop.average.store()
         _calibrate(training, device, tell)
         side = trained_size(resolution, factor)

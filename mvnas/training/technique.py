@@ -13,6 +13,8 @@ from torch.nn import Module
 
 from mvnas.data import Data, Split
 from mvnas.spaces.arch import Arch
+from mvnas.spaces.space import Space
+from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.training.schedule import Schedule
 
@@ -59,7 +61,9 @@ class Step:
 class Preparation(Protocol):
     """A study before its first training, with what a technique needs to prepare: plain trainings and their outputs.
 
-    The `schedule`, `factor`, and `seed` are the study's; `device` is where torch computes.
+    The `schedule`, `factor`, and `seed` are the study's; `device` is where torch computes. `space` is what is searched,
+    with the study's classes, and `excess` how far a network of it is over the budget, 0 if it fits. `tell` is told of
+    what is done, how much of it, and of how much.
     """
 
     @property
@@ -74,6 +78,18 @@ class Preparation(Protocol):
     def seed(self) -> int: ...
     @property
     def device(self) -> str: ...
+    @property
+    def space(self) -> Space: ...
+    @property
+    def tell(self) -> Progress | None: ...
+
+    def excess(self, arch: Arch) -> float: ...
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Keep how far a long preparation has come, on the CPU, so that it can go on if it is interrupted."""
+
+    def kept(self) -> Mapping[str, Tensor] | None:
+        """What was kept last; None if nothing was, or not whole."""
 
     def train(self, arch: Arch, *, epochs: float) -> Module:
         """The trained network of an architecture, in evaluation mode, by a plain training of so many epochs."""
@@ -93,6 +109,13 @@ class Technique:
     """
 
     artifact: Artifact = NOTHING  # what `prepare` gave, in every training of the study
+
+    def check(self, space: Space) -> None:
+        """Return if networks of a space can be trained so; asked before a search reads its images.
+
+        Raises:
+            MvnasError: they cannot.
+        """
 
     def prepare(self, study: Preparation) -> Artifact:
         """Arrays that all trainings of a study share, such as a teacher's outputs; asked for once, before the first
