@@ -50,7 +50,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Judged:
-    """Accuracy of the very weights that are exported, at `precision`, on held-out images of `pixels` a side.
+    """Accuracy of the very weights that are exported, at `precision`, on validation images of `pixels` a side.
 
     `how` says the rest.
     """

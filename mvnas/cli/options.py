@@ -23,9 +23,14 @@ def device(to: argparse.ArgumentParser, default: str | None = DEFAULT_TABLE) -> 
 def longer(to: argparse.ArgumentParser) -> None:
     """Add the options of verbs that train a study's candidates again."""
     to.add_argument("--longer", type=count, default=4, metavar="K", help="times the study's epochs (%(default)s)")
+    moved(to)
+    to.add_argument("--engine", metavar="MODULE", help="the search's, if it was a module of yours")
+
+
+def moved(to: argparse.ArgumentParser) -> None:
+    """Add the options of verbs that read a study's images again."""
     to.add_argument("--data", metavar="PATH", help="where the study's images are now")
     to.add_argument("--skip-broken", action="store_true", help="leave out images that do not decode, as the search did")
-    to.add_argument("--engine", metavar="MODULE", help="the search's, if it was a module of yours")
 
 
 def count(text: str) -> int:

@@ -14,6 +14,7 @@ from mvnas.blocks import kind_of, rules
 from mvnas.budgets import Budget
 from mvnas.costs import Price, cost, estimates, known, names, to_json
 from mvnas.latency.model import Latency
+from mvnas.reports.lines import mean_gap
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.studies.score import Score
@@ -61,11 +62,14 @@ def verified_json(found: Verification) -> dict[str, Any]:
         "interval_coverage": found.coverage,
         "share_within_budget": found.kept,
         "tau": found.tau,
+        "test_images": found.tests[0][1].count if found.tests else 0,
+        "test_gap": mean_gap(found.tests) if found.tests else None,
         "cautions": list(found.cautions),
         "frontier": [
             score_row(row.score)
             | {
                 "accuracy_longer": row.accuracy,
+                "test_longer": row.tested and row.tested.quality,
                 "accuracy_px": row.pixels,
                 "measured_ms": row.measured_ms,
                 "inside_interval": row.inside,
@@ -78,13 +82,15 @@ def verified_json(found: Verification) -> dict[str, Any]:
     }
 
 
-def summary_json(study: Study) -> dict[str, Any]:
-    """The Pareto set and what it came from, as plain data."""
+def summary_json(study: Study, untested: str = "") -> dict[str, Any]:
+    """The Pareto set and what it came from, as plain data; `untested` is why test images are not known of."""
     from mvnas.verification.rank import ranking
+    from mvnas.verification.tested import on_test
 
     frontier, setup = study.frontier(), study.setup
     worst = worst_cost(study)
-    ranked = ranking(study)
+    ranked, tests = ranking(study), on_test(study)
+    both = [(score.quality.value, tests[score.number]) for score in frontier.scores if score.number in tests]
     return {
         "study": study.place,
         "budget": setup.budget,
@@ -100,7 +106,13 @@ def summary_json(study: Study) -> dict[str, Any]:
         "hypervolume_worst": worst,
         "knee": frontier.pick("knee").number,
         "rank": ranked and asdict(ranked),
-        "frontier": [score_row(score) for score in frontier.scores],
+        "test_images": both[0][1].count if both else 0,
+        "test_gap": mean_gap(both) if both else None,
+        "test_missing": untested,
+        "frontier": [
+            score_row(score) | {"test": tests[score.number].quality if score.number in tests else None}
+            for score in frontier.scores
+        ],
     }
 
 

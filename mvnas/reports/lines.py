@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from itertools import pairwise
 from math import isnan
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from mvnas.latency.table import Table
 from mvnas.measuring.clock import DRIFT
+from mvnas.tasks import Metric
 
 if TYPE_CHECKING:
     from mvnas.studies.study import Study
     from mvnas.verification.rank import Agreement, Ranking
+    from mvnas.verification.tested import OnTest
 
 SLOW = 0.1  # share of a table's timings that may be made on a machine slower than in its best tenth
 RESTLESS = 0.1  # mean difference between passes of a network that is too much
@@ -47,6 +49,38 @@ def cautions(table: Table) -> list[str]:
             " machine"
         )
     return told
+
+
+def gap_of(study: Study) -> str | None:
+    """How far the networks of a frontier are from their validation scores on test images, in one line; None where none
+    was judged.
+    """
+    from mvnas.verification.tested import on_test
+
+    known = on_test(study)
+    both = [(score.quality.value, known[score.number]) for score in study.frontier().scores if score.number in known]
+    return gap_line(both, study.setup.quality) if both else None
+
+
+def gap_line(both: Sequence[tuple[float, OnTest]], metric: Metric) -> str:
+    """How far test scores of networks are from their validation scores on average, in one line."""
+    gap = mean_gap(both)
+    apart = metric.value(1 - gap) - metric.value(1)
+    amount = f"{abs(apart):.3g} {metric.unit}" if metric.unit else f"{100 * abs(apart):.1f} points"
+    way = "lower" if apart < 0 else "higher"
+    chosen = ", by which they were chosen" if gap > 0 else ""
+    count = both[0][1].count
+    share = fmean(row.quality for _, row in both)
+    unsure = "" if metric.unit else f", which tell a share to {100 * (share * (1 - share) / count) ** 0.5:.1f} points"
+    return (
+        f"test {metric.name} of {len(both)} networks is {amount} {way} on average than on validation images{chosen}"
+        f" ({count:,} test images{unsure})"
+    )
+
+
+def mean_gap(both: Sequence[tuple[float, OnTest]]) -> float:
+    """How much less the quality of networks is on test images than on validation images, on average."""
+    return fmean(quality - row.quality for quality, row in both)
 
 
 def rank_line(study: Study) -> str | None:

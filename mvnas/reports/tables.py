@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvnas.costs import cost
 from mvnas.measuring.holdout import Errors
-from mvnas.reports.lines import ranking_line
+from mvnas.reports.lines import gap_line, ranking_line
 from mvnas.tasks import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -57,7 +57,17 @@ def frontier_table(study: Study) -> str:
                 "knee" if score == knee else "",
             )
         )
-    return text_table(rows)
+    return text_table(_with_tests(rows, study, rows[0].index(heads[0][0])))
+
+
+def _with_tests(rows: Sequence[tuple[str, ...]], study: Study, place: int) -> list[tuple[str, ...]]:
+    """Rows of the frontier with a column of what is known of test images, if anything is."""
+    from mvnas.verification.tested import on_test
+
+    known, metric = on_test(study), study.setup.quality
+    tests = [known.get(score.number) for score in study.frontier().scores]
+    cells = ["test", *("" if row is None else metric.told(row.quality) for row in tests)]
+    return [(*row[:place], *[cell] * any(tests), *row[place:]) for row, cell in zip(rows, cells, strict=True)]
 
 
 def rank_told(found: Ranking, epochs: float) -> str:
@@ -126,6 +136,7 @@ def verified_told(found: Verification, metric: Metric = ACCURACY) -> str:
             "in budget",
             metric.name,
             f"{found.longer}x",
+            "test",
             "judged at",
             "deployed at",
         )
@@ -141,10 +152,13 @@ def verified_told(found: Verification, metric: Metric = ACCURACY) -> str:
             _answer(None if row.excess is None else row.excess == 0),
             metric.told(score.quality.value),
             "" if row.accuracy is None else metric.told(row.accuracy),
+            "" if row.tested is None else metric.told(row.tested.quality),
             f"{row.pixels} px",
             f"{score.arch.resolution} px",
         ))  # fmt: skip
     lines = [text_table(rows), "", *(f"{row.score.label}: {row.told}" for row in found.rows), ""]
+    if both := found.tests:
+        lines.append(gap_line(both, metric))
     count = len(found.measured)
     if found.coverage is None or found.kept is None:
         return "\n".join([*lines, "latency is predicted only: none of these networks was timed"])

@@ -103,7 +103,7 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
     arch = _arch(known["arch"])
     device = model.device if model else setup.device
     precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
-    how = f"measured on held-out images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}"
+    how = f"measured on validation images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}"
     return Score(
         arch=arch,
         quality=Quality(trial.values[0], name=setup.quality.name),

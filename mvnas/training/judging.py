@@ -92,17 +92,25 @@ def picked(task: Task, split: Split, count: int, side: int) -> list[np.ndarray]:
 
 
 def evaluate_file(
-    arch: Arch, state: State, data: Data, side: int, *, task: Task | None = None, tell: Progress | None = None
+    arch: Arch,
+    state: State,
+    data: Data,
+    side: int,
+    *,
+    split: Split | None = None,
+    task: Task | None = None,
+    tell: Progress | None = None,
 ) -> float:
-    """Quality of a network on validation images at `side` pixels, as a TFLite file of its precision computes it.
+    """Quality of a network on the images of `split`, None for validation images, at `side` pixels, as a TFLite file of
+    its precision computes it.
 
-    Images are judged on as many threads as torch has, each with the file open. `tell` is called with what is done, how
-    many images of it, and of how many.
+    Ranges of 8 bits come from training images. Images are judged on as many threads as torch has, each with the file
+    open. `tell` is called with what is done, how many images of it, and of how many.
 
     Raises:
         ExportError: the file cannot be made.
     """
-    task, val = task or task_of(), data.val
+    task, split = task or task_of(), data.val if split is None else split
     if tell:
         tell(f"making an {arch.precision} file", 0, 0)
     shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
@@ -115,18 +123,18 @@ def evaluate_file(
         runs = [runtime.runner(path) for _ in range(torch.get_num_threads())]
         tally: Any = 0
         with ThreadPoolExecutor(len(runs)) as pool:
-            for start in range(0, len(val), JUDGED):
+            for start in range(0, len(split), JUDGED):
                 part = slice(start, start + JUDGED)
-                images = task.inputs(torch.from_numpy(np.array(val.images[part])), side).numpy()
+                images = task.inputs(torch.from_numpy(np.array(split.images[part])), side).numpy()
                 shares = [pool.submit(_outputs, run, images[i :: len(runs)]) for i, run in enumerate(runs)]
                 rows: list[Any] = [None] * len(images)
                 for i, share in enumerate(shares):
                     rows[i :: len(runs)] = share.result()
                 columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
                 output = columns[0] if len(columns) == 1 else tuple(columns)
-                tally = tally + task.tally(output, val.targets[part])
+                tally = tally + task.tally(output, split.targets[part])
                 if tell:
-                    tell(f"judging images at {arch.precision}", min(start + JUDGED, len(val)), len(val))
+                    tell(f"judging images at {arch.precision}", min(start + JUDGED, len(split)), len(split))
     return task.quality(tally)
 
 

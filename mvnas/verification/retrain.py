@@ -24,6 +24,7 @@ from mvnas.system.progress import Progress
 
 if TYPE_CHECKING:
     from mvnas.engines import Engine, Job
+    from mvnas.tasks import Task
     from mvnas.training import Trained
 
 Train = Callable[["Job"], "Trained"]
@@ -126,23 +127,39 @@ def _as_scored(study: Study, data: Data, train: Train, tell: Progress | None) ->
         StudyError: it has changed.
         TrustError: it is the user's, who has not said that it may run.
     """
-    from mvnas import tasks, techniques
+    from mvnas import techniques
     from mvnas.studies.prepared import prepared
 
     setup = study.setup
-    tasks.task(setup.task, foreign=True)
+    task_of(study)
     techniques.techniques(setup.technique, foreign=True)
-    for kind, name, marks in (
-        ("task", setup.task, tasks.marks(setup.task)),
-        ("technique", setup.technique, techniques.marks(setup.technique)),
-    ):
-        if marks != {key: told for key, told in setup.marks.items() if key.partition(".")[0] == kind}:
-            raise StudyError(
-                f"candidates must be trained as {study.place} scored them, but the content of {kind} {name} has changed"
-                " since; bring it back"
-            )
+    _check_code(study, "technique", setup.technique, techniques.marks(setup.technique))
     artifacts = prepared(study, data, foreign=True, tell=tell)
     return lambda job: train(replace(job, task=setup.task, techniques=setup.technique, artifacts=artifacts))
+
+
+def task_of(study: Study) -> Task:
+    """The task of a study, whose code must be as it was.
+
+    Raises:
+        StudyError: it has changed.
+        TrustError: it is the user's, who has not said that it may run.
+    """
+    from mvnas import tasks
+
+    name = study.setup.task
+    made = tasks.task(name, foreign=True)
+    _check_code(study, "task", name, tasks.marks(name))
+    return made
+
+
+def _check_code(study: Study, kind: str, name: str, marks: Mapping[str, str]) -> None:
+    """Return if the code of a task or a technique has the marks that the study noted."""
+    if marks != {key: told for key, told in study.setup.marks.items() if key.partition(".")[0] == kind}:
+        raise StudyError(
+            f"candidates must be trained as {study.place} scored them, but the content of {kind} {name} has changed"
+            " since; bring it back"
+        )
 
 
 def _tell_steps(tell: Progress, step: int, steps: int, loss: float) -> None:

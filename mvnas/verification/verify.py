@@ -35,6 +35,7 @@ from mvnas.tasks import task
 from mvnas.training import trained_size
 from mvnas.verification.rank import LONGER
 from mvnas.verification.retrain import retrain, retrained, trainer, weights
+from mvnas.verification.tested import OnTest, judge, on_test
 
 PROTOCOL = Protocol()
 
@@ -43,9 +44,9 @@ PROTOCOL = Protocol()
 class Verified:
     """A candidate of the frontier, with what became of its figures.
 
-    `accuracy` is that after the longer training, on images of `trained_size` a side as the search judged; `measured_ms`
-    is the fastest of several passes of its file; `excess` is how far it is over the budget as measured. What is not
-    known is None, and `told` says why.
+    `accuracy` is that after the longer training, on validation images of `trained_size` a side as the search judged,
+    and `tested` what the same weights reach on test images; `measured_ms` is the fastest of several passes of its
+    file; `excess` is how far it is over the budget as measured. What is not known is None, and `told` says why.
     """
 
     score: Score
@@ -55,6 +56,7 @@ class Verified:
     measured_ms: float | None = None
     excess: float | None = None
     told: str = ""
+    tested: OnTest | None = None
 
     @property
     def inside(self) -> bool | None:
@@ -74,6 +76,11 @@ class Verification:
     @property
     def measured(self) -> list[Verified]:
         return [row for row in self.rows if row.measured_ms is not None]
+
+    @property
+    def tests(self) -> list[tuple[float, OnTest]]:
+        """Quality after the longer training on validation images, and what is known of test images."""
+        return [(row.accuracy, row.tested) for row in self.rows if row.accuracy is not None and row.tested]
 
     @property
     def coverage(self) -> float | None:
@@ -141,6 +148,11 @@ def verify(
     progress("trainings", len(scores), len(scores))
     rows: list[Verified] = []
     cautions: list[str] = []
+    try:
+        judge(study, data, scores, longer, tell=tell)
+    except StudyError as error:
+        cautions.append(f"test {study.setup.quality.name} is missing: {error}")
+    reached = on_test(study, longer)
     for table in tables:
         shipped = [
             _ship(score, table, study, data, longer) for score in scores if score.arch.precision == table.precision
@@ -150,8 +162,8 @@ def verify(
         cautions += told
     budget = _budget(study, data, model)
     places = {score.number: place for place, score in enumerate(scores)}
-    rows = sorted((_judge(row, budget, model) for row in rows), key=lambda row: places[row.score.number])
-    return Verification(longer, tuple(rows), tuple(cautions))
+    rows = [replace(_judge(row, budget, model), tested=reached.get(row.score.number)) for row in rows]
+    return Verification(longer, tuple(sorted(rows, key=lambda row: places[row.score.number])), tuple(cautions))
 
 
 def folder(study: Study) -> Path:
@@ -181,7 +193,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
         "predicted": {"device": table.name, **{key: table.device[key] for key in ("backend", "precision", "threads")},
                       "ms": latency.value, "low_ms": latency.low, "high_ms": latency.high},
     }  # fmt: skip
-    how = f"measured on held-out images of {setup.data}, {epochs:g} epochs of training"
+    how = f"measured on validation images of {setup.data}, {epochs:g} epochs of training"
     try:
         (done,) = export(
             arch,

@@ -134,10 +134,11 @@ def run(args: argparse.Namespace) -> None:
     study, stop = _search(args, problem, chosen)
     _check(study, stop)
     files = _write(study)
+    untested = _judge(args, problem, study, stop)
     if args.json:
-        _print_json(args, study)
+        _print_json(args, study, untested)
         return
-    _report(args, problem, study, files)
+    _report(args, problem, study, files, untested)
     if stop.asked:
         raise stop.interrupt
     if args.verify:
@@ -274,19 +275,29 @@ def _write(study: Study) -> tuple[Path, Path]:
     return table, picture
 
 
-def _print_json(args: argparse.Namespace, study: Study) -> None:
+def _judge(args: argparse.Namespace, problem: Problem, study: Study, stop: Stop) -> str:
+    """Judge the frontier on test images, unless the user has stopped the search; why some are not, or nothing."""
+    from mvnas.verification.tested import judge_frontier
+
+    if stop.asked:
+        return "the search was stopped"
+    with Bar(args.json) as bar:
+        return judge_frontier(study, lambda: problem.data, tell=bar.seldom)
+
+
+def _print_json(args: argparse.Namespace, study: Study, untested: str) -> None:
     from mvnas.reports.json import summary_json, verified_json
     from mvnas.verification.rank import LONGER
 
     found = {"verified": verified_json(verified(study, args, LONGER))} if args.verify else {}
-    print(json.dumps(summary_json(study) | {"exhausted": study.exhausted} | found, indent=2))
+    print(json.dumps(summary_json(study, untested) | {"exhausted": study.exhausted} | found, indent=2))
 
 
-def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tuple[Path, Path]) -> None:
+def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tuple[Path, Path], untested: str) -> None:
     """Print what was found, and what to do next."""
     from mvnas.costs import cost
     from mvnas.reports.json import worst_cost
-    from mvnas.reports.lines import rank_line, rest_line
+    from mvnas.reports.lines import gap_of, rank_line, rest_line
     from mvnas.reports.tables import frontier_table
 
     frontier, worst = study.frontier(), worst_cost(study)
@@ -300,6 +311,10 @@ def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tup
         print(f"ended after {study.finished:g} trainings: {EXHAUSTED}")
     if resting := rest_line(study):
         print(resting)
+    if judged := gap_of(study):
+        print(judged)
+    if untested:
+        print(f"test {study.setup.quality.name} is missing: {untested}")
     print(
         f"hypervolume {frontier.hypervolume(worst=worst):.4f} "
         f"(of {study.setup.quality.label} 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
