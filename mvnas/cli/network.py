@@ -40,8 +40,9 @@ class Network:
         if not (self.study and self.score):
             return None
         from mvnas.studies.files import intact
+        from mvnas.verification.retrain import shipped
 
-        path = self.study.files.weights(self.score.number)
+        path = shipped(self.study, self.score.number)
         if path.exists() and not intact(path):
             raise StudyError(
                 f"weights must be as they were written, but {path} is damaged; pick another trial, or search anew"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mvnas.latency.table import Table
 from mvnas.measuring.clock import DRIFT
+from mvnas.studies.setup import SCORES, SHORT
 from mvnas.tasks import Metric
 
 if TYPE_CHECKING:
@@ -55,10 +56,15 @@ def gap_of(study: Study) -> str | None:
     """How far the networks of a frontier are from their validation scores on test images, in one line; None where none
     was judged.
     """
+    from mvnas.verification.retrain import accuracies
     from mvnas.verification.tested import on_test
 
-    known = on_test(study)
-    both = [(score.quality.value, known[score.number]) for score in study.frontier().scores if score.number in known]
+    known, trained = on_test(study), {} if study.setup.scores == SHORT else accuracies(study, 1)
+    both = [
+        (trained.get(score.number, score.quality.value), known[score.number])
+        for score in study.frontier().scores
+        if score.number in known
+    ]
     return gap_line(both, study.setup.quality) if both else None
 
 
@@ -101,6 +107,26 @@ def ranking_line(found: Ranking) -> str:
 
 def _tau(found: Agreement) -> str:
     return f"tau {found.tau:.2f} ({found.tau_low:.2f} .. {found.tau_high:.2f}), {found.candidates} candidates"
+
+
+def slices_line(study: Study) -> str | None:
+    """What became of the frontier of a study whose scores are of slices of a supernet, in one line; None for others."""
+    from mvnas.verification.retrain import accuracies
+
+    if study.setup.scores == SHORT:
+        return None
+    known, told = accuracies(study, 1), study.setup.quality.told
+    rows = [
+        f"{score.label} {told(known[score.number])} after {told(score.quality.value)}"
+        for score in study.frontier().scores
+        if score.number in known
+    ]
+    trained = (
+        f"trained from them for {study.setup.schedule['epochs']:g} epochs: {', '.join(rows)}"
+        if rows
+        else ("none was trained; the same search does that")
+    )
+    return f"scores are of {SCORES[study.setup.scores]}; {trained}"
 
 
 def rests(resting: Mapping[str, int]) -> str:

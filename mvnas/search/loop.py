@@ -21,13 +21,14 @@ from mvnas.spaces.rows import Picks
 from mvnas.strategies import Maker, Noting, Proposal, Strategy, key_of
 from mvnas.studies.faults import written
 from mvnas.studies.prepared import prepared
+from mvnas.studies.setup import SHORT
 from mvnas.studies.storage import HEARTBEAT, owned
 from mvnas.studies.study import SLACK, Study
 from mvnas.studies.trials import candidate_of, describe, notes_of, picks_of, rung_of
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule
 
-TRIALS = 20
+TRIALS, JUDGED = 20, 200  # candidates where nothing is said: trained, and judged with slices of a supernet
 TICK = 0.25  # seconds between two looks at what the user and other drivers do
 PATIENCE = 2  # how often a search may be asked to stop before it is interrupted where it is
 TOLD = 160  # characters of what was raised that a sentence quotes
@@ -65,7 +66,8 @@ def search(
             candidates are not charged.
         KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
-    total = trials if trials is not None or seconds is not None else TRIALS
+    usual = TRIALS if problem.setup.scores == SHORT else JUDGED
+    total = trials if trials is not None or seconds is not None else usual
     looked = _Looked(problem)
     context = replace(problem.context(total), excess=looked.excess)
     chooser = strategies.made(strategy or strategies.strategy(strategies.DEFAULT), context)
@@ -206,12 +208,13 @@ class _Run:
             study.drop(number)
             return
         setup, rung = self.problem.setup, proposal.rung
+        short = setup.scores == SHORT
         job = Job(
             arch,
             Schedule(**setup.schedule),
             setup.factor,
-            seed_of(arch, setup.seed),
-            until=self.shares[rung],
+            seed_of(arch, setup.seed) if short else setup.seed,  # all are calibrated on the same images
+            until=self.shares[rung] if short else 0.0,
             begin=study.files.checkpoint(proposal.picks, rung - 1) if rung else None,
             task=self.problem.setup.task,
             techniques=self.problem.setup.technique,

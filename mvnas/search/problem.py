@@ -13,7 +13,7 @@ from mvnas.budgets.feasible import check_feasible
 from mvnas.costs import Price, cost, estimates, to_json
 from mvnas.data import Data, data_marks, load
 from mvnas.engines import Engine, Images, is_built_in, module_of
-from mvnas.errors import StudyError
+from mvnas.errors import StudyError, unknown
 from mvnas.latency import DEFAULT_TABLE
 from mvnas.latency.model import MODEL, Latencies, Latency, latency
 from mvnas.latency.table import Table, load_each
@@ -23,7 +23,7 @@ from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
 from mvnas.strategies import Context, Validation
 from mvnas.strategies.rungs import Rungs
-from mvnas.studies.setup import BUILT_IN, Setup
+from mvnas.studies.setup import BUILT_IN, SCORES, SHORT, SUPERNET, Setup
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark, mark
 from mvnas.system.progress import Progress
@@ -60,6 +60,7 @@ class Problem:
         skip_broken: bool = False,
         task: str = tasks.DEFAULT,
         technique: str = techniques.DEFAULT,
+        scores: str = SHORT,
     ) -> Problem:
         """The problem of finding networks of `space` within `budget` that are good at `task` and cheap by `model`.
 
@@ -72,6 +73,7 @@ class Problem:
             MvnasError: no network can meet the budget, or one of the names is of nothing.
         """
         aim = tasks.task(task)
+        technique = _scored_by(technique, scores, rungs)
         own = techniques.techniques(technique)
         cost(objective).check(model)
         aim.check(data)
@@ -99,6 +101,7 @@ class Problem:
             task=task,
             metric=aim.metric.to_json(),
             technique=technique,
+            scores=scores,
             marks=_marks(space, tables, model)
             | _cost_marks(budget, objective)
             | data_marks(data)
@@ -176,6 +179,7 @@ def from_names(
     flip: bool | None = None,
     task: str = tasks.DEFAULT,
     technique: str = techniques.DEFAULT,
+    scores: str = SHORT,
     tell: Progress | None = None,
 ) -> Problem:
     """The problem that names and paths describe; `schedule` is the default one with the fields that are given where
@@ -196,6 +200,7 @@ def from_names(
     fields = {name: value for name, value in given.items() if value is not None}
     Schedule(**fields)
     aim = tasks.task(task)
+    technique = _scored_by(technique, scores, ladder)
     own = techniques.techniques(technique)
     model = latency(load_each(device))
     cost(objective).check(model)  # nor should a table without it
@@ -218,8 +223,24 @@ def from_names(
         skip_broken=skip_broken,
         task=task,
         technique=technique,
+        scores=scores,
     )
     return replace(problem, setup=replace(problem.setup, device=device, engine=engine))
+
+
+def _scored_by(technique: str, scores: str, rungs: Rungs) -> str:
+    """The techniques of a study whose candidates have such scores.
+
+    Raises:
+        StudyError: there are no such scores, or candidates that nobody trains are to rest.
+    """
+    if scores not in SCORES:
+        raise StudyError(unknown("scores", scores, SCORES))
+    if scores != SHORT and len(rungs.shares) > 1:
+        raise StudyError(f"candidates that a supernet scores are not trained, so that rungs must be 1, but are {rungs}")
+    if scores == SHORT or any(one.name == SUPERNET for one in techniques.named(technique)):
+        return technique
+    return SUPERNET if technique == techniques.NONE else f"{technique},{SUPERNET}"
 
 
 def _tables(model: Latency) -> list[Table]:

@@ -16,7 +16,22 @@ from mvnas.studies.checking import fields_of, fits, shown, shown_texts
 from mvnas.tasks import Metric
 
 # That a study holds to.
-FIELDS = ("budget", "objective", "space", "device", "rungs", "seed", "data", "flip", "engine", "task", "technique")
+FIELDS = (
+    "budget",
+    "objective",
+    "space",
+    "device",
+    "rungs",
+    "seed",
+    "data",
+    "flip",
+    "engine",
+    "task",
+    "scores",
+    "technique",
+)
+SHORT, SUPERNET = "short", "supernet"
+SCORES = {SHORT: "short trainings", SUPERNET: "slices of a supernet"}  # what qualities of candidates are of
 FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
 SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
 BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
@@ -49,6 +64,7 @@ class Setup:
     metric: Mapping[str, Any] = field(default_factory=tasks.ACCURACY.to_json)
     technique: str = techniques.DEFAULT
     judged: int = 0  # validation images that qualities are of; 0: unknown, in older studies
+    scores: str = SHORT  # what qualities of candidates are of: SCORES
     flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property
@@ -85,6 +101,8 @@ class Setup:
         if not fits(made.schedule.get("epochs"), float):
             raise StudyError(f"its setup must tell epochs, but tells {shown(made.schedule.get('epochs'))}")
         Rungs.parse(made.rungs)
+        if made.scores not in SCORES:
+            raise StudyError(f"its setup must tell scores that there are, but tells {shown(made.scores)}")
         try:
             _ = made.quality
         except (TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.rows import Picks
 from mvnas.studies.checking import fits, shown
 from mvnas.studies.score import Quality, Score
-from mvnas.studies.setup import COUNTED, Setup
+from mvnas.studies.setup import COUNTED, SCORES, SHORT, Setup
 
 PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
 NUMBERS = ("infeasible", "seconds")  # attributes of a trial that are numbers, beside costs
@@ -103,7 +103,8 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
     arch = _arch(known["arch"])
     device = model.device if model else setup.device
     precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
-    how = f"measured on validation images of {setup.data}, {setup.schedule['epochs']:g} epochs of training{precision}"
+    of = f"{setup.schedule['epochs']:g} epochs of training" if setup.scores == SHORT else SCORES[setup.scores]
+    how = f"measured on validation images of {setup.data}, {of}{precision}"
     return Score(
         arch=arch,
         quality=Quality(trial.values[0], name=setup.quality.name),

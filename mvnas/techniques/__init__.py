@@ -3,7 +3,7 @@
 
 `mvnas.training.Technique` says what a technique may do: prepare arrays once a study, set the weights that a candidate
 begins with, choose sizes and images of steps, change the schedule, and add to the loss. `mvnas.techniques.multi_scale`
-is the first.
+is the first; `mvnas.techniques.supernet` prepares weights that candidates begin with.
 
 Techniques are named in one text, in the order in which they take part: `multi_scale,mine.teacher:network=mobilevit_xs`
 are those of the files here and of any importable module, each with settings of its own; `none` are none.

@@ -17,10 +17,10 @@ from mvnas.studies.checking import fields_of
 from mvnas.studies.faults import damaged
 from mvnas.studies.files import intact, save_whole
 from mvnas.studies.score import Score
-from mvnas.studies.setup import BUILT_IN
+from mvnas.studies.setup import BUILT_IN, SHORT
 from mvnas.studies.study import Study
 from mvnas.system.marks import code_mark
-from mvnas.system.progress import Progress
+from mvnas.system.progress import Progress, silent
 
 if TYPE_CHECKING:
     from mvnas.engines import Engine, Job
@@ -209,3 +209,23 @@ def retrain(study: Study, score: Score, times: int, train: Train, *, keep: bool 
         if keep:
             save_whole(trained.state, path)
     study.record.set_user_attr(f"{KEY} {score.number} x{times}", vars(row))
+
+
+def train_frontier(study: Study, train: Train, progress: Progress = silent) -> None:
+    """Train each network of the frontier for the length of the study's schedule, as far as that is not done yet.
+
+    Of a study whose candidates were judged with slices of a supernet: it begins with these.
+    """
+    scores = study.frontier().scores
+    for done, score in enumerate(scores):
+        progress("trainings", done, len(scores))
+        retrain(study, score, 1, train, keep=True)
+    progress("trainings", len(scores), len(scores))
+
+
+def shipped(study: Study, number: int) -> Path:
+    """File of the weights of a candidate that are shipped: of its training after the search, or where it had none those
+    that it was scored with.
+    """
+    trained = weights(study, number, 1)
+    return trained if study.setup.scores != SHORT and intact(trained) else study.files.weights(number)

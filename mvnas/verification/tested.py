@@ -30,7 +30,7 @@ from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.training import Schedule, evaluate, evaluate_file, trained_size
 from mvnas.training.numerics import memory
-from mvnas.verification.retrain import task_of
+from mvnas.verification.retrain import shipped, task_of
 from mvnas.verification.retrain import weights as longer_weights
 
 KEY = "tested"  # an attribute of the study for each candidate: tested TRIAL xTIMES
@@ -138,7 +138,7 @@ def _quality(study: Study, arch: Arch, state: State, data: Data, task: Task, tel
 
 def _path(study: Study, number: int, times: int) -> Path:
     """File of the weights of a candidate that was trained `times` as long."""
-    return study.files.weights(number) if times == 1 else longer_weights(study, number, times)
+    return shipped(study, number) if times == 1 else longer_weights(study, number, times)
 
 
 def _mark(path: Path) -> str:

@@ -82,6 +82,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
             "--objective",
             "--task",
             "--technique",
+            "--scores",
             "--batch",
             "--lr",
             "--clip",

@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.tasks import DEFAULT as DEFAULT_TASK
     from mvnas.tasks import task
     from mvnas.training.sampler import trained_size
+    from mvnas.verification.retrain import accuracies, shipped, weights
 
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
         data = load(source, skip_broken=args.skip_broken, foreign=not args.data)
     judged, aim = None, task(network.study.setup.task if network.study else DEFAULT_TASK, foreign=True)
     if network.score and network.study:
-        setup, score, searched = network.study.setup, network.score, network.study.files.weights(network.score.number)
+        study, setup, score = network.study, network.study.setup, network.score
+        searched = shipped(study, score.number)
         card |= origin(network.study, score)
         if arch != network.arch:
             del card["classes"]  # the weights are of another number of classes
@@ -95,6 +97,10 @@ def run(args: argparse.Namespace) -> None:
             card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
             if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
                 judged = Judged.of(arch, score.quality.value, side, score.sources["accuracy"])
+                trained = accuracies(study, 1).get(score.number)
+                if searched == weights(study, score.number, 1) and trained is not None:
+                    how = f"{score.sources['accuracy']}, then {setup.schedule['epochs']:g} epochs of training"
+                    judged = Judged.of(arch, trained, side, how)
             if side < arch.resolution:
                 print(
                     f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is"

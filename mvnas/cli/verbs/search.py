@@ -14,6 +14,7 @@ from mvnas.cli.output import many, print, shell_word
 from mvnas.cli.progress import Bar
 from mvnas.cli.verbs.verify import verified
 from mvnas.errors import StudyError
+from mvnas.studies.setup import SCORES, SHORT
 from mvnas.system.stop import Stop
 
 if TYPE_CHECKING:
@@ -85,6 +86,13 @@ def options(to: argparse.ArgumentParser) -> None:
         help="what trainings do beyond plain: of ours, modules of yours, or none (%(default)s)",
     )
     to.add_argument(
+        "--scores",
+        default="short",
+        metavar="short|supernet",
+        help="by what candidates are scored: a short training of each, or slices of a supernet that is trained once, of"
+        " which the frontier is trained in the end (%(default)s)",
+    )
+    to.add_argument(
         "--strategy",
         default="surrogate",
         metavar="NAME",
@@ -133,6 +141,8 @@ def run(args: argparse.Namespace) -> None:
     problem = _lasting(args, problem)
     study, stop = _search(args, problem, chosen)
     _check(study, stop)
+    if problem.setup.scores != SHORT and not stop.asked:
+        _train_frontier(args, problem, study)
     files = _write(study)
     untested = _judge(args, problem, study, stop)
     if args.json:
@@ -170,6 +180,7 @@ def _problem(args: argparse.Namespace) -> Problem:
             engine=args.engine,
             task=args.task,
             technique=args.technique,
+            scores=args.scores,
             tell=bar.seldom,
         )
 
@@ -202,6 +213,12 @@ def _lasting(args: argparse.Namespace, problem: Problem) -> Problem:
     from mvnas.search.loop import TRIALS
 
     known, why, speed = length.kept(args.study), "--epochs sets another length", None
+    if problem.setup.scores != SHORT:
+        problem = length.lasting(problem, known.setup.schedule["epochs"]) if known and args.epochs is None else problem
+        if not args.json:
+            print(f"scores   of {SCORES[problem.setup.scores]}, trained first; the frontier is trained in the end:"
+                  f" {problem.length}")  # fmt: skip
+        return problem
     workers = args.workers or 1
     chosen = args.time is not None and args.epochs is None and known is None
     if args.engine in length.LOCAL and (chosen or (not args.json and length.worth_telling(problem))):
@@ -245,6 +262,17 @@ def _search(args: argparse.Namespace, problem: Problem, chosen: Maker) -> tuple[
             stop=stop,
         )
     return study, stop
+
+
+def _train_frontier(args: argparse.Namespace, problem: Problem, study: Study) -> None:
+    """Train the frontier of a study whose candidates nobody has trained."""
+    from mvnas.studies.storage import owned
+    from mvnas.verification.retrain import train_frontier, trainer
+
+    with owned(study.place), Bar(args.json) as bar:
+        own = args.engine if "." in args.engine else None
+        with trainer(study, problem.data, own, tell=bar.seldom) as train:
+            train_frontier(study, train, bar.step)
 
 
 def _check(study: Study, stop: Stop) -> None:
@@ -297,7 +325,7 @@ def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tup
     """Print what was found, and what to do next."""
     from mvnas.costs import cost
     from mvnas.reports.json import worst_cost
-    from mvnas.reports.lines import gap_of, rank_line, rest_line
+    from mvnas.reports.lines import gap_of, rank_line, rest_line, slices_line
     from mvnas.reports.tables import frontier_table
 
     frontier, worst = study.frontier(), worst_cost(study)
@@ -309,8 +337,8 @@ def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tup
     )
     if study.exhausted:
         print(f"ended after {study.finished:g} trainings: {EXHAUSTED}")
-    if resting := rest_line(study):
-        print(resting)
+    for told in filter(None, (rest_line(study), slices_line(study))):
+        print(told)
     if judged := gap_of(study):
         print(judged)
     if untested:
