@@ -24,7 +24,7 @@ from mvnas.nn import build, deploy, example, most_axes
 from mvnas.ops import State
 from mvnas.spaces.arch import FLOAT, PRECISIONS, Arch
 from mvnas.system.disk import put, remove, work_folder, write_text, writing
-from mvnas.tasks import Task
+from mvnas.tasks import ACCURACY, Metric, Task
 from mvnas.tasks import task as task_of
 from mvnas.training.judging import RANGES, picked
 
@@ -50,20 +50,36 @@ class Exported:
 
 @dataclass(frozen=True)
 class Judged:
-    """Accuracy of the very weights that are exported, at `precision`, on validation images of `pixels` a side.
-
-    `how` says the rest.
+    """Quality of the very weights that are exported, at `precision`, on validation images of `pixels` a side, and on
+    test images where that is known; `label` is what it is, and `how` says the rest.
     """
 
-    accuracy: float
+    quality: float
     precision: str
     pixels: int
     how: str
+    label: str = ACCURACY.label
+    tested: float | None = None
 
     @classmethod
-    def of(cls, arch: Arch, accuracy: float, pixels: int, how: str) -> Judged:
+    def of(
+        cls,
+        arch: Arch,
+        quality: float,
+        pixels: int,
+        how: str,
+        *,
+        metric: Metric = ACCURACY,
+        tested: float | None = None,
+    ) -> Judged:
         """One that a search found: in 8 bits it is that of a file, else that of torch."""
-        return cls(accuracy, arch.precision if PRECISIONS[arch.precision] == 1 else FLOAT, pixels, how)
+        precision = arch.precision if PRECISIONS[arch.precision] == 1 else FLOAT
+        return cls(quality, precision, pixels, how, metric.label, tested)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a card tells of it, but the precision."""
+        test = {} if self.tested is None else {f"test {self.label}": self.tested}
+        return {self.label: self.quality, **test, "judged": self.how, "judged_px": self.pixels}
 
 
 def export(
@@ -181,7 +197,7 @@ def _facts(runtime: Format, figures: Mapping[str, Any], judged: Judged | None) -
     precision = runtime.conditions()["precision"]
     facts = {"precision": precision, **figures}
     if judged and judged.precision == precision:
-        facts |= {"accuracy": judged.accuracy, "judged": judged.how, "judged_px": judged.pixels}
+        facts |= judged.to_json()
     return facts
 
 

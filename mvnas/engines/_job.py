@@ -19,7 +19,7 @@ from mvnas.nn import build
 from mvnas.spaces.arch import PRECISIONS, Arch
 from mvnas.system.machine import threads
 from mvnas.system.progress import Progress
-from mvnas.training import Artifact, Checkpoint, OnStep, Schedule, Trained, evaluate_file, fit, initialise, trained_size
+from mvnas.training import Artifact, Checkpoint, OnStep, Schedule, Trained, fit, initialise, tallied_file, trained_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class Job:
     """One training of `arch` at its resolution times `factor`, to the share `until` of its schedule.
 
     It begins with fresh weights, or where an earlier part of it rested. `task` and `techniques` are names, with
-    settings, which the worker looks up; `artifacts` are files of what each technique prepared once for the study, in
-    their order.
+    settings, which the worker looks up, and `metric` is one of the task's, by its name, or its usual one if empty.
+    `artifacts` are files of what each technique prepared once for the study, in their order.
     """
 
     arch: Arch
@@ -40,6 +40,7 @@ class Job:
     task: str = tasks.DEFAULT
     techniques: str = techniques.DEFAULT
     artifacts: tuple[str | None, ...] = ()
+    metric: str = ""
 
 
 def train(
@@ -64,6 +65,8 @@ def train(
     """
     torch.set_num_threads(min(torch.get_num_threads(), threads()))
     task = tasks.task(job.task)
+    if job.metric:
+        task = task.by(job.metric, data)
     module = build(job.arch.graph())
     initialise(module, job.seed)
     trained = fit(
@@ -88,8 +91,10 @@ def train(
         return trained
     begun = time.monotonic()
     side = trained_size(job.arch.resolution, job.factor)
-    quality = evaluate_file(job.arch, trained.state, data, side, task=task, tell=tell)
-    return replace(trained, quality=quality, seconds=trained.seconds + time.monotonic() - begun)
+    tally = tallied_file(job.arch, trained.state, data, side, data.val, task, tell)
+    measures = {**trained.measures, **task.measures(tally)}
+    seconds = trained.seconds + time.monotonic() - begun
+    return replace(trained, quality=task.quality(tally), measures=measures, seconds=seconds)
 
 
 def at_hand() -> str:

@@ -85,12 +85,11 @@ def verified_json(found: Verification) -> dict[str, Any]:
 def summary_json(study: Study, untested: str = "") -> dict[str, Any]:
     """The Pareto set and what it came from, as plain data; `untested` is why test images are not known of."""
     from mvnas.verification.rank import ranking
-    from mvnas.verification.tested import on_test
+    from mvnas.verification.tested import compared, on_test
 
     frontier, setup = study.frontier(), study.setup
     worst = worst_cost(study)
-    ranked, tests = ranking(study), on_test(study)
-    both = [(score.quality.value, tests[score.number]) for score in frontier.scores if score.number in tests]
+    ranked, tests, both = ranking(study), on_test(study), compared(study)
     return {
         "study": study.place,
         "budget": setup.budget,

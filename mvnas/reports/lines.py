@@ -56,15 +56,9 @@ def gap_of(study: Study) -> str | None:
     """How far the networks of a frontier are from their validation scores on test images, in one line; None where none
     was judged.
     """
-    from mvnas.verification.retrain import accuracies
-    from mvnas.verification.tested import on_test
+    from mvnas.verification.tested import compared
 
-    known, trained = on_test(study), {} if study.setup.scores == SHORT else accuracies(study, 1)
-    both = [
-        (trained.get(score.number, score.quality.value), known[score.number])
-        for score in study.frontier().scores
-        if score.number in known
-    ]
+    both = compared(study)
     return gap_line(both, study.setup.quality) if both else None
 
 

@@ -216,7 +216,8 @@ class _Run:
             seed_of(arch, setup.seed) if short else setup.seed,  # all are calibrated on the same images
             until=self.shares[rung] if short else 0.0,
             begin=study.files.checkpoint(proposal.picks, rung - 1) if rung else None,
-            task=self.problem.setup.task,
+            task=setup.task,
+            metric=setup.quality.name,
             techniques=self.problem.setup.technique,
             artifacts=self.artifacts,
         )
@@ -322,7 +323,8 @@ class _Run:
             study.rest(event.key, training.rung, trained.quality, seconds=trained.seconds)
         else:
             study.files.save_weights(event.key, trained.state)
-            study.tell(event.key, [trained.quality, training.cost], seconds=trained.seconds)
+            told = {"measures": dict(trained.measures)} if trained.measures else {}
+            study.tell(event.key, [trained.quality, training.cost], seconds=trained.seconds, **told)
             study.keep_weights()
 
     def give_up(self, number: int) -> None:

@@ -59,6 +59,7 @@ class Problem:
         seed: int = 0,
         skip_broken: bool = False,
         task: str = tasks.DEFAULT,
+        metric: str | None = None,
         technique: str = techniques.DEFAULT,
         scores: str = SHORT,
     ) -> Problem:
@@ -66,7 +67,8 @@ class Problem:
 
         The heads of the space become those of the task and the data. A space of float32 is searched at each precision
         that the model has a table of. `schedule` is the default one, of a length that suits the data, where none is
-        given; `objective` is the name of the cost that is minimised beside quality. Task and technique are names, and
+        given; `objective` is the name of the cost that is minimised beside quality. `metric` is the name of one of the
+        task's, by default of the one that suits the data. Task and technique are names, and
         the data is read again by its name, with `skip_broken`, since trainings run in processes of their own.
 
         Raises:
@@ -77,6 +79,7 @@ class Problem:
         own = techniques.techniques(technique)
         cost(objective).check(model)
         aim.check(data)
+        aim = aim.by(metric or aim.suited(data)[0], data)
         tables = _tables(model)
         if space.precision == FLOAT:
             space = space.with_precisions([table.precision for table in tables])
@@ -178,6 +181,7 @@ def from_names(
     engine: str = BUILT_IN,
     flip: bool | None = None,
     task: str = tasks.DEFAULT,
+    metric: str | None = None,
     technique: str = techniques.DEFAULT,
     scores: str = SHORT,
     tell: Progress | None = None,
@@ -187,9 +191,9 @@ def from_names(
 
     `objective` is the name of the cost that is minimised beside accuracy; `rungs` are shares of the full training
     length; `engine` is the name of what `search` is to be given as trainer. `flip` says whether images are mirrored in
-    training; None: unless their source says no. `task` is what networks are for, `technique` what trainings do beyond
-    plain. `tell` is called while images are read: with what, how many of them,
-    and of how many.
+    training; None: unless their source says no. `task` is what networks are for, `metric` what they are judged by, None
+    for what suits the images, `technique` what trainings do beyond plain. `tell` is called while images are read: with
+    what, how many of them, and of how many.
 
     Raises:
         MvnasError: something is not there, not legal, or no network can meet the budget.
@@ -210,6 +214,7 @@ def from_names(
     Budget.parse(budget, lambda name: Price(Space.load(name).arch(), model))  # nor a typo in this
     images = load(data, skip_broken=skip_broken, flip=flip, tell=tell)
     aim.check(images)
+    aim.by(metric or aim.suited(images)[0], images)
     bounds = Budget.parse(budget, lambda name: Price(aim.arch(Space.load(name).arch(), images), model))
     problem = Problem.of(
         choices,
@@ -222,6 +227,7 @@ def from_names(
         seed=seed,
         skip_broken=skip_broken,
         task=task,
+        metric=metric,
         technique=technique,
         scores=scores,
     )

@@ -27,6 +27,7 @@ FIELDS = (
     "flip",
     "engine",
     "task",
+    "metric",
     "scores",
     "technique",
 )
@@ -115,7 +116,10 @@ class Setup:
         Raises:
             StudyError: it contradicts the study; the message names the difference.
         """
-        have, want = ({**asdict(setup), **setup.schedule, "flip": FLIP[setup.flip]} for setup in (self, wanted))
+        have, want = (
+            {**asdict(setup), **setup.schedule, "flip": FLIP[setup.flip], "metric": setup.quality.name}
+            for setup in (self, wanted)
+        )
         for key in dict.fromkeys([*FIELDS, *self.schedule, *wanted.schedule]):
             before, now = have.get(key, 0), shown_texts(want.get(key, 0))  # an older study lacks what was off
             marks = [mark for mark in self.marks if mark.partition(".")[0] == key]

@@ -23,19 +23,22 @@ Yours is a module with one class, and this is all of it:
         def value(self, tally):                                        # of the sum: the metric's value
             return tally[0] / tally[1]
 
-`mvnas search --task mine.age --data mine.faces` searches with it, and `mvnas.testing.task` checks it.
+`mvnas search --task mine.age --data mine.faces` searches with it, and `mvnas.testing.task` checks it. A task of several
+metrics says so in `metrics`, and which of them suits data in `suited`; its tallies tell of all, and `value` of the one
+that `self.metric` is (`mvnas.tasks.classification`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvnas.errors import DataError, quoted
+from mvnas.errors import DataError, quoted, unknown
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.system.marks import code_mark, mark
@@ -113,7 +116,7 @@ class Task:
     a tuple, whose `last` is that of the last layer.
     """
 
-    metric: Metric
+    metric: Metric  # what networks are judged by
     agreement = 0.8  # least `agree` of an int8 file and torch
     agreed = "outputs near torch's"  # what `agree` is a share of, in words
 
@@ -123,6 +126,30 @@ class Task:
         Raises:
             DataError: it is not.
         """
+
+    def metrics(self, data: Data) -> Mapping[str, Metric]:
+        """All metrics that networks may be judged by, by the names that `--metric` gives them; one, if a task has no
+        others.
+        """
+        return {self.metric.name: self.metric}
+
+    def suited(self, data: Data) -> tuple[str, str]:
+        """The name of the metric that suits data where the user names none, and why, if it is not the usual one."""
+        return self.metric.name, ""
+
+    def by(self, name: str, data: Data) -> Task:
+        """The task with networks judged by a metric of `metrics`, by its name here or its own; its tallies are of all.
+
+        Raises:
+            DataError: there is no such metric.
+        """
+        known = self.metrics(data)
+        found = known.get(name) or next((one for one in known.values() if one.name == name), None)
+        if found is None:
+            raise DataError(unknown("metric", name, known))
+        made = copy(self)
+        made.metric = found
+        return made
 
     def outputs(self, data: Data) -> int:
         """How many numbers the network's last layer puts out."""
@@ -183,6 +210,10 @@ class Task:
     def value(self, tally: np.ndarray) -> float:
         """The metric's value, by the tally of all held-out images."""
         raise NotImplementedError
+
+    def measures(self, tally: np.ndarray) -> Mapping[str, float]:
+        """What else a tally tells, by name: a search notes it of every candidate, and chooses by none of it."""
+        return {}
 
     def quality(self, tally: np.ndarray) -> float:
         """The quality, 0 to 1, by the tally of all held-out images."""

@@ -36,10 +36,13 @@ class TaskContract:
         assert aim.outputs(data) >= 1 and aim.epochs(data) > 0 and aim.length(1.0, data)
         assert 0 <= aim.chance(data) < 1
 
-    def test_the_metric_survives_a_study(self) -> None:
-        metric = task(self.task).metric
-        assert Metric.from_json(metric.to_json()) == metric
-        assert (metric.quality(metric.worst), metric.quality(metric.best)) == (0, 1)
+    def test_each_metric_survives_a_study_and_one_of_them_suits_the_data(self) -> None:
+        aim, data = self._made()
+        assert aim.suited(data)[0] in aim.metrics(data)
+        for name, metric in aim.metrics(data).items():
+            assert aim.by(name, data).metric == aim.by(metric.name, data).metric == metric
+            assert Metric.from_json(metric.to_json()) == metric
+            assert (metric.quality(metric.worst), metric.quality(metric.best)) == (0, 1)
 
     def test_networks_have_its_outputs(self) -> None:
         aim, data = self._made()
@@ -54,7 +57,9 @@ class TaskContract:
         whole = aim.tally(output, targets)
         parts = aim.tally(output[:7], targets[:7]) + aim.tally(output[7:], targets[7:])
         assert np.allclose(whole, parts)
-        assert 0 <= aim.quality(whole) <= 1
+        for name in aim.metrics(data):
+            assert 0 <= aim.by(name, data).quality(whole) <= 1
+        assert all(np.isfinite(value) for value in aim.measures(whole).values())
 
     def test_the_loss_has_a_gradient_and_training_shows_what_the_network_takes(self) -> None:
         aim, data = self._made()

@@ -1,7 +1,7 @@
 """Short, deterministic training of a candidate network."""
 
 from mvnas.training.fit import Trained, fit
-from mvnas.training.judging import computed, evaluate, evaluate_file
+from mvnas.training.judging import computed, evaluate, evaluate_file, tallied_file
 from mvnas.training.loop import Checkpoint, Loop, OnStep
 from mvnas.training.sampler import Sampler, factor_for, trained_size
 from mvnas.training.schedule import Schedule
@@ -27,5 +27,6 @@ __all__ = [
     "factor_for",
     "fit",
     "initialise",
+    "tallied_file",
     "trained_size",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from mvnas.spaces.arch import Arch
 from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.tasks import task as task_of
-from mvnas.training.judging import evaluate, inputs
+from mvnas.training.judging import inputs, tallied
 from mvnas.training.loop import Checkpoint, Loop, OnStep
 from mvnas.training.numerics import float32, memory, reproducible
 from mvnas.training.sampler import Sampler, trained_size
@@ -31,7 +32,8 @@ CALIBRATION = 512  # images that batch norms are calibrated on
 class Trained:
     """Result of a training: quality on held-out images in [0, 1], averaged weights on the CPU, and what it took.
 
-    Of a training that is to go on there is a checkpoint too.
+    Of a training that is to go on there is a checkpoint too. `measures` are other figures, by name: what the task
+    counts of validation images beside (`Task.measures`), and `training loss`, the mean of the last epoch's steps.
     """
 
     quality: float
@@ -40,6 +42,7 @@ class Trained:
     seconds: float
     images: int
     checkpoint: Checkpoint | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -90,15 +93,22 @@ def fit(
         if begin:
             loop.resume(begin)
         stop = math.ceil(until * len(loop))
+        losses = []
         for loss in loop.run(stop):
+            losses.append(loss)
             if progress:
                 progress(loop.step, len(loop), loss)
         checkpoint = loop.rest() if 0 < stop < len(loop) else None
         loop.average.store()
         _calibrate(training, device, tell)
         side = trained_size(resolution, factor)
-        quality = evaluate(module, data.val, side=side, batch=schedule.batch, task=training.task, tell=tell)
-    return Trained(quality, copied(module), len(loop), time.monotonic() - begun, loop.images, checkpoint)
+        aim = training.task
+        tally = tallied(module, data.val, aim, side=side, batch=schedule.batch, tell=tell)
+    measures = dict(aim.measures(tally))
+    if losses:
+        measures["training loss"] = fmean(losses[-math.ceil(len(loop) / max(1.0, schedule.epochs)) :])
+    seconds = time.monotonic() - begun
+    return Trained(aim.quality(tally), copied(module), len(loop), seconds, loop.images, checkpoint, measures)
 
 
 def _calibrate(training: Training, device: str, tell: Progress | None) -> None:

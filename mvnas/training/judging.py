@@ -52,12 +52,19 @@ def evaluate(
         TrainingError: an output is not finite.
     """
     task = task or task_of()
+    return task.quality(tallied(module, split, task, side=side, batch=batch, tell=tell))
+
+
+def tallied(
+    module: Module, split: Split, task: Task, *, side: int, batch: int, tell: Progress | None = None
+) -> np.ndarray:
+    """The task's tally of all images of a split, as `evaluate` computes them."""
     tally: Any = 0
     for part, output in computed(module, split, task, side=side, batch=batch):
         tally = tally + task.tally(output, split.targets[part])
         if tell:
             tell("judging images", min(part.stop, len(split)), len(split))
-    return task.quality(tally)
+    return np.asarray(tally)
 
 
 @torch.inference_mode()
@@ -110,7 +117,14 @@ def evaluate_file(
     Raises:
         ExportError: the file cannot be made.
     """
-    task, split = task or task_of(), data.val if split is None else split
+    task = task or task_of()
+    return task.quality(tallied_file(arch, state, data, side, data.val if split is None else split, task, tell))
+
+
+def tallied_file(
+    arch: Arch, state: State, data: Data, side: int, split: Split, task: Task, tell: Progress | None = None
+) -> np.ndarray:
+    """The task's tally of all images of a split, as `evaluate_file` computes them."""
     if tell:
         tell(f"making an {arch.precision} file", 0, 0)
     shipped, folded = deploy(arch.graph().on(Map(IMAGE_CHANNELS, side, side)), state)
@@ -135,7 +149,7 @@ def evaluate_file(
                 tally = tally + task.tally(output, split.targets[part])
                 if tell:
                     tell(f"judging images at {arch.precision}", min(start + JUDGED, len(split)), len(split))
-    return task.quality(tally)
+    return np.asarray(tally)
 
 
 def _outputs(run: Callable[[Sequence[np.ndarray]], list[np.ndarray]], images: np.ndarray) -> list[list[np.ndarray]]:

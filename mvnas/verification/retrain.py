@@ -135,7 +135,9 @@ def _as_scored(study: Study, data: Data, train: Train, tell: Progress | None) ->
     techniques.techniques(setup.technique, foreign=True)
     _check_code(study, "technique", setup.technique, techniques.marks(setup.technique))
     artifacts = prepared(study, data, foreign=True, tell=tell)
-    return lambda job: train(replace(job, task=setup.task, techniques=setup.technique, artifacts=artifacts))
+    return lambda job: train(
+        replace(job, task=setup.task, metric=setup.quality.name, techniques=setup.technique, artifacts=artifacts)
+    )
 
 
 def task_of(study: Study) -> Task:

@@ -30,7 +30,7 @@ from mvnas.system.progress import Progress
 from mvnas.tasks import Task
 from mvnas.training import Schedule, evaluate, evaluate_file, trained_size
 from mvnas.training.numerics import memory
-from mvnas.verification.retrain import shipped, task_of
+from mvnas.verification.retrain import accuracies, shipped, task_of
 from mvnas.verification.retrain import weights as longer_weights
 
 KEY = "tested"  # an attribute of the study for each candidate: tested TRIAL xTIMES
@@ -70,6 +70,29 @@ def on_test(study: Study, times: int = 1) -> Mapping[int, OnTest]:
     }
 
 
+def known_quality(study: Study, number: int, times: int = 1) -> float | None:
+    """What the study knows of one candidate's quality on test images; None if it was not judged."""
+    row = on_test(study, times).get(number)
+    return None if row is None else row.quality
+
+
+def validated(study: Study, score: Score) -> float:
+    """Quality on validation images of the weights of a candidate that are shipped and judged."""
+    trained = accuracies(study, 1).get(score.number)
+    searched = trained is None or shipped(study, score.number) == study.files.weights(score.number)
+    return score.quality.value if searched or trained is None else trained
+
+
+def compared(study: Study) -> list[tuple[float, OnTest]]:
+    """Of each network of the frontier that was judged, the quality on validation images and what is known of test
+    images.
+    """
+    known = on_test(study)
+    return [
+        (validated(study, score), known[score.number]) for score in study.frontier().scores if score.number in known
+    ]
+
+
 def judge_frontier(study: Study, images: Callable[[], Data], *, tell: Progress | None = None) -> str:
     """Judge the networks of a frontier on test images, those that are not yet; why some are not, or nothing.
 
@@ -101,7 +124,7 @@ def judge(study: Study, data: Data, scores: Sequence[Score], times: int = 1, *, 
     """
     if not len(data.test):
         raise StudyError(f"{study.setup.data} has no test images, and too few others to cut some")
-    task, images = task_of(study), data.test.fingerprint
+    task, images = task_of(study).by(study.setup.quality.name, data), data.test.fingerprint
     known, gone = on_test(study, times), []
     torch.set_num_threads(min(torch.get_num_threads(), threads()))
     for score in scores:

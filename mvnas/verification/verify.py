@@ -35,7 +35,7 @@ from mvnas.tasks import task
 from mvnas.training import trained_size
 from mvnas.verification.rank import LONGER
 from mvnas.verification.retrain import retrain, retrained, trainer, weights
-from mvnas.verification.tested import OnTest, judge, on_test
+from mvnas.verification.tested import OnTest, judge, known_quality, on_test
 
 PROTOCOL = Protocol()
 
@@ -184,6 +184,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
         return replace(row, told=str(error))
     if form is None:
         return replace(row, told=f"{table.device['backend']} has no files to ship")
+    test = known_quality(study, score.number, longer)
     epochs, latency = longer * setup.schedule["epochs"], score.costs["latency"]
     aim = task(setup.task, foreign=True)
     card = {
@@ -205,7 +206,7 @@ def _ship(score: Score, table: Table, study: Study, data: Data, longer: int) -> 
             images=Pictures.of(data, arch.resolution, aim) if arch.precision == "int8" else None,
             task=aim,
             card=card,
-            judged=Judged.of(arch, known.accuracy, row.pixels, how),
+            judged=Judged.of(arch, known.accuracy, row.pixels, how, metric=setup.quality, tested=test),
             replace_others=True,
         )
     except ExportError as error:

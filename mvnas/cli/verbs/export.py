@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     from mvnas.tasks import DEFAULT as DEFAULT_TASK
     from mvnas.tasks import task
     from mvnas.training.sampler import trained_size
-    from mvnas.verification.retrain import accuracies, shipped, weights
+    from mvnas.verification.retrain import shipped
+    from mvnas.verification.tested import known_quality, validated
 
     network = resolve(args.network, pick=args.pick or "knee")
     path = Path(args.weights) if args.weights else network.weights
@@ -96,11 +97,11 @@ def run(args: argparse.Namespace) -> None:
             side = trained_size(arch.resolution, setup.factor)
             card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
             if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
-                judged = Judged.of(arch, score.quality.value, side, score.sources["accuracy"])
-                trained = accuracies(study, 1).get(score.number)
-                if searched == weights(study, score.number, 1) and trained is not None:
-                    how = f"{score.sources['accuracy']}, then {setup.schedule['epochs']:g} epochs of training"
-                    judged = Judged.of(arch, trained, side, how)
+                how, found = score.sources["accuracy"], validated(study, score)
+                if searched != study.files.weights(score.number):
+                    how += f", then {setup.schedule['epochs']:g} epochs of training"
+                test = known_quality(study, score.number)
+                judged = Judged.of(arch, found, side, how, metric=setup.quality, tested=test)
             if side < arch.resolution:
                 print(
                     f"mvnas: caution: its weights were trained at {side} px, since the images are small, and it is"

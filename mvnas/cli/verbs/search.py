@@ -80,6 +80,12 @@ def options(to: argparse.ArgumentParser) -> None:
         help="what networks are for: classification, or a module of yours (%(default)s)",
     )
     to.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="what networks are judged by: accuracy, top5, balanced (the mean over classes), logloss, or one of your"
+        " task (accuracy; balanced where the largest class has 3 times the images of the smallest)",
+    )
+    to.add_argument(
         "--technique",
         default="multi_scale",
         metavar="NAME[:KEY=VALUE][,NAME]",
@@ -179,6 +185,7 @@ def _problem(args: argparse.Namespace) -> Problem:
             flip=args.flip and args.flip == "yes",
             engine=args.engine,
             task=args.task,
+            metric=args.metric,
             technique=args.technique,
             scores=args.scores,
             tell=bar.seldom,
@@ -199,6 +206,8 @@ def _introduce(args: argparse.Namespace, problem: Problem) -> None:
     )
     if data.note:
         print(f"         {data.note}")
+    if told := (args.metric and problem.task.metric.name) or problem.task.suited(data)[1]:
+        print(f"metric   {told}")
     if classes:
         print(f"classes  {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}")
     if args.flip is None and data.flip and (sided := data.sided):
