@@ -99,7 +99,7 @@ def test_it_is_searched_by_command_too(folder: Path, tmp_path: Path, capsys: pyt
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "to test; 32 px" in told and "classes" not in told and "--trust" in told
-    assert re.search(r"network +angle error +latency ms.*\n-+\ntrial \d +[\d.]+ degrees ", told)
+    assert re.search(r"network +angle error +test +latency ms.*\n-+\ntrial \d +[\d.]+ degrees ", told)
     assert "(of quality by angle error 0..1 by latency" in told
     mine = [score.quality.value for score in Study.load(str(tmp_path / "c.db")).scores()]
     assert mine == [score.quality.value for score in Study.load(str(folder / "s.db")).scores()]
