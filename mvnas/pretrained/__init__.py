@@ -54,6 +54,27 @@ def read_weights(arch: Arch, path: str | Path) -> tuple[Arch, State]:
     raise ExportError(f"{path} holds timm's weights, which must go into one of {', '.join(published())}")
 
 
+def recognised(path: str | Path) -> str:
+    """Name of the published network that the weights in a file are of.
+
+    Raises:
+        ExportError: the file cannot be read, or its weights are of none, or could be of several.
+    """
+    weights, found = read_tensors(path), []
+    for name in published():
+        arch = Space.load(name).arch()
+        try:
+            source = source_of(arch, weights)
+            _fill(arch, *((weights, source) if source else _timm(name, arch, weights)))
+            found.append(name)
+        except ExportError:
+            continue
+    if len(found) != 1:
+        told = f"could be of {' or '.join(found)}" if found else f"are of none of the {len(published())} published"
+        raise ExportError(f"weights must be of one published network, but those in {path} {told}; name it: NAME={path}")
+    return found[0]
+
+
 def from_timm(name: str, weights: Mapping[str, Tensor]) -> State:
     """State of the published network `name`, with as many classes as timm's `weights` of it.
 

@@ -201,7 +201,7 @@ def from_names(
     cost(objective)  # a typo should not wait for the data
     ladder = Rungs.parse(rungs)
     given: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "clip": clip}
-    fields = {name: value for name, value in given.items() if value is not None}
+    fields = {**techniques.defaults(technique), **{name: value for name, value in given.items() if value is not None}}
     Schedule(**fields)
     aim = tasks.task(task)
     technique = _scored_by(technique, scores, ladder)

@@ -10,7 +10,8 @@ is refused by its name.
 """
 
 from mvnas.sharing.forms import Axis, Held, Pair, axes, channels, wishes
+from mvnas.sharing.order import ordered
 from mvnas.sharing.plan import Plan, Slice, plan
 from mvnas.sharing.slices import filled, views
 
-__all__ = ["Axis", "Held", "Pair", "Plan", "Slice", "axes", "channels", "filled", "plan", "views", "wishes"]
+__all__ = ["Axis", "Held", "Pair", "Plan", "Slice", "axes", "channels", "filled", "ordered", "plan", "views", "wishes"]

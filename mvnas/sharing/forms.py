@@ -33,6 +33,7 @@ from mvnas.ops import (
     Linear,
     LinearAttention,
     Mul,
+    Normalise,
     Op,
     Pool,
     Position,
@@ -118,7 +119,7 @@ def channels(op: Op, pair: Pair, inputs: Sequence[Held], wish: Axis | None) -> H
     raise SpaceError(f"an op must say how it shares weights (mvnas.sharing.channels), but {type(op).__name__} does not")
 
 
-@channels.register(Act | Affine | BatchNorm | Fold | LayerNorm | Pool | Position | Resize | Spread | Unfold)
+@channels.register(Act | Affine | BatchNorm | Fold | LayerNorm | Normalise | Pool | Position | Resize | Spread | Unfold)
 def kept(op: Op, pair: Pair, inputs: Sequence[Held], wish: Axis | None) -> Held:
     """Those of the first input."""
     return inputs[0]

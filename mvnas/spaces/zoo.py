@@ -36,6 +36,19 @@ def systems(archs: Iterable[Arch]) -> dict[Arch, str]:
     return found
 
 
+def placed(name: str) -> Arch:
+    """The published network `name` as a point of the space of its system, whose rows name its nodes; as it is where
+    that space lacks it.
+    """
+    arch = _shipped(name).arch()
+    systems = [space for space in names() if name.startswith(space) and space not in published()]
+    for space in sorted(systems, key=len, reverse=True):
+        picks = _shipped(space).locate(arch)
+        if picks is not None:
+            return _shipped(space).at(picks)
+    return arch
+
+
 @cache
 def _shipped(name: str) -> Space:
     return Space.load(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
@@ -13,6 +13,16 @@ from pathlib import Path
 def mark(*texts: str) -> str:
     """A hash of some texts, in 16 hex digits."""
     return sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def file_mark(path: str | Path) -> str:
+    """A hash of what a file holds.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()[:16]
 
 
 def code_mark(name: str) -> str:

@@ -73,9 +73,24 @@ def techniques(
 
 
 def marks(text: str) -> dict[str, str]:
-    """Marks by which a study holds to the techniques of the user's that a text names; none where all are ours."""
+    """Marks by which a study holds to the user's techniques, and to files that a text names.
+
+    Raises:
+        TrainingError: a file that is named cannot be read.
+    """
     own = sorted({name for name, _ in named(text) if "." in name})
-    return {"technique": mark(text), "technique.code": mark(*map(code_mark, own))} if own else {}
+    told, found = [], False
+    for one, technique in zip(named(text), techniques(text), strict=True):
+        contents = technique.contents()
+        found |= bool(contents)
+        told.append(":".join([one.name, *(f"{key}={value}" for key, value in {**one.settings, **contents}.items())]))
+    made = {"technique": mark(",".join(told) or text)} if own or found else {}
+    return made | ({"technique.code": mark(*map(code_mark, own))} if own else {})
+
+
+def defaults(text: str) -> dict[str, float]:
+    """Fields of a schedule that the techniques which a text names want, where the user says nothing of them."""
+    return {key: value for technique in techniques(text) for key, value in technique.defaults.items()}
 
 
 def _made(name: str, settings: Mapping[str, str], foreign: bool) -> Technique:

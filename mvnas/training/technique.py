@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -109,6 +109,16 @@ class Technique:
     """
 
     artifact: Artifact = NOTHING  # what `prepare` gave, in every training of the study
+    defaults: ClassVar[Mapping[str, float]] = MappingProxyType({})  # of the schedule, where the user says nothing
+
+    def contents(self) -> Mapping[str, str]:
+        """Of each setting that is the name of a file a mark of what the file holds: a study is held to that, whatever
+        the name.
+
+        Raises:
+            TrainingError: a file cannot be read, or a setting cannot be.
+        """
+        return {}
 
     def check(self, space: Space) -> None:
         """Return if networks of a space can be trained so; asked before a search reads its images.

@@ -81,6 +81,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
             "--study",
             "--objective",
             "--task",
+            "--start",
             "--technique",
             "--scores",
             "--batch",

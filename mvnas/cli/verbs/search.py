@@ -99,6 +99,14 @@ def options(to: argparse.ArgumentParser) -> None:
         " which the frontier is trained in the end (%(default)s)",
     )
     to.add_argument(
+        "--start",
+        metavar="[NAME=]FILE|STUDY",
+        help=(
+            "begin each candidate with the slices of trained weights that fit it: those in a file (.safetensors, .pth),"
+            " or of a study's knee, or STUDY:ID"
+        ),
+    )
+    to.add_argument(
         "--strategy",
         default="surrogate",
         metavar="NAME",
@@ -137,7 +145,10 @@ def options(to: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from mvnas.cli.starting import with_start
     from mvnas.strategies import strategy
+
+    args.technique = with_start(args.technique, args.start, args.study)
 
     chosen = strategy(args.strategy)  # a typing mistake should not wait for the images
     problem = _problem(args)
@@ -208,6 +219,9 @@ def _introduce(args: argparse.Namespace, problem: Problem) -> None:
         print(f"         {data.note}")
     if told := (args.metric and problem.task.metric.name) or problem.task.suited(data)[1]:
         print(f"metric   {told}")
+    if args.start:
+        rate = f"learning rate {problem.setup.schedule['lr']:g}" + "; --lr sets another" * (args.lr is None)
+        print(f"start    candidates begin with slices of {args.start}; {rate}")
     if classes:
         print(f"classes  {', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}")
     if args.flip is None and data.flip and (sided := data.sided):
