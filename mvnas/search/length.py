@@ -31,7 +31,7 @@ DRAWN, TIMED = 12, 3  # networks within the budget that are drawn, and those of 
 STEPS, SECONDS = 5, 0.6  # timed of a network at most, after one that is not
 PATIENCE = 4.0  # seconds after which no other network is timed
 SHARE = 0.9  # of a time that is planned; the rest is for what trainings do beside
-LEAST, MOST = 0.5, 300.0  # times the default length, and epochs: bounds of what a time chooses
+MOST = 300.0  # epochs that a time chooses: a training in full
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,15 @@ class Length:
 def fitted(pace: Pace, seconds: float, *, trials: int, default: float, workers: int = 1) -> Length:
     """The length of trainings by which `trials` candidates fit into some time: two digits of epochs.
 
-    No shorter than LEAST times the `default` length, since fewer candidates tell more than many whose order is luck,
-    and no longer than MOST epochs.
+    No shorter than the `default` length, since half of it leaves little but luck (docs/proxy.md) and fewer candidates
+    tell more, and no longer than MOST epochs.
 
     >>> fitted(Pace(epoch=10, beside=5), 3600, trials=20, default=2)
     Length(epochs=15.0, trials=20, fit=20)
     """
     planned = SHARE * seconds
     epochs = (planned / ceil(trials / workers) - pace.beside) / pace.epoch
-    epochs = max(LEAST * default, _two_digits(epochs), 0) if epochs < MOST else MOST
+    epochs = max(default, min(MOST, _two_digits(epochs)))
     return Length(epochs, trials, max(1, min(trials, workers * int(planned / pace.candidate(epochs)))))
 
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mvnas.data import Data
 
 DEFAULT = "classification"
-SHOWN, LONGEST = 8000, 2.0  # images that a training of the default length shows, and its most epochs
+SHOWN, LONGEST = 8000, 4.0  # images that a training of the default length shows, and its most epochs
 CLOSE = 0.1  # how near outputs of two forms of one network are to be, to the largest output
 
 

@@ -15,7 +15,7 @@ from mvnas.data import Data
 from mvnas.errors import DataError
 from mvnas.tasks import Metric
 
-EACH, FEWEST = 800, 10  # images of a class, and classes, that a training of the default length has at least
+FEWEST, GROWTH = 10, 0.7  # classes that a training of the default length has at least; how its images grow with them
 
 FIVE, IMBALANCED = 5, 3
 TOP, BALANCED, LOSS = Metric("top-5 accuracy"), Metric("balanced accuracy"), "log-loss"
@@ -108,9 +108,11 @@ class Task(tasks.Task):
 
 
 def default_epochs(images: int, classes: int) -> float:
-    """What shows EACH images of every class, 2 epochs at most; few classes count as FEWEST.
+    """What shows tasks.SHOWN images of ten classes or fewer, and five times as many of ten times as many classes
+    (docs/proxy.md); of few images `tasks.LONGEST` epochs of ten classes at most, and so many times as many of more.
 
-    A candidate on small data takes seconds, one on photos minutes, on a CPU. Were it so many images in all, a thousand
-    classes would be seen eight times each, and candidates differ by luck.
+    More classes need more steps before networks differ by more than luck, but not so many images of each: what tells
+    classes apart is learnt of all of them.
     """
-    return min(tasks.LONGEST, float(f"{EACH * max(FEWEST, classes) / images:.3g}"))
+    more = (max(FEWEST, classes) / FEWEST) ** GROWTH
+    return float(f"{more * min(tasks.LONGEST, tasks.SHOWN / images):.3g}")

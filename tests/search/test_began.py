@@ -304,18 +304,20 @@ def test_a_schedule_that_clips_nothing_is_what_it_was() -> None:
     assert Schedule(**Schedule(clip=2.0).to_json()) == Schedule(clip=2.0)
 
 
-def test_a_default_length_shows_as_many_images_of_each_class_and_is_told(
+def test_a_default_length_grows_with_classes_and_with_few_images_and_is_told(
     space: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert default_epochs(9469, 10) == 0.845 and default_epochs(1195, 10) == 2.0  # as ever, of ten classes
-    for images_, classes in ((1_281_167, 1000), (13_000_000, 21_000), (50_000, 100)):
-        assert default_epochs(images_, classes) * images_ / classes == pytest.approx(800, rel=0.01)
+    assert default_epochs(9469, 10) == 0.845 and default_epochs(1195, 10) == default_epochs(100, 2) == 4
     assert default_epochs(100_000, 2) * 100_000 == pytest.approx(8000)
     assert 0 < default_epochs(10**9, 2) < 1e-4
+    shown = {classes: 100_000 * default_epochs(100_000, classes) for classes in (10, 100, 1000)}
+    assert 2 < shown[100] / shown[10] < 10  # more in all, and fewer of a class
+    assert shown[1000] / shown[100] == pytest.approx(shown[100] / shown[10], rel=0.02)
+    assert default_epochs(1000, 1000) > default_epochs(1000, 100) > default_epochs(1000, 10)
     begin = command(space, table, tmp_path / "s.db", "--engine", "nowhere")  # it is told before anything is trained
     assert main(begin) == 2
-    assert "2 epochs of each candidate, 216 images of a class; --epochs sets another length" in capsys.readouterr().out
-    assert main([*begin, "--epochs", "2"]) == 2
+    assert "4 epochs of each candidate, 432 images of a class; --epochs sets another length" in capsys.readouterr().out
+    assert main([*begin, "--epochs", "4"]) == 2
     assert "--epochs sets" not in capsys.readouterr().out
 
 

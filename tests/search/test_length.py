@@ -10,7 +10,7 @@ import torch
 from small import make_problem, make_space, make_table, write_images
 
 from mvnas.cli import main
-from mvnas.search.length import LEAST, MOST, SHARE, Pace, fitted, kept, lasting, pace, told, worth_telling
+from mvnas.search.length import MOST, SHARE, Pace, fitted, kept, lasting, pace, told, worth_telling
 from mvnas.studies.study import Study
 from mvnas.training import Schedule
 
@@ -36,8 +36,8 @@ def command(folder: Path, study: Path, *more: str) -> list[str]:
 @pytest.mark.parametrize("trials", [5, 20])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_longest_trainings_are_chosen_of_which_all_fit(seconds: float, trials: int, workers: int) -> None:
-    found = fitted(SLOW, seconds, trials=trials, default=1, workers=workers)
-    assert found.fit == trials and LEAST < found.epochs <= MOST
+    found = fitted(SLOW, seconds, trials=trials, default=0.5, workers=workers)
+    assert found.fit == trials and 0.5 < found.epochs <= MOST
     assert SLOW.search(found.epochs, trials, workers) <= SHARE * seconds
     assert SLOW.search(1.1 * found.epochs, trials, workers) > SHARE * seconds or found.epochs == MOST
     assert found.epochs == float(f"{found.epochs:.2g}")
@@ -45,10 +45,11 @@ def test_the_longest_trainings_are_chosen_of_which_all_fit(seconds: float, trial
 
 def test_too_short_a_time_trains_fewer_and_none_trains_without_end() -> None:
     short = fitted(SLOW, 200, trials=20, default=2)
-    assert (short.epochs, short.fit) == (LEAST * 2, int(SHARE * 200 / SLOW.candidate(LEAST * 2)))
+    assert (short.epochs, short.fit) == (2, int(SHARE * 200 / SLOW.candidate(2)))
     assert short.fit < 20 and f"about {short.fit} of 20" in short.told
     assert fitted(SLOW, 1, trials=20, default=2).fit == 1
     assert fitted(SLOW, 1e7, trials=20, default=2).epochs == MOST
+    assert fitted(SLOW, 60, trials=20, default=400).epochs == 400
 
 
 def test_a_search_says_how_long_it_will_take() -> None:

@@ -65,7 +65,8 @@ def options(to: argparse.ArgumentParser) -> None:
         "--epochs",
         type=positive,
         help=(
-            "passes over the training images for each candidate (800 images of each class or of ten, 2 passes at most)"
+            "passes over the training images for each candidate (what shows 8,000 images of ten classes, more of more "
+            "classes, and 4 passes at most; a study that is continued keeps its length)"
         ),
     )
     to.add_argument("--batch", type=count, metavar="N", help="images a step of a training (32)")
@@ -252,6 +253,8 @@ def _lasting(args: argparse.Namespace, problem: Problem) -> Problem:
         default = problem.setup.schedule["epochs"]
         found = length.fitted(speed, args.time, trials=args.trials or TRIALS, default=default, workers=workers)
         problem, why = length.lasting(problem, found.epochs), found.told
+    elif chosen:
+        why = "how fast it goes is not known here, so that --time only stops it"
     if args.json:
         return problem
     if args.epochs is None:
