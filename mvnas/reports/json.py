@@ -18,6 +18,7 @@ from mvnas.reports.lines import mean_gap
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.space import Space
 from mvnas.studies.score import Score
+from mvnas.studies.setup import SHORT
 from mvnas.system.disk import whole
 
 if TYPE_CHECKING:
@@ -85,10 +86,12 @@ def verified_json(found: Verification) -> dict[str, Any]:
 def summary_json(study: Study, untested: str = "") -> dict[str, Any]:
     """The Pareto set and what it came from, as plain data; `untested` is why test images are not known of."""
     from mvnas.verification.rank import ranking
+    from mvnas.verification.retrain import trained_after
     from mvnas.verification.tested import compared, on_test
 
     frontier, setup = study.frontier(), study.setup
     worst = worst_cost(study)
+    trained = trained_after(study)
     ranked, tests, both = ranking(study), on_test(study), compared(study)
     return {
         "study": study.place,
@@ -109,7 +112,9 @@ def summary_json(study: Study, untested: str = "") -> dict[str, Any]:
         "test_gap": mean_gap(both) if both else None,
         "test_missing": untested,
         "frontier": [
-            score_row(score) | {"test": tests[score.number].quality if score.number in tests else None}
+            score_row(score)
+            | {"test": tests[score.number].quality if score.number in tests else None}
+            | ({"trained": trained.get(score.number)} if setup.scores != SHORT else {})
             for score in frontier.scores
         ],
     }

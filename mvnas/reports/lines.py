@@ -105,11 +105,11 @@ def _tau(found: Agreement) -> str:
 
 def slices_line(study: Study) -> str | None:
     """What became of the frontier of a study whose scores are of slices of a supernet, in one line; None for others."""
-    from mvnas.verification.retrain import accuracies
+    from mvnas.verification.retrain import trained_after
 
     if study.setup.scores == SHORT:
         return None
-    known, told = accuracies(study, 1), study.setup.quality.told
+    known, told = trained_after(study), study.setup.quality.told
     rows = [
         f"{score.label} {told(known[score.number])} after {told(score.quality.value)}"
         for score in study.frontier().scores

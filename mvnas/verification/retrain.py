@@ -225,6 +225,11 @@ def train_frontier(study: Study, train: Train, progress: Progress = silent) -> N
     progress("trainings", len(scores), len(scores))
 
 
+def trained_after(study: Study) -> Mapping[int, float]:
+    """Accuracy of networks that were trained after the search, by trial; none of a study of short trainings."""
+    return {} if study.setup.scores == SHORT else accuracies(study, 1)
+
+
 def shipped(study: Study, number: int) -> Path:
     """File of the weights of a candidate that are shipped: of its training after the search, or where it had none those
     that it was scored with.
