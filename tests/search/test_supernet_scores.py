@@ -61,7 +61,7 @@ def test_candidates_are_slices_and_the_frontier_is_trained_and_told(
     assert "scores are of slices of a supernet; trained from them for 0.1 epochs:" in told
     assert main(["front", study.place, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["frontier"]
-    assert {row["number"]: row["trained"] for row in rows} == trained_after(study)
+    assert {row["trial"]: row["trained"] for row in rows} == trained_after(study)
     assert main(["export", study.place, "--pick", "best", "--format", "torch", "--out", str(tmp_path)]) == 0
     (card,) = tmp_path.glob("*.card.json")
     assert "slices of a supernet, then 0.1 epochs of training" in card.read_text()
