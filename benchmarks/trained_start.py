@@ -5,9 +5,8 @@
 
 A fixed sample of the space `efficientnet_lite` is trained for each length with the slices of EfficientNet-Lite0 and for
 each of --fresh without, one thread each, at --side pixels, and judged on the first --judged of mixed validation images.
-Every training is a row of --out (benchmarks/trained_start.csv); a run makes those that are missing, for --minutes at
-most, and tells of what there is. The order of each short training is compared with that of the longest one without a
-start and of the longest one with it.
+Every training is a row of --out; a run makes those that are missing, for --minutes at most, and tells of what there is.
+The order of each training is compared with that of the longest one without a start and of the longest one with it.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--judged", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".csv"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data" / "trained_start.csv")
     args = parser.parse_args()
     data = load(args.data)
     places = np.sort(np.random.default_rng(0).permutation(len(data.val))[: args.judged])
