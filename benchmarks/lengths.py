@@ -94,7 +94,7 @@ def table() -> Iterator[str]:
         yield "|---|---|---|---|---|---|---|---|---|"
         for epochs, trained in sorted(lengths.items()):
             both = [net for net, seed in trained if seed == "0" and (net, "1") in trained]
-            if len(both) < 3:
+            if len(both) < 2:
                 continue
             scores = np.array([[float(trained[net, seed]["accuracy"]) for seed in "01"] for net in both])
             steps = fmean(int(trained[net, "0"]["steps"]) for net in both)
