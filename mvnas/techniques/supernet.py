@@ -84,7 +84,7 @@ class Technique(training.Technique):
             sampling = Networks(study.space, study.excess, self, study.seed)
             Sandwiches(net, sampling, study, schedule).run()
         archs = json.dumps([arch.to_json() for arch in net.archs]).encode()
-        weights = {name: weight.detach().cpu().numpy() for name, weight in net.weights.items()}
+        weights = {name: weight.detach().cpu().contiguous().numpy() for name, weight in net.weights.items()}
         return {**weights, ARCHS: np.frombuffer(archs, np.uint8)}
 
     def begin(self, training: Training) -> None:
