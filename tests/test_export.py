@@ -199,7 +199,7 @@ def test_a_study_tells_nothing_of_weights_that_it_did_not_judge(
         (file,) = card["files"].values()
         assert card["classes"] == list(study.setup.classes) and card["trial"] == knee.number
         assert ("its weights were trained at" in said.err) == ("trained_px" in card) == (case != "full")
-        assert file.get("accuracy") == (None if case == "full" else knee.quality.value)
+        assert file.get("accuracy") == (None if case == "full" else knee.quality.kept)
     assert told["own"]["weights"] == told["same"]["weights"] != told["full"]["weights"]
 
 

@@ -117,7 +117,7 @@ def artifact(file: str) -> Artifact:
         ) from None
 
 
-def seed_of(arch: Arch, seed: int) -> int:
-    """Seed of an architecture's training in a study of `seed`."""
-    words = json.dumps([arch.identity(), seed])
+def seed_of(arch: Arch, seed: int, repeat: int = 0) -> int:
+    """Seed of an architecture's training in a study of `seed`; each repeat has another."""
+    words = json.dumps([arch.identity(), seed, *[f"repeat {repeat}"] * bool(repeat)])
     return int(sha256(words.encode()).hexdigest()[:8], 16) % 2**31

@@ -101,6 +101,8 @@ def summary_json(study: Study, untested: str = "") -> dict[str, Any]:
         "device": study.device,
         "objective": setup.objective,
         "trained": len(study.scores()),
+        "trainings": sum(len(score.quality.observed) for score in study.scores()),
+        "explained": study.explained,
         "failed": len(study.failures()),
         "resting": study.resting,
         "infeasible": study.infeasible(),

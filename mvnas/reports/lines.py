@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mvnas.verification.tested import OnTest
 
 SLOW = 0.1  # share of a table's timings that may be made on a machine slower than in its best tenth
+LUCK = 0.1  # of R2, below which an order says nothing
 RESTLESS = 0.1  # mean difference between passes of a network that is too much
 
 
@@ -81,6 +82,26 @@ def gap_line(both: Sequence[tuple[float, OnTest]], metric: Metric) -> str:
 def mean_gap(both: Sequence[tuple[float, OnTest]]) -> float:
     """How much less the quality of networks is on test images than on validation images, on average."""
     return fmean(quality - row.quality for quality, row in both)
+
+
+def trained_line(study: Study) -> str:
+    """How many trainings of how many networks a study has."""
+    scores = study.scores()
+    trainings = sum(len(score.quality.observed) for score in scores)
+    if trainings == len(scores):
+        return f"{trainings} networks were trained"
+    return f"{trainings} trainings of {len(scores)} networks: the likeliest of the frontier were trained more than once"
+
+
+def explained_line(study: Study) -> str:
+    """How much of the differences between qualities is the networks' own, and what to do where it is little."""
+    share = study.explained
+    if share is None:
+        return "too few networks were trained to tell what is theirs of their differences and what is luck"
+    told = f"choices and costs explain {max(0.0, share):.0%} of the differences between scores (cross-validated R2)"
+    if share < LUCK:
+        return f"{told}: the order is luck; train longer (--epochs), on more images, or at one size (--technique none)"
+    return told
 
 
 def rank_line(study: Study) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +40,9 @@ def plot(study: Study, path: Path) -> None:
 def draw(
     scores: Sequence[Score], *, title: str, device: str, objective: str = "latency", quality: str = ACCURACY.label
 ) -> Figure:
-    """Figure of scores: candidates, their frontier in steps with intervals of the objective, names, the knee."""
+    """Figure of scores: candidates by what is expected of them, their frontier in steps with intervals both ways and
+    what was observed, names, the knee.
+    """
     front, its = Frontier.of(scores, [objective]), cost(objective)
     figure = Figure(figsize=(7.2, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -56,7 +59,7 @@ def draw(
     axes.tick_params(axis="x", which="minor", labelsize=8)
     unit = f" in {its.unit}" if its.unit else ""
     axes.set_xlabel(its.heading + unit + f" at batch 1, predicted for {device}" * its.interval)
-    axes.set_ylabel(f"{quality} on held-out images in %")
+    axes.set_ylabel(f"expected {quality} on validation images in %")
     axes.set_title(title, fontsize=10)
     axes.grid(True, which="major", color="#E5E5E5", linewidth=0.8, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -75,10 +78,23 @@ def _draw_frontier(axes: Axes, front: Frontier, right: float) -> None:
     axes.step([*x, right], [*y, y[-1]], where="post", color=BLUE, linewidth=1.6, zorder=3)
     estimates = [score.costs[front.costs[0]] for score in front.scores]
     reach = [[one.value - one.low for one in estimates], [one.high - one.value for one in estimates]]
-    label = f"frontier, with 90 % {its.name} interval" if its.interval else "frontier"
-    axes.errorbar(x, y, xerr=reach, fmt="s", color=BLUE, markersize=6, elinewidth=1, capsize=2.5, zorder=4, label=label)
+    label = "frontier, with 90 % intervals"
+    seen = [score for score in front.scores if score.quality.observed]
+    axes.errorbar(x, y, xerr=reach if its.interval else None, yerr=_ends(front), fmt="s", color=BLUE, markersize=6,
+                  elinewidth=1, capsize=2.5, zorder=4, label=label)  # fmt: skip
+    if seen:
+        heights = [100 * fmean(score.quality.observed) for score in seen]
+        axes.scatter([*map(front.cost, seen)], heights, s=30, c=VERMILION, marker="x", linewidths=1.2, label="observed",
+                     zorder=5)  # fmt: skip
     axes.annotate("knee", _point(front, front.pick("knee")), xytext=(0, 9), textcoords="offset points", ha="center",
                   fontsize=8.5, color=BLUE, zorder=6)  # fmt: skip
+
+
+def _ends(front: Frontier) -> list[list[float]]:
+    """How far the intervals of the qualities of a frontier reach down and up, in per cent."""
+    told = [score.quality for score in front.scores]
+    down = [100 * (one.value - (one.value if one.low is None else one.low)) for one in told]
+    return [down, [100 * ((one.value if one.high is None else one.high) - one.value) for one in told]]
 
 
 def _draw_names(axes: Axes, front: Frontier, named: Sequence[Score]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mvnas.costs import cost
 from mvnas.measuring.holdout import Errors
 from mvnas.reports.lines import gap_line, ranking_line
+from mvnas.studies.score import Quality
 from mvnas.tasks import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -38,19 +40,34 @@ def errors_table(rows: Iterable[Errors], of: str = "predictor") -> str:
 
 
 def frontier_table(study: Study) -> str:
-    """The Pareto set as text, knee marked."""
+    """The Pareto set as text, knee marked: what is expected of each network, with its interval, and what was
+    observed.
+    """
     frontier, metric = study.frontier(), study.setup.quality
     knee = frontier.pick("knee")
     predicted = study.setup.predicted
     counted = [name for name in study.setup.costs if name not in predicted]
     heads = [(f"{cost(name).heading} {cost(name).unit}", "90 % interval") for name in predicted]
-    rows = [("network", metric.name, *chain(*heads), *(cost(name).heading for name in counted), "px", "")]
+    rows = [
+        (
+            "network",
+            metric.name,
+            "90 % interval",
+            "observed",
+            *chain(*heads),
+            *(cost(name).heading for name in counted),
+            "px",
+            "",
+        )
+    ]
     for score in frontier.scores:
         each = [score.costs[name] for name in predicted]
         rows.append(
             (
                 score.label,
                 metric.told(score.quality.value),
+                _quality_interval(score.quality, metric),
+                _observed(score.quality, metric),
                 *chain(*((f"{one.value:.2f}", f"{one.low:.2f} .. {one.high:.2f}") for one in each)),
                 *(cost(name).told(score.costs[name].value) for name in counted),
                 str(score.arch.resolution),
@@ -68,6 +85,22 @@ def _with_tests(rows: Sequence[tuple[str, ...]], study: Study, place: int) -> li
     tests = [known.get(score.number) for score in study.frontier().scores]
     cells = ["test", *("" if row is None else metric.told(row.quality) for row in tests)]
     return [(*row[:place], *[cell] * any(tests), *row[place:]) for row, cell in zip(rows, cells, strict=True)]
+
+
+def _quality_interval(quality: Quality, metric: Metric) -> str:
+    """The interval of a quality, from the metric's lesser value to its greater, with its unit once."""
+    if quality.low is None or quality.high is None:
+        return ""
+    low, high = sorted((quality.low, quality.high), key=metric.value)
+    return f"{metric.told(low).removesuffix('%').removesuffix(f' {metric.unit}').strip()} .. {metric.told(high)}"
+
+
+def _observed(quality: Quality, metric: Metric) -> str:
+    """What the trainings of a network came to, on average, and how many there were if several."""
+    if not quality.observed:
+        return ""
+    several = f" of {len(quality.observed)}" if len(quality.observed) > 1 else ""
+    return metric.told(fmean(quality.observed)) + several
 
 
 def rank_told(found: Ranking, epochs: float) -> str:

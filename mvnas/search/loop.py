@@ -24,7 +24,7 @@ from mvnas.studies.prepared import prepared
 from mvnas.studies.setup import SHORT
 from mvnas.studies.storage import HEARTBEAT, owned
 from mvnas.studies.study import SLACK, Study
-from mvnas.studies.trials import candidate_of, describe, notes_of, picks_of, rung_of
+from mvnas.studies.trials import candidate_of, describe, notes_of, picks_of, repeat_of, rung_of
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule
 
@@ -111,6 +111,7 @@ class _Training(NamedTuple):
     cost: float  # what is minimised beside accuracy
     picks: Picks
     rung: int
+    candidate: int | None  # of which it is another training, from another seed; None if it is the first
 
 
 class _Run:
@@ -213,9 +214,11 @@ class _Run:
             arch,
             Schedule(**setup.schedule),
             setup.factor,
-            seed_of(arch, setup.seed) if short else setup.seed,  # all are calibrated on the same images
+            seed_of(arch, setup.seed, proposal.repeat)
+            if short
+            else setup.seed,  # all are calibrated on the same images
             until=self.shares[rung] if short else 0.0,
-            begin=study.files.checkpoint(proposal.picks, rung - 1) if rung else None,
+            begin=study.files.checkpoint(proposal.picks, rung - 1) if rung and not proposal.repeat else None,
             task=setup.task,
             metric=setup.quality.name,
             techniques=self.problem.setup.technique,
@@ -240,8 +243,9 @@ class _Run:
         notes = self.strategy.notes(history, pending, seed) if isinstance(self.strategy, Noting) else {}
         if queued is None:
             return Proposal(first or {}, notes=notes), None
-        before = candidate_of(queued) if rung_of(queued) else None
-        return Proposal(picks_of(queued), rung_of(queued), before, {**notes, **notes_of(queued)}), queued
+        repeat = repeat_of(queued)
+        before = candidate_of(queued) if rung_of(queued) or repeat else None
+        return Proposal(picks_of(queued), rung_of(queued), before, {**notes, **notes_of(queued)}, repeat), queued
 
     def ask(self, proposal: Proposal, arch: Arch) -> tuple[int, _Training]:
         """The number of a new trial of a candidate, and what is in training by it."""
@@ -253,10 +257,15 @@ class _Run:
         if name:
             attrs["name"] = name
         if len(self.shares) > 1:
-            attrs |= {"rung": proposal.rung} | ({} if proposal.number is None else {"candidate": proposal.number})
+            attrs["rung"] = proposal.rung
+        if proposal.number is not None:
+            attrs["candidate"] = proposal.number
+        if proposal.repeat:
+            attrs["repeat"] = proposal.repeat
         attrs |= describe(arch, costs)
         number = self.study.ask(picks, problem.space.choices, proposal.notes, attrs, problem.excess(arch))
-        return number, _Training(name, costs[problem.setup.objective].value, picks, proposal.rung)
+        again = proposal.number if proposal.repeat else None
+        return number, _Training(name, costs[problem.setup.objective].value, picks, proposal.rung, again)
 
     def take(self, event: Event) -> None:
         """Take in what has happened to a candidate.
@@ -322,7 +331,9 @@ class _Run:
                 study.files.save_checkpoint(training.picks, training.rung, trained.checkpoint)
             study.rest(event.key, training.rung, trained.quality, seconds=trained.seconds)
         else:
-            study.files.save_weights(event.key, trained.state)
+            before = None if training.candidate is None else study.score_of(training.candidate)
+            if before is None or trained.quality > before.quality.kept:
+                study.files.save_weights(before.number if before else event.key, trained.state)
             told = {"measures": dict(trained.measures)} if trained.measures else {}
             study.tell(event.key, [trained.quality, training.cost], seconds=trained.seconds, **told)
             study.keep_weights()

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mvnas import tasks, techniques
+from mvnas.accuracy import Validation
 from mvnas.budgets import Budget
 from mvnas.budgets.feasible import check_feasible
 from mvnas.costs import Price, cost, estimates, to_json
@@ -21,7 +22,7 @@ from mvnas.spaces.arch import FLOAT, Arch
 from mvnas.spaces.rows import Picks, options
 from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
-from mvnas.strategies import Context, Validation
+from mvnas.strategies import Context
 from mvnas.strategies.rungs import Rungs
 from mvnas.studies.setup import BUILT_IN, SCORES, SHORT, SUPERNET, Setup
 from mvnas.studies.study import Study
@@ -100,6 +101,7 @@ class Problem:
             objective=objective,
             rungs=str(rungs),
             judged=len(data.val),
+            chance=aim.chance(data),
             flip=data.flip,
             task=task,
             metric=aim.metric.to_json(),
@@ -134,12 +136,13 @@ class Problem:
     @property
     def validation(self) -> Validation:
         """What qualities are measured on."""
-        return Validation(len(self.data.val), self.task.chance(self.data))
+        return self.setup.validation
 
     def context(self, trials: int | None) -> Context:
         """What a strategy is made from, where the study is to have so many full trainings."""
         shares = Rungs.parse(self.setup.rungs).shares
-        return Context(self.space, self.cost, self.excess, self.validation, shares, trials)
+        repeats = self.setup.scores == SHORT  # others are the same each time
+        return Context(self.space, self.cost, self.excess, self.validation, shares, trials, repeats)
 
     @property
     def images(self) -> Images:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optuna.trial import TrialState
-
 from mvnas.studies.study import Study
 
 
@@ -32,14 +30,14 @@ class Status:
     def of(cls, study: Study, total: int | None, left_seconds: float | None) -> Status:
         """Where the search of a study stands, of which all but the time is in the study."""
         trials = study.trials()
-        accuracies = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
+        front = study.frontier().scores
         return cls(
             finished=study.finished,
             failed=sum("reason" in trial.user_attrs for trial in trials),
             infeasible=study.infeasible(),
             total=total,
-            best=max(accuracies, default=0.0),
-            frontier=len(study.frontier().scores),
+            best=max((score.quality.value for score in front), default=0.0),
+            frontier=len(front),
             left_seconds=left_seconds,
             resting=study.resting,
         )

@@ -23,9 +23,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mvnas.accuracy import Validation as Validation
 from mvnas.budgets.feasible import repair
 from mvnas.errors import StudyError, quoted
 from mvnas.spaces.arch import Arch
@@ -41,13 +46,6 @@ NOTHING: Mapping[str, Any] = {}
 Key = tuple[tuple[str, Any], ...]
 
 
-class Validation(NamedTuple):
-    """What qualities are shares of: so many validation images, of which who has learnt nothing has `chance`."""
-
-    images: int
-    chance: float
-
-
 @dataclass(frozen=True)
 class Context:
     """What a strategy is made from.
@@ -60,6 +58,8 @@ class Context:
         shares: the rungs, as shares of the full training length, that rise to 1; several only for strategies with
             `promotes`.
         trials: full trainings that the study is to have in the end; None if time alone ends it.
+        repeats: whether another training of a candidate, from another seed, tells more of it.
+        listed: the only points that there are, such as those of a table of trained networks; None: all of the space.
     """
 
     space: Space
@@ -68,9 +68,13 @@ class Context:
     validation: Validation
     shares: Sequence[float] = (1.0,)
     trials: int | None = None
+    repeats: bool = True
+    listed: Sequence[Picks] | None = None
 
     def lead(self, picks: Picks, seen: Container[Key], generator: random.Random) -> Picks | None:
         """The point itself if it is within the budget and new, else one near it that is; None if none was found."""
+        if self.listed is not None:
+            return self._nearest(picks, seen, generator)
         for _ in range(WALKS):
             picks, excess, _ = repair(picks, self.space, self.excess, generator)
             if excess == 0 and key_of(picks) not in seen:
@@ -81,16 +85,40 @@ class Context:
             picks = {**picks, name: generator.choice(self.space.choices[name])}
         return None
 
+    def _nearest(self, picks: Picks, seen: Container[Key], generator: random.Random) -> Picks | None:
+        """Of the listed points within the budget and new the one that differs in fewest choices, any of several."""
+        apart = (self._places != self._place(picks)).sum(1)
+        for least in np.unique(apart):
+            near = [self._listed[i] for i in np.flatnonzero(apart == least)]
+            new = [one for one, key in near if key not in seen and self.excess(self.space.at(one)) == 0]
+            if new:
+                return generator.choice(new)
+        return None
+
+    @cached_property
+    def _listed(self) -> list[tuple[Picks, Key]]:
+        """The listed points, each with what sets hold of it."""
+        return [(picks, key_of(picks)) for picks in self.listed or ()]
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Numbers of the options of the listed points: (n, choices)."""
+        return np.array([self._place(picks) for picks, _ in self._listed])
+
+    def _place(self, picks: Picks) -> list[int]:
+        return [options.index(picks[name]) for name, options in self.space.choices.items()]
+
 
 class Asked(NamedTuple):
-    """A candidate in training: its number, its point of the space, the rung that it is to reach, and the strategy's
-    notes.
+    """A candidate in training: its number, its point of the space, the rung that it is to reach, the strategy's notes,
+    and which of its trainings from another seed it is, 0 for the first.
     """
 
     number: int
     picks: Picks
     rung: int
     notes: Mapping[str, Any] = NOTHING
+    repeat: int = 0
 
 
 class Told(NamedTuple):
@@ -101,10 +129,14 @@ class Told(NamedTuple):
     rung: int
     accuracy: float | None
     notes: Mapping[str, Any] = NOTHING
+    repeat: int = 0
 
 
 class Proposal(NamedTuple):
     """A point to train to a rung: as a new candidate, or the one with this number on from where it is.
+
+    With `repeat` above 0 the candidate with this number, which has finished the last rung, is trained anew in full from
+    another seed: its accuracy is known better then, and it is no other candidate. Repeats of one are 1, 2 and so on.
 
     `notes`, plain data by names, are kept with the training and handed back with it: a strategy that needs to know
     later what it did writes it there. Names must not begin with "constraints" or "fixed".
@@ -114,6 +146,7 @@ class Proposal(NamedTuple):
     rung: int = 0
     number: int | None = None
     notes: Mapping[str, Any] = NOTHING
+    repeat: int = 0
 
 
 class Strategy(Protocol):
@@ -212,7 +245,9 @@ def check(proposal: object, context: Context, history: Sequence[Told], pending: 
             raise _refused("propose points of the space", f"{name} is {quoted(proposal.picks.get(name))}")
     proposal = proposal._replace(picks=context.space.settled(proposal.picks))
     trainings = every(history, pending)
-    if proposal.number is not None:
+    if proposal.repeat:
+        _check_repeat(proposal, context, trainings)
+    elif proposal.number is not None:
         _check_promotion(proposal, context, trainings)
     elif proposal.rung or any(one.picks == proposal.picks for one in trainings):
         raise _refused("begin new candidates at rung 0", f"{quoted(dict(proposal.picks))} at rung {proposal.rung}")
@@ -223,10 +258,25 @@ def check(proposal: object, context: Context, history: Sequence[Told], pending: 
 
 def _check_promotion(proposal: Proposal, context: Context, trainings: Sequence[Told | Asked]) -> None:
     """Return if a candidate may be trained on to the rung of a proposal."""
-    its = [one for one in trainings if one.number == proposal.number and one.picks == proposal.picks]
+    its = [one for one in _of(proposal, trainings) if not one.repeat]
     ended = [one.rung for one in its if isinstance(one, Told) and one.accuracy is not None]
     if len(ended) != len(its) or len(ended) != proposal.rung or not 0 < proposal.rung < len(context.shares):
         raise _refused("train candidates on by a rung", f"trial {proposal.number} to rung {proposal.rung}")
+
+
+def _check_repeat(proposal: Proposal, context: Context, trainings: Sequence[Told | Asked]) -> None:
+    """Return if a candidate may be trained anew from another seed."""
+    its, last = _of(proposal, trainings), len(context.shares) - 1
+    finished = [one for one in its if one.rung == last and isinstance(one, Told) and one.accuracy is not None]
+    if not finished or proposal.rung != last or proposal.repeat != 1 + max(one.repeat for one in its):
+        raise _refused(
+            "repeat trainings of finished candidates one by one", f"repeat {proposal.repeat} of trial {proposal.number}"
+        )
+
+
+def _of(proposal: Proposal, trainings: Sequence[Told | Asked]) -> list[Told | Asked]:
+    """The trainings of the candidate of a proposal."""
+    return [one for one in trainings if one.number == proposal.number and one.picks == proposal.picks]
 
 
 def _refused(must: str, got: str) -> StudyError:

@@ -6,18 +6,15 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mvnas.accuracy import Features, Groups
 from mvnas.budgets.feasible import repair
 from mvnas.spaces.arch import Arch
 from mvnas.spaces.rows import Picks
 from mvnas.spaces.space import Space
 from mvnas.strategies.pareto import Array
-
-if TYPE_CHECKING:
-    pass
 
 Row = tuple[int, ...]  # a point of a space: for each of its choices the number of the option
 
@@ -27,13 +24,21 @@ REMEMBERED = 1 << 17
 class Points:
     """The points of a space as rows of option numbers, with what is known of them before they are trained.
 
-    `cost` is what a network costs beside its accuracy, `excess` how far it is over the budget, 0 if it fits.
+    `cost` is what a network costs beside its accuracy, `excess` how far it is over the budget, 0 if it fits; `listed`
+    are the only points that there are, None: all of the space.
     """
 
-    def __init__(self, space: Space, cost: Callable[[Arch], float], excess: Callable[[Arch], float]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        cost: Callable[[Arch], float],
+        excess: Callable[[Arch], float],
+        listed: Sequence[Picks] | None = None,
+    ) -> None:
         self.space, self.cost, self.excess = space, cost, excess
         self.sizes = np.array([len(values) for values in space.choices.values()])
-        self._columns = [_columns(values) for values in space.choices.values()]
+        self._features = Features(space.choices)
+        self.listed = None if listed is None else [self.row(picks) for picks in listed]
         self._within = lru_cache(REMEMBERED)(self._facts)
         self._over = lru_cache(REMEMBERED)(lambda row: self._costs(self.space.at(self.picks(row))))
 
@@ -45,6 +50,8 @@ class Points:
 
     def all(self) -> list[Row]:
         """Every row, in order."""
+        if self.listed is not None:
+            return self.listed
         return list(dict.fromkeys(map(self.settled, product(*map(range, self.sizes)))))
 
     def settled(self, row: Sequence[int]) -> Row:
@@ -67,22 +74,15 @@ class Points:
     def _costs(self, arch: Arch) -> tuple[float, float, float]:
         return self.cost(arch), arch.params, arch.macs
 
-    def features(self, rows: Sequence[Row]) -> Array:
-        """What the model of accuracy sees of each row, options and log costs: (n, f)."""
-        places = np.array(rows, int).reshape(len(rows), -1)
-        options = [column[places[:, i]] for i, column in enumerate(self._columns)]
-        return np.hstack([*options, np.log(self.look(rows))])
+    def features(self, rows: Sequence[Row]) -> Groups:
+        """What the model of accuracy sees of each row."""
+        return self._features.of(rows, self.look(rows))
 
     def draw(self, generator: random.Random) -> Row | None:
         """A random row that fits; None if the walk from a random point found none."""
+        if self.listed is not None:
+            fitting = self.fitting(self.listed)
+            return generator.choice(fitting) if fitting else None
         picks = {name: generator.choice(values) for name, values in self.space.choices.items()}
         found, excess, _ = repair(picks, self.space, self.excess, generator)
         return None if excess else self.row(found)
-
-
-def _columns(values: Sequence[object]) -> Array:
-    """Features of a choice's options: their order if they are numbers, else a column for each."""
-    numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) == len(values):
-        return np.argsort(np.argsort(numbers))[:, None].astype(float)
-    return np.eye(len(values))

@@ -50,7 +50,7 @@ class Strategy:
     def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
         drawn, notes = self._draw(history, pending, seed)
         generator = random.Random(_turn(history, pending, seed))
-        seen = {self._trials[one.number][2] for one in every(history, pending)}
+        seen = {self._trials[one.number][2] for one in every(history, pending) if not one.repeat}
         picks = self.context.lead(drawn, seen, generator)
         return Proposal(picks, notes=notes) if picks is not None else None
 
@@ -61,11 +61,14 @@ class Strategy:
         return self._draw(history, pending, seed)[1]
 
     def _draw(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> tuple[Picks, dict[str, Any]]:
-        """A point of the space as the sampler draws it, and what it notes.
+        """A point of the space as the sampler draws it, and what it notes; it knows the first training of each
+        candidate.
 
         Raises:
             StudyError: it does not take such a study.
         """
+        history = [one for one in history if not one.repeat]
+        pending = [one for one in pending if not one.repeat]
         trials = [self._trial(one) for one in every(history, pending)]
         if all(trial.state != TrialState.COMPLETE for trial in trials):
             self._scout = make_sampler(self.name, 0, self.context.trials)  # which remembers what it has seen

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from mvnas.strategies import Asked, Context, Proposal, Told
 from mvnas.strategies._points import Points, Row
-from mvnas.strategies._proposing import propose
+from mvnas.strategies._proposing import Choice, propose
 from mvnas.strategies.rungs import promote, rivals
 
 FIRST = 3  # candidates that fill the space before a model chooses, the very first the cheapest of as many draws
 DRAWS = 20  # of which each other one is the farthest from all before
 PATIENCE = 100  # a model chooses for this share of a study at a time: one candidate until there are twice as many
+BEHIND = "behind"  # notes behind how many candidates another training of one was chosen
 
 
 class Strategy:
-    """A space-filling start, then what promises the most hypervolume by a model of accuracy.
+    """A space-filling start, then what promises the most hypervolume by a model of accuracy: a new candidate, or one
+    from another seed.
 
     With several rungs candidates begin at the first, and are promoted by `mvnas.strategies.rungs`. Of a long study a
     batch of candidates is chosen at a time, since its model hardly changes with one more of a thousand scores; it is
@@ -28,10 +30,11 @@ class Strategy:
     promotes = True
 
     def __init__(self, context: Context) -> None:
-        self.points = Points(context.space, context.cost, context.excess)
+        self.points = Points(context.space, context.cost, context.excess, context.listed)
         self.validation, self.shares = context.validation, context.shares
+        self.begun = context.shares[0] if context.repeats else 0.0  # what a new candidate costs beside a repeat
         # The last batch, behind how many candidates there were before it and the seed that it was chosen with.
-        self._made: tuple[int, int, list[Row]] = (-1, 0, [])
+        self._made: tuple[int, int, list[Choice]] = (-1, 0, [])
 
     def next(self, history: Sequence[Told], pending: Sequence[Asked], seed: int) -> Proposal | None:
         every: list[Told | Asked] = [*history, *pending]
@@ -40,19 +43,29 @@ class Strategy:
         numbers = sorted({one.number for one in every})
         batch = max(1, len(numbers) // PATIENCE)
         for begun in dict.fromkeys((len(numbers) - len(numbers) % batch, len(numbers))):
-            later = set(numbers[begun:])
-            taken = {self.points.row(one.picks) for one in every if one.number in later}
-            for row in self._batch(begun, batch, history, pending, later, seed):
-                if row not in taken:
-                    return Proposal(self.points.picks(row), 0)
+            new = set(numbers[begun:])
+            later = [one for one in every if one.number in new or (batch > 1 and one.notes.get(BEHIND, -1) >= begun)]
+            taken = {self.points.row(one.picks) for one in later}
+            for choice in self._batch(begun, batch, history, pending, later, seed):
+                if choice.row not in taken:
+                    return self._proposal(choice, every, begun)
         return None
+
+    def _proposal(self, choice: Choice, every: Sequence[Told | Asked], begun: int) -> Proposal:
+        """The proposal of a choice that was made behind so many candidates."""
+        picks = self.points.picks(choice.row)
+        if choice.number is None:
+            return Proposal(picks, 0)
+        repeat = 1 + max(one.repeat for one in every if one.number == choice.number)
+        return Proposal(picks, len(self.shares) - 1, choice.number, {BEHIND: begun}, repeat)
 
     def _promoted(self, history: Sequence[Told], every: Sequence[Told | Asked]) -> Proposal | None:
         """The candidate that goes on to the next rung, if one does."""
         picks = {one.number: one.picks for one in every}
         begun: list[set[int]] = [set() for _ in self.shares]
         for one in every:
-            begun[one.rung].add(one.number)
+            if not one.repeat:
+                begun[one.rung].add(one.number)
         rungs = self._rungs(history)
         rows = {number: self.points.row(its) for number, its in picks.items()}
         fits = set(self.points.fitting(rows.values()))
@@ -68,7 +81,7 @@ class Strategy:
         """Accuracies of the candidates that finished each rung."""
         rungs: list[dict[int, float]] = [{} for _ in self.shares]
         for one in sorted(history, key=lambda one: one.number):
-            if one.accuracy is not None:
+            if one.accuracy is not None and not one.repeat:
                 rungs[one.rung][one.number] = one.accuracy
         return rungs
 
@@ -78,25 +91,38 @@ class Strategy:
         count: int,
         history: Sequence[Told],
         pending: Sequence[Asked],
-        later: Container[int],
+        later: Collection[Told | Asked],
         seed: int,
-    ) -> list[Row]:
-        """The next `count` points after the first `begun` candidates, as if there were no `later` ones; remembered if
-        several.
+    ) -> list[Choice]:
+        """The next `count` trainings after the first `begun` candidates, as if there were none of the `later` ones;
+        remembered if several.
         """
         if count > 1 and self._made[:2] == (begun, seed):
             return self._made[2]
-        history = [one for one in history if one.number not in later]
-        pending = [one for one in pending if one.number not in later]
+        ignored = {(one.number, one.rung, one.repeat) for one in later}
+        history = [one for one in history if (one.number, one.rung, one.repeat) not in ignored]
+        pending = [one for one in pending if (one.number, one.rung, one.repeat) not in ignored]
         every: list[Told | Asked] = [*history, *pending]
         points, rungs = self.points, self._rungs(history)
         rows = {one.number: points.row(one.picks) for one in sorted(every, key=lambda one: one.number)}
         generator = random.Random(f"{seed} {len(history)} {len(pending)}")
         scored = sum(map(len, rungs))
-        found = self._apart(set(rows.values()), generator) if len(rows) < FIRST or scored < 2 else []
+        found: list[Choice] = []
+        if len(rows) < FIRST or scored < 2:
+            found = [Choice(row) for row in self._apart(set(rows.values()), generator)]
         if not found and scored >= 2:
-            asked = {one.number for one in pending}
-            found = propose(points, rows, rungs, asked, generator, validation=self.validation, count=count)
+            asked, repeats = {one.number for one in pending}, repeated(history)
+            found = propose(
+                points,
+                rows,
+                rungs,
+                asked,
+                generator,
+                validation=self.validation,
+                repeats=repeats,
+                begun=self.begun,
+                count=count,
+            )
         self._made = begun, seed, found
         return found
 
@@ -111,8 +137,17 @@ class Strategy:
             # Of equal accuracy, which is all that is known, the cheapest has the most volume; not of all, a corner.
             few = drawn[:FIRST]
             return [few[int(self.points.look(few)[:, 0].argmin())]]
-        features = self.points.features([*drawn, *seen])
+        features = np.hstack([*self.points.features([*drawn, *seen])])
         spread = features.std(0)
         scaled = features / np.where(spread > 0, spread, 1)
         new, old = scaled[: len(drawn)], scaled[len(drawn) :]
         return [drawn[int(np.linalg.norm(new[:, None] - old, axis=2).min(1).argmax())]]
+
+
+def repeated(history: Sequence[Told]) -> dict[int, list[float]]:
+    """Accuracies of the further full trainings of candidates, by number."""
+    found: dict[int, list[float]] = {}
+    for one in sorted(history, key=lambda one: (one.number, one.repeat)):
+        if one.repeat and one.accuracy is not None:
+            found.setdefault(one.number, []).append(one.accuracy)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,34 @@ PICKS = ("knee", "best", "fastest")
 class Quality:
     """How well a network does its task, by the metric of this `name`: 0 at its worst, 1 at its best.
 
-    `low` and `high` are the ends of the interval that the quality lies in, None where nobody knows them.
+    `value` is what its trainings are expected to come to, `low` and `high` are the ends of the 90 % interval of that,
+    None where nobody knows them; `observed` is what each of its trainings came to.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     name: str = "accuracy"
+    observed: tuple[float, ...] = ()
+
+    @property
+    def kept(self) -> float:
+        """What the training came to whose weights are kept: the best of them."""
+        return max(self.observed, default=self.value)
 
     def to_json(self) -> dict[str, float]:
-        """Plain data: the value by the metric's name, and the ends that are known."""
-        ends = {self.name: self.value, f"{self.name}_low": self.low, f"{self.name}_high": self.high}
-        return {key: value for key, value in ends.items() if value is not None}
+        """Plain data: the value by the metric's name, the ends that are known, and the mean and number of trainings."""
+        known = {self.name: self.value, f"{self.name}_low": self.low, f"{self.name}_high": self.high}
+        if self.observed:
+            known |= {f"{self.name}_observed": fmean(self.observed), "trainings": len(self.observed)}
+        return {key: value for key, value in known.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Score:
     """What is known of one Arch: its quality, and its costs by their names. `sources` says where these come from.
 
-    `number` is the trial it was scored in, `name` that of a published network or "".
+    `number` is the trial that first scored it, `name` that of a published network or "".
     """
 
     arch: Arch
@@ -84,6 +94,16 @@ class Frontier:
     def cost(self, score: Score) -> float:
         """What the frontier minimises first, of a score, such as its ms of latency."""
         return score.costs[self.costs[0]].value
+
+    def rivals(self, scores: Iterable[Score], most: int) -> list[Score]:
+        """At most so many others that would be on the frontier at the upper end of their interval, the widest first."""
+        apart = []
+        for score in scores:
+            high = score.quality.value if score.quality.high is None else score.quality.high
+            near = [one.quality.value for one in self.scores if self.cost(one) <= self.cost(score)]
+            if score not in self.scores and high > max(near, default=0.0):
+                apart.append((high - max(near, default=0.0), -score.number, score))
+        return [score for _, _, score in sorted(apart, key=lambda row: row[:2], reverse=True)[:most]]
 
     def hypervolume(self, *, worst: float) -> float:
         """Share of the rectangle quality 0..1 by cost 0..`worst` that the frontier covers, in [0, 1].

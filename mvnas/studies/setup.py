@@ -9,6 +9,7 @@ from shlex import quote
 from typing import Any
 
 from mvnas import tasks, techniques
+from mvnas.accuracy import Validation
 from mvnas.costs import cost
 from mvnas.errors import CostError, StudyError
 from mvnas.strategies.rungs import Rungs
@@ -36,6 +37,7 @@ SCORES = {SHORT: "short trainings", SUPERNET: "slices of a supernet"}  # what qu
 FLIP = {True: "yes", False: "no", None: None}  # as the command line says it; None in older studies
 SETTABLE = ("epochs", "batch", "lr", "clip")  # of its schedule, that the command line sets
 BUILT_IN = "processes"  # stands for every engine of ours, since each trains the same
+UNKNOWN = 1000  # validation images of a study that does not tell how many it has
 COUNTED = ("params", "macs", "memory")  # costs that every study tells of its candidates beside what it minimises
 
 
@@ -66,6 +68,7 @@ class Setup:
     technique: str = techniques.DEFAULT
     judged: int = 0  # validation images that qualities are of; 0: unknown, in older studies
     scores: str = SHORT  # what qualities of candidates are of: SCORES
+    chance: float = 0.0  # quality of a network that has learnt nothing
     flip: bool | None = None  # whether images are mirrored in training; None: as their source says, in older studies
 
     @property
@@ -77,6 +80,11 @@ class Setup:
     def predicted(self) -> list[str]:
         """Those of them that are not counted."""
         return [name for name in self.costs if cost(name).interval]
+
+    @property
+    def validation(self) -> Validation:
+        """What the qualities of candidates are measured on."""
+        return Validation(self.judged or UNKNOWN, self.chance)
 
     @property
     def quality(self) -> Metric:

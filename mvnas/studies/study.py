@@ -24,6 +24,7 @@ from mvnas.spaces.rows import Picks
 from mvnas.strategies import Asked, Key, Told, key_of
 from mvnas.strategies.rungs import Point, Rungs, resting
 from mvnas.studies.drivers import driver, gone
+from mvnas.studies.expectations import Expectations, Training
 from mvnas.studies.faults import damaged, readable
 from mvnas.studies.files import StudyFiles
 from mvnas.studies.place import NAME, file_of, masked
@@ -38,6 +39,7 @@ from mvnas.studies.trials import (
     counts,
     notes_of,
     picks_of,
+    repeat_of,
     requeued,
     rung_of,
     score_of,
@@ -47,6 +49,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 SLACK = 1e-6  # of a number of full trainings, that is a sum of shares
+RIVALS = 10  # candidates beside the frontier whose weights are kept, since they may come to be on it
 RESTS = 10  # checkpoints that are kept of each rung, of those that are the next to be promoted
 
 
@@ -66,7 +69,9 @@ class Study:
         self.exhausted = (
             False  # whether the search that gave it ended since it found no other network within the budget
         )
-        self._scores: dict[int, Score] = {}  # what never changes once it is there
+        self._observed: dict[int, Score] = {}  # of each candidate that finished, by its first training alone
+        self._trainings: dict[int, Training] = {}  # full ones, by the number of their trial
+        self._scores: dict[int, Score] = {}
         self._frontier = Frontier(())
         self._numbers: dict[Key, list[int]] = {}  # of the trials of each point
         self._read = 0  # trials among them
@@ -86,6 +91,7 @@ class Study:
             self.setup = Setup.read(told["setup"])
         except StudyError as error:
             raise damaged(place, str(error)) from None
+        self._expectations = Expectations(self.setup.objective, self.setup.validation)
         cast(Trials, record._storage).check = partial(_check, self.place, self.setup)
 
     def __repr__(self) -> str:
@@ -156,9 +162,9 @@ class Study:
         return self.record.get_trials(deepcopy=False, states=states or None)
 
     def scores(self) -> list[Score]:
-        """Every finished candidate, in order."""
+        """Every finished candidate, in order, with the quality that is expected of it."""
         self.frontier()
-        return [self._scores[number] for number in sorted(self._scores)]
+        return sorted(self._scores.values(), key=lambda score: score.number)
 
     @property
     def finished(self) -> float:
@@ -187,7 +193,7 @@ class Study:
         lower = (0.0, *upper)
         for trial in filter(counts, trials):
             rung = rung_of(trial)
-            count, lengths = count + 1, lengths + upper[rung] - lower[rung]
+            count, lengths = count + 1, lengths + upper[rung] - (0.0 if repeat_of(trial) else lower[rung])
         return count, lengths
 
     @property
@@ -201,7 +207,8 @@ class Study:
         ended = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         for trial in ended:
             if trial.number not in self._ended:
-                new = Told(candidate_of(trial), trial.params, rung_of(trial), accuracy_of(trial), notes_of(trial))
+                told = accuracy_of(trial), notes_of(trial), repeat_of(trial)
+                new = Told(candidate_of(trial), trial.params, rung_of(trial), *told)
                 self._ended[trial.number] = new if counts(trial) else None
         return [one for trial in ended if (one := self._ended[trial.number])]
 
@@ -209,7 +216,10 @@ class Study:
     def asked(self) -> list[Asked]:
         """Every candidate in training, as strategies are told of it."""
         running = self.trials(TrialState.RUNNING)
-        return [Asked(candidate_of(trial), trial.params, rung_of(trial), notes_of(trial)) for trial in running]
+        return [
+            Asked(candidate_of(trial), trial.params, rung_of(trial), notes_of(trial), repeat_of(trial))
+            for trial in running
+        ]
 
     @property
     def resting(self) -> dict[str, int]:
@@ -224,6 +234,8 @@ class Study:
         finished: list[dict[int, Point]] = [{} for _ in self.rungs]
         begun: list[set[int]] = [set() for _ in self.rungs]
         for trial in filter(counts, self.trials()):
+            if repeat_of(trial):
+                continue
             candidate, rung, accuracy = candidate_of(trial), rung_of(trial), accuracy_of(trial)
             begun[rung].add(candidate)
             if accuracy is not None:
@@ -271,8 +283,12 @@ class Study:
         """Whether a trial that was just asked for is one too many, or another driver's already."""
         trials = self.trials()
         twins = self._known(trials)[key_of(trials[number].params)]
-        rung = rung_of(trials[number])
-        same = any(counts(trials[other]) and rung_of(trials[other]) == rung for other in twins if other < number)
+        mine = rung_of(trials[number]), repeat_of(trials[number])
+        same = any(
+            counts(trials[other]) and (rung_of(trials[other]), repeat_of(trials[other])) == mine
+            for other in twins
+            if other < number
+        )
         return same or (total is not None and self._counted(trials[:number])[1] > total - SLACK)
 
     def tell(self, number: int, values: Sequence[float] | None = None, **attrs: Any) -> None:
@@ -311,12 +327,9 @@ class Study:
             StudyError: one is not.
         """
         for trial in self.trials():
-            picks = picks_of(trial)
             if not counts(trial) and trial.state != TrialState.WAITING and trial.state != TrialState.RUNNING:
                 continue
-            for name, options in choices.items():
-                if name not in picks or picks[name] not in options:
-                    raise damaged(self.place, f"trial {trial.number} has none of the options of {name}")
+            _check_point(self.place, trial, choices)
 
     def failures(self) -> dict[int, str]:
         """Number and reason of every candidate that failed."""
@@ -328,13 +341,40 @@ class Study:
         return sum(trial.user_attrs.get("infeasible", 0) for trial in self.trials())
 
     def frontier(self) -> Frontier:
-        """The frontier of every finished candidate."""
+        """The frontier of every finished candidate, by the quality that is expected of it."""
         trials = self.trials(TrialState.COMPLETE)
-        if len(trials) > len(self._scores):
-            new = {trial.number: self._score(trial) for trial in trials if trial.number not in self._scores}
-            self._scores |= new
-            self._frontier = Frontier.of([*self._frontier.scores, *new.values()], [self.setup.objective])
+        if len(trials) > len(self._trainings):
+            choices = _choices(trials[0])
+            for trial in trials:
+                if trial.number not in self._trainings:
+                    _check_point(self.place, trial, choices)
+                    candidate = candidate_of(trial)
+                    self._trainings[trial.number] = Training(candidate, trial.params, trial.values[0])
+                    if not repeat_of(trial):
+                        self._observed[candidate] = self._score(trial)
+            self._scores = self._expectations.of(self._observed, self._in_order(), choices)
+            self._frontier = Frontier.of(self._scores.values(), [self.setup.objective])
         return self._frontier
+
+    @property
+    def explained(self) -> float | None:
+        """Share of the differences between qualities that choices and costs explain (R2, cross-validated); None of too
+        few candidates.
+        """
+        self.frontier()
+        if not self._trainings:
+            return None
+        first = self.trials(TrialState.COMPLETE)[0]
+        return self._expectations.explained(self._observed, self._in_order(), _choices(first))
+
+    def _in_order(self) -> list[Training]:
+        """Full trainings in the order in which they were begun."""
+        return [self._trainings[number] for number in sorted(self._trainings)]
+
+    def score_of(self, candidate: int) -> Score | None:
+        """The score of a candidate by its number, which is that of the first of its trials; None if it has none."""
+        self.frontier()
+        return self._scores.get(candidate)
 
     def _score(self, trial: FrozenTrial) -> Score:
         try:
@@ -351,7 +391,10 @@ class Study:
         scores = self.scores()
         if not what.isdigit():
             return self.frontier().pick(what)
-        found = [score for score in scores if score.number == int(what)]
+        trials = self.trials()
+        again = int(what) < len(trials) and repeat_of(trials[int(what)])
+        mine = self.score_of(candidate_of(trials[int(what)])) if again else None
+        found = [score for score in scores if score.number == (mine.number if mine else int(what))]
         if not found:
             reason = self.failures().get(int(what))
             why = f"failed: {reason}" if reason else "is not there"
@@ -405,11 +448,13 @@ class Study:
         return file_of(self.place) is None
 
     def keep_weights(self) -> None:
-        """Remove the weights of candidates that are no longer on the frontier; those in training may be about to be
-        told.
+        """Remove the weights of candidates that are not on the frontier and will hardly be; those in training may be
+        about to be told.
         """
         numbers = [trial.number for trial in self.trials(TrialState.RUNNING)]
-        self.files.keep_weights([*numbers, *(score.number for score in self.frontier().scores)])
+        front, scores = self.frontier(), self.scores()
+        kept = [*front.scores, *front.rivals(scores, RIVALS)]
+        self.files.keep_weights([*numbers, *(score.number for score in kept)])
 
     def keep_checkpoints(self) -> None:
         """Remove the checkpoints that nobody needs soon: kept are those of the RESTS next to be promoted from each
@@ -450,6 +495,24 @@ def _queue(record: optuna.Study, trial: FrozenTrial) -> None:
     waiting = requeued(trial)
     if waiting:
         record.add_trial(waiting)
+
+
+def _check_point(place: str, trial: FrozenTrial, choices: Mapping[str, Sequence[Any]]) -> None:
+    """Return if a trial is of a point of the space with these choices.
+
+    Raises:
+        StudyError: it is not.
+    """
+    picks = picks_of(trial)
+    for name, options in choices.items():
+        if name not in picks or picks[name] not in options:
+            raise damaged(place, f"trial {trial.number} has none of the options of {name}")
+
+
+def _choices(trial: FrozenTrial) -> dict[str, Sequence[Any]]:
+    """The options of each choice of the space that a trial is a point of."""
+    choices = {name: cast(CategoricalDistribution, its).choices for name, its in trial.distributions.items()}
+    return dict(sorted(choices.items()))
 
 
 def _ranges(numbers: list[int]) -> str:

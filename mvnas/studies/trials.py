@@ -23,7 +23,7 @@ from mvnas.studies.checking import fits, shown
 from mvnas.studies.score import Quality, Score
 from mvnas.studies.setup import COUNTED, SCORES, SHORT, Setup
 
-PLACE = ("rung", "candidate")  # attributes of a trial where a study has rungs
+PLACE = ("rung", "candidate", "repeat")  # attributes of a trial of a candidate that has others
 NUMBERS = ("infeasible", "seconds")  # attributes of a trial that are numbers, beside costs
 TEXTS = ("name", "reason")  # and texts
 LABEL = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)  # a name that may be a file's
@@ -69,7 +69,7 @@ def check_trial(trial: FrozenTrial, setup: Setup) -> None:
             if not isinstance(known[name], str):
                 raise StudyError(f"{name} must be a text, but is {shown(known[name])}")
             known[name] = plain(known[name])
-    for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number)):
+    for name, most in (("rung", setup.rungs.count(",")), ("candidate", trial.number), ("repeat", trial.number)):
         if name in known and not (fits(known[name], int) and 0 <= known[name] <= most):
             raise StudyError(f"{name} must be in 0..{most}, but is {shown(known[name])}")
     costs = [*cost(setup.objective).keys[:1]] if trial.state == TrialState.PRUNED else []
@@ -104,14 +104,19 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
     device = model.device if model else setup.device
     precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
     of = f"{setup.schedule['epochs']:g} epochs of training" if setup.scores == SHORT else SCORES[setup.scores]
-    how = f"measured on validation images of {setup.data}, {of}{precision}"
+    trained = f"{of} on {setup.data}{precision}"
+    how, seen = f"expected by all candidates of the study, of {trained}", f"measured on validation images, of {trained}"
     return Score(
         arch=arch,
-        quality=Quality(trial.values[0], name=setup.quality.name),
+        quality=Quality(trial.values[0], name=setup.quality.name, observed=(trial.values[0],)),
         costs={name: _cost(name, arch, trial, setup, model) for name in setup.costs},
         number=trial.number,
         name=known["name"] if LABEL.fullmatch(known.get("name", "")) else "",  # files are called by it
-        sources={"accuracy": how, **dict.fromkeys(setup.predicted, f"predicted for {device}{precision}")},
+        sources={
+            "accuracy": how,
+            "observed": seen,
+            **dict.fromkeys(setup.predicted, f"predicted for {device}{precision}"),
+        },
     )
 
 
@@ -156,8 +161,14 @@ def rung_of(trial: FrozenTrial) -> int:
 
 
 def candidate_of(trial: FrozenTrial) -> int:
-    """The number of a candidate is that of the first of its trials: it has one for each rung."""
+    """The number of a candidate is that of the first of its trials: it has one for each rung and each repeat."""
     found: int = trial.user_attrs.get("candidate", trial.number)
+    return found
+
+
+def repeat_of(trial: FrozenTrial) -> int:
+    """Which of its candidate's trainings from another seed a trial is; 0 for those from the first."""
+    found: int = trial.user_attrs.get("repeat", 0)
     return found
 
 

@@ -137,13 +137,12 @@ def play(
         else:
             number = begun if proposal.number is None else proposal.number
             begun += proposal.number is None
-            pending.append(Asked(number, proposal.picks, proposal.rung, proposal.notes))
+            pending.append(Asked(number, proposal.picks, proposal.rung, proposal.notes, proposal.repeat))
         if len(pending) == workers or proposal is None:
             one = pending.pop(0)
             score = accuracy(context.space.at(one.picks), context.shares[one.rung])
-            history = sorted(
-                [*history, Told(one.number, one.picks, one.rung, score, one.notes)], key=lambda one: one.number
-            )
+            told = Told(one.number, one.picks, one.rung, score, one.notes, one.repeat)
+            history = sorted([*history, told], key=lambda one: one.number)
 
 
 def _data() -> dict[str, Any]:

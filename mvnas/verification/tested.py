@@ -80,7 +80,7 @@ def validated(study: Study, score: Score) -> float:
     """Quality on validation images of the weights of a candidate that are shipped and judged."""
     trained = accuracies(study, 1).get(score.number)
     searched = trained is None or shipped(study, score.number) == study.files.weights(score.number)
-    return score.quality.value if searched or trained is None else trained
+    return score.quality.kept if searched or trained is None else trained
 
 
 def compared(study: Study) -> list[tuple[float, OnTest]]:

@@ -38,6 +38,7 @@ ROOMS = [
     "training",
     "techniques",
     "engines",
+    "accuracy",
     "strategies",
     "studies",
     "measuring",

@@ -78,28 +78,31 @@ def test_trainings_go_on_where_they_rested_and_come_to_what_was_asked(
     climb: Problem, tmp_path: Path, workers: int
 ) -> None:
     engine = Told(workers)
-    study = search(climb, study=str(tmp_path / "s.db"), trials=20, trainer=engine)
+    study = search(climb, study=str(tmp_path / "s.db"), trials=30, trainer=engine)
     lengths = {share: share - lower for share, lower in zip(SHARES, (0.0, *SHARES), strict=False)}
-    spent = [sum(lengths[job.until] for job in engine.jobs[:count]) for count in range(len(engine.jobs) + 1)]
-    assert spent[-2] < 20 <= spent[-1] + 1e-9
+    asked = [1.0 if job.until == 1 and not job.begin else lengths[job.until] for job in engine.jobs]  # 1: another seed
+    spent = [sum(asked[:count]) for count in range(len(asked) + 1)]
+    assert spent[-2] < 30 <= spent[-1] + 1e-9
     assert study.finished == pytest.approx(spent[-1])
-    assert all((job.begin is None) == (job.until == SHARES[0]) for job in engine.jobs)
+    assert all(job.begin for job in engine.jobs if job.until == SHARES[1])
 
     scores = study.scores()
-    assert [score.quality.value for score in scores] == [truth(score.arch, 1.0) for score in scores]
+    assert all(set(score.quality.observed) == {truth(score.arch, 1.0)} for score in scores)
     ends = {}
     for one in study.told:
         assert one.accuracy == truth(climb.space.at(one.picks), SHARES[one.rung])
-        ends.setdefault(one.number, []).append(one.rung)
+        if not one.repeat:
+            ends.setdefault(one.number, []).append(one.rung)
     assert all(sorted(rungs) == list(range(len(rungs))) for rungs in ends.values())  # each rung once, none left out
     counts = [sum(len(rungs) == height for rungs in ends.values()) for height in (1, 2, 3)]
-    assert counts[2] == len(scores) and counts[0] > RESTS
+    assert counts[2] == len(scores) and counts[0] >= RESTS
     assert study.resting == {"1/4": counts[0], "1/2": counts[1]} == summary_json(study)["resting"]
     assert f"{counts[0]} rest after 1/4 of the epochs" in rest_line(study)
 
     states = {trial.number: trial.state for trial in study.trials()}
     assert {states[score.number] for score in scores} == {TrialState.COMPLETE}
-    assert sum(state == TrialState.PRUNED for state in states.values()) == len(states) - len(scores)
+    trainings = sum(len(score.quality.observed) for score in scores)
+    assert sum(state == TrialState.PRUNED for state in states.values()) == len(states) - trainings
     kept = [Checkpoint.load(path).step for path in (tmp_path / "s.resting").iterdir()]
     assert len(kept) == kept.count(25) + kept.count(50)
     assert all(0 < kept.count(step) <= min(count, RESTS) for step, count in zip((25, 50), counts, strict=False))
@@ -126,8 +129,8 @@ def test_a_checkpoint_is_kept_while_its_candidate_is_among_the_next_or_trains(
         assert {rest for rest in seen if study.files.checkpoint(picks[rest], rest[1])} == kept
         assert len(list((tmp_path / "s.resting").glob("*"))) == len(kept)
 
-    search(climb, study=place, trials=20, trainer=Told(workers), show=look)
-    assert len(seen) > len(kept) > RESTS
+    search(climb, study=place, trials=30, trainer=Told(workers), show=look)
+    assert len(seen) > len(kept) >= RESTS
 
 
 def test_interrupted_anywhere_a_search_with_rungs_is_the_same(climb: Problem, tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def test_a_training_by_rungs_comes_to_the_same_score(space: Path, table: Path, t
         assert (rung_of(rested), rung_of(trial), rested.params) == (0, 1, trial.params)
         assert rested.state == TrialState.PRUNED and set(rested.intermediate_values) == {0}
         job = Job(score.arch, SHORT, problem.setup.factor, seed_of(score.arch, problem.setup.seed))
-        assert score.quality.value == train(job, data).quality
+        assert score.quality.observed == (train(job, data).quality,)
 
 
 @pytest.mark.usefixtures("shared")

@@ -31,7 +31,7 @@ from mvnas.spaces.space import Space
 from mvnas.spaces.zoo import published
 from mvnas.strategies import strategy
 from mvnas.strategies.rungs import Rungs
-from mvnas.studies.study import Study
+from mvnas.studies.study import RIVALS, Study
 from mvnas.training import Schedule
 from mvnas.training.fit import evaluate
 from mvnas.training.sampler import trained_size
@@ -65,9 +65,11 @@ def test_score_is_what_the_architecture_costs(problem: Problem, study: Study) ->
         assert 0 <= score.quality.value <= 1
 
 
-def test_weights_are_kept_for_the_frontier_alone_and_fit(study: Study) -> None:
-    kept = {score.number for score in study.frontier().scores}
-    assert {int(path.stem) for path in study.files.subfolder("weights").iterdir()} == kept
+def test_weights_are_kept_for_the_frontier_and_its_rivals_alone_and_fit(study: Study) -> None:
+    front = study.frontier()
+    kept = {int(path.stem) for path in study.files.subfolder("weights").iterdir()}
+    wanted, rivals = ({s.number for s in some} for some in (front.scores, front.rivals(study.scores(), RIVALS)))
+    assert wanted <= kept <= wanted | rivals
     score = study.pick("knee")
     build(score.arch.graph()).load_state_dict(load_file(study.files.weights(score.number)))
 
@@ -81,7 +83,9 @@ def test_continues_to_the_total_and_keeps_what_there_is(problem: Problem, tmp_pa
     place = str(tmp_path / "s.db")
     first = search(problem, study=place, trials=2).scores()
     after = search(problem, study=place, trials=4).scores()
-    assert after[:2] == first
+    assert [(s.number, s.arch, s.quality.observed) for s in after[:2]] == [
+        (s.number, s.arch, s.quality.observed) for s in first
+    ]
     assert len(after) == 4
     assert search(problem, study=place, trials=3).scores() == after
 
@@ -166,12 +170,12 @@ def test_killed_search_loses_no_finished_trial(space: Path, table: Path, tmp_pat
         time.sleep(0.3)
         os.kill(process.pid, signal.SIGKILL)
     before = Study.load(str(place))
-    finished = [(score.number, score.arch, score.quality.value) for score in before.scores()]
+    finished = [(score.number, score.arch, score.quality.observed) for score in before.scores()]
     running = [trial.params for trial in before.trials(TrialState.RUNNING) if "arch" in trial.user_attrs]
     assert len(finished) >= 2
     subprocess.run([*command, str(len(finished) + 2)], check=True, capture_output=True)
     after = Study.load(str(place))
-    assert [(score.number, score.arch, score.quality.value) for score in after.scores()][: len(finished)] == finished
+    assert [(score.number, score.arch, score.quality.observed) for score in after.scores()][: len(finished)] == finished
     assert len(after.scores()) == len(finished) + 2
     assert all(params in [trial.params for trial in after.trials(TrialState.COMPLETE)] for params in running)
 

@@ -23,7 +23,7 @@ def test_optuna_reads_a_study(tmp_path: Path) -> None:
     scores = {score.number: score for score in study.scores()}
     for trial in record.trials:
         score = scores[trial.number]
-        assert tuple(trial.values) == (score.quality.value, score.costs["latency"].value)
+        assert tuple(trial.values) == (score.quality.observed[0], score.costs["latency"].value)
         assert trial.constraints == {"budget": 0}
         assert {key: trial.user_attrs[key] for key in to_json(score.costs)} == to_json(score.costs)
         assert score.costs.keys() == {"latency", "params", "macs", "memory"}

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
             side = trained_size(arch.resolution, setup.factor)
             card |= {"epochs": setup.schedule["epochs"], "trained_px": side}
             if data is None or arch.precision != "int8" or data.fingerprint == setup.marks["data"]:
-                how, found = score.sources["accuracy"], validated(study, score)
+                how, found = score.sources["observed"], validated(study, score)
                 if searched != study.files.weights(score.number):
                     how += f", then {setup.schedule['epochs']:g} epochs of training"
                 test = known_quality(study, score.number)

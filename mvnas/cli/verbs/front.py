@@ -22,7 +22,7 @@ def options(to: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from mvnas.reports.json import summary_json, write_csv
-    from mvnas.reports.lines import gap_of, rank_line, rest_line, slices_line
+    from mvnas.reports.lines import explained_line, gap_of, rank_line, rest_line, slices_line
     from mvnas.reports.tables import frontier_table
     from mvnas.verification.retrain import images
     from mvnas.verification.tested import judge_frontier
@@ -39,5 +39,6 @@ def run(args: argparse.Namespace) -> None:
         return
     print(frontier_table(study))
     missing = untested and f"test {study.setup.quality.name} is missing: {untested}"
-    for told in filter(None, (gap_of(study), missing, rest_line(study), slices_line(study), rank_line(study))):
+    lines = (gap_of(study), missing, rest_line(study), slices_line(study), explained_line(study), rank_line(study))
+    for told in filter(None, lines):
         print(f"\n{told}")

@@ -351,16 +351,13 @@ def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tup
     """Print what was found, and what to do next."""
     from mvnas.costs import cost
     from mvnas.reports.json import worst_cost
-    from mvnas.reports.lines import gap_of, rank_line, rest_line, slices_line
+    from mvnas.reports.lines import explained_line, gap_of, rank_line, rest_line, slices_line, trained_line
     from mvnas.reports.tables import frontier_table
 
     frontier, worst = study.frontier(), worst_cost(study)
     knee, trusting = frontier.pick("knee"), _trusting(args, problem)
     print(f"\n{frontier_table(study)}\n")
-    print(
-        f"trained {len(study.scores())}, failed {len(study.failures())}, "
-        f"over budget and never trained {study.infeasible()}"
-    )
+    print(f"{trained_line(study)}; failed {len(study.failures())}, over budget and never trained {study.infeasible()}")
     if study.exhausted:
         print(f"ended after {study.finished:g} trainings: {EXHAUSTED}")
     for told in filter(None, (rest_line(study), slices_line(study))):
@@ -373,6 +370,7 @@ def _report(args: argparse.Namespace, problem: Problem, study: Study, files: tup
         f"hypervolume {frontier.hypervolume(worst=worst):.4f} "
         f"(of {study.setup.quality.label} 0..1 by {args.objective} 0..{cost(args.objective).told(worst)})"
     )
+    print(explained_line(study))
     print(
         rank_line(study)
         or f"how far short scores may be trusted was not tried: mvnas rank {shell_word(study.place)}{trusting}"
