@@ -91,7 +91,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
         },
         "space": {"--budget", "--device", "--json"},
         "predict": {"--device", "--json"},
-        "front": {"--csv", "--device", "--json"},
+        "front": {"--csv", "--data", "--skip-broken", "--device", "--json"},
         "plot": {"--out", "--device"},
         "rank": {"--candidates", "--longer", "--data", "--skip-broken", "--engine", "--json"},
         "verify": {"--longer", "--data", "--skip-broken", "--engine", "--device", "--json"},

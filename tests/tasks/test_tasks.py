@@ -83,7 +83,7 @@ def test_a_study_of_angles_is_exported_and_verified(
     assert 0.3 < score.quality.value < 1
     found = verify(study, [Table.load(folder / "roof")], images(study), longer=2)
     assert found.measured and all(row.accuracy is not None for row in found.rows)
-    words = ["export", study.place, "--device", str(folder / "roof"), "--out", str(tmp_path)]
+    words = ["export", study.place, "--device", str(folder / "roof"), "--out", str(tmp_path), "--pick", "fastest"]
     assert main([*words, "--format", "tflite", "--format", "onnx", "--format", "torch"]) == 0
     assert capsys.readouterr().out.count("max |difference| from torch") == 3
     assert main([*words, "--precision", "int8", "--json"]) == 0
@@ -99,7 +99,10 @@ def test_it_is_searched_by_command_too(folder: Path, tmp_path: Path, capsys: pyt
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "to test; 32 px" in told and "classes" not in told and "--trust" in told
-    assert re.search(r"network +angle error +test +latency ms.*\n-+\ntrial \d +[\d.]+ degrees ", told)
+    assert re.search(
+        r"network +angle error +90 % interval +observed .*\n-+\ntrial \d +[\d.]+ degrees +[\d.]+ .. [\d.]+ degrees ",
+        told,
+    )
     assert "(of quality by angle error 0..1 by latency" in told
     mine = [score.quality.value for score in Study.load(str(tmp_path / "c.db")).scores()]
     assert mine == [score.quality.value for score in Study.load(str(folder / "s.db")).scores()]

@@ -83,7 +83,7 @@ def test_every_engine_trains_with_it(folder: Path, tmp_path: Path) -> None:
     with closing(engine("processes", problem.images, workers=1)) as workers:
         other = search(problem, study=str(tmp_path / "p.db"), trials=1, trainer=workers)
     (score,) = other.scores()
-    assert score.quality.value == Study.load(str(folder / "s.db")).scores()[0].quality.value
+    assert score.quality.observed == Study.load(str(folder / "s.db")).scores()[0].quality.observed
 
 
 def test_what_was_prepared_and_is_gone_is_prepared_again_and_must_be_the_same(folder: Path, tmp_path: Path) -> None:
