@@ -84,6 +84,7 @@ def test_verbs_and_options_are_a_frozen_set() -> None:
             "--start",
             "--technique",
             "--scores",
+            "--metric",
             "--batch",
             "--lr",
             "--clip",

@@ -32,8 +32,7 @@ from mvnas.spaces.zoo import published
 from mvnas.strategies import strategy
 from mvnas.strategies.rungs import Rungs
 from mvnas.studies.study import RIVALS, Study
-from mvnas.training import Schedule
-from mvnas.training.fit import evaluate
+from mvnas.training import Schedule, evaluate
 from mvnas.training.sampler import trained_size
 
 

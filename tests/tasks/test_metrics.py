@@ -116,7 +116,10 @@ def test_a_study_tells_its_metric_and_holds_to_it(
     assert main(words) == 0
     told = capsys.readouterr().out
     assert re.search(r"metric +balanced accuracy.*: the largest has 4 times the images of the smallest", told)
-    assert re.search(r"network +balanced accuracy +test ", told) and "test balanced accuracy of" in told
+    assert (
+        re.search(r"network +balanced accuracy +90 % interval +observed +test ", told)
+        and "test balanced accuracy of" in told
+    )
     assert main([*words, "--metric", "accuracy"]) == 2
     assert "metric was balanced accuracy and is accuracy; give --metric 'balanced accuracy'" in capsys.readouterr().err
     for same in ("balanced", "balanced accuracy"):
