@@ -223,7 +223,7 @@ def test_a_problem_of_objects_is_that_of_their_names(space: Path, table: Path) -
     made = Problem.of(*parts, schedule=SHORT, rungs=Rungs(("1/3", "1")), seed=3)
     named = make_problem(space, table, rungs="1/3,1", seed=3)
     assert made.setup == named.setup and made.space == named.space and made.budget == named.budget
-    assert Problem.of(*parts).setup.schedule["epochs"] == 2.0
+    assert Problem.of(*parts).setup.schedule["epochs"] == 4.0
     with pytest.raises(BudgetError):
         Problem.of(parts[0], Budget.parse("1K-params"), *parts[2:])
 
