@@ -110,6 +110,7 @@ def rank_told(found: Ranking, epochs: float) -> str:
     rows = [("trained", "epochs", "candidates", "tau", "95 % interval", "rho", "95 % interval")]
     compared = {
         "scores of the study": (1, found.overall),
+        "as modelled": (1, found.modelled),
         "of its frontier": (1, found.frontier),
         "of the best third": (1, found.top_third),
     }

@@ -79,15 +79,17 @@ def _estimate(
 class Ranking:
     """What training `longest` times as long says of a study's scores.
 
-    `overall`, `frontier` and `top_third` compare the study's own scores with the longest training: of all, of the
-    frontier, and of the third that is best after the longest. `lengths` compares other trainings, by how many times as
-    long they are. 1 is the study's length again, from another seed: it tells what is luck, and so the `ceiling` of
-    `overall`, None where fewer than FEWEST_RANKED have it. `enough` is the least length whose interval of tau lies
-    above ENOUGH, None if no shorter one was found; `failed` trainings are left out.
+    `overall`, `frontier` and `top_third` compare the study's own scores, of the first training of each candidate, with
+    the longest training: of all, of the frontier, and of the third that is best after the longest. `modelled` compares
+    what the study expects of all, by its model of accuracy, with the longest. `lengths` compares other trainings, by
+    how many times as long they are. 1 is the study's length again, from another seed: it tells what is luck, and so the
+    `ceiling` of `overall`, None where fewer than FEWEST_RANKED have it. `enough` is the least length whose interval of
+    tau lies above ENOUGH, None if no shorter one was found; `failed` trainings are left out.
     """
 
     longest: int
     overall: Agreement | None
+    modelled: Agreement | None
     frontier: Agreement | None
     top_third: Agreement | None
     ceiling: Ceiling | None
@@ -185,12 +187,14 @@ def ranking(study: Study, longest: int | None = None) -> Ranking | None:
     if longest is None:
         return None
     truth = accuracies(study, longest)
-    short = {score.number: score.quality.value for score in study.scores()}
-    front = {score.number: score.quality.value for score in study.frontier().scores}
+    scores = study.scores()
+    short = {score.number: score.quality.observed[0] for score in scores}
+    expected = {score.number: score.quality.value for score in scores}
+    front = {score.number: short[score.number] for score in study.frontier().scores}
 
-    def compare(scores: Mapping[int, float]) -> Agreement | None:
-        both = sorted(scores.keys() & truth.keys())
-        return Agreement.of([scores[number] for number in both], [truth[number] for number in both])
+    def compare(told: Mapping[int, float]) -> Agreement | None:
+        both = sorted(told.keys() & truth.keys())
+        return Agreement.of([told[number] for number in both], [truth[number] for number in both])
 
     overall = compare(short)
     best = sorted(short.keys() & truth.keys(), key=lambda number: -truth[number])
@@ -201,7 +205,7 @@ def ranking(study: Study, longest: int | None = None) -> Ranking | None:
     failed = sum(row.accuracy is None for row in rows.values())
     top = _ceiling(short, accuracies(study, 1), truth, study.setup.judged)
     least = enough[0] if enough else None
-    return Ranking(longest, overall, compare(front), compare(third), top, others, least, failed)
+    return Ranking(longest, overall, compare(expected), compare(front), compare(third), top, others, least, failed)
 
 
 def _ceiling(

@@ -44,7 +44,7 @@ def front(study: Study) -> set[int]:
 def note(study: Study, times: int, accuracy: Callable[[float], float]) -> None:
     """Let the study know of a longer training of every candidate, whose accuracy is some function of the short one."""
     for score in study.scores():
-        row = Retrained(score.number, times, accuracy(score.quality.value))
+        row = Retrained(score.number, times, accuracy(score.quality.observed[0]))
         study.record.set_user_attr(f"{KEY} {score.number} x{times}", vars(row))
 
 
@@ -121,7 +121,7 @@ def test_scores_that_repeat_themselves_have_no_ceiling_below_one() -> None:
 def test_the_best_third_is_that_of_the_longest_and_is_compared_where_it_is_large_enough(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ordered = sorted(study.scores(), key=lambda score: score.quality.value)
+    ordered = sorted(study.scores(), key=lambda score: score.quality.observed[0])
     count, third = len(ordered), -(-len(ordered) // 3)
     places = [*range(count - third), *reversed(range(count - third, count))]  # the best ones the other way round
     for score, place in zip(ordered, places, strict=True):
@@ -131,6 +131,19 @@ def test_the_best_third_is_that_of_the_longest_and_is_compared_where_it_is_large
     assert (found := ranking(study)) and found.overall and found.top_third
     assert found.top_third.candidates == third
     assert found.top_third.tau < -0.5 < 0.5 < found.overall.tau
+
+
+def test_what_is_expected_is_compared_beside_what_was_observed(study: Study) -> None:
+    note(study, 2, lambda accuracy: accuracy)
+    found = ranking(study)
+    assert found and found.overall and found.overall.tau == 1
+    assert found.modelled and found.modelled.candidates == found.overall.candidates
+    for score in study.scores():
+        row = Retrained(score.number, 2, score.quality.value)
+        study.record.set_user_attr(f"{KEY} {score.number} x2", vars(row))
+    swapped = ranking(study)
+    assert swapped and swapped.overall and swapped.modelled and swapped.modelled.tau == 1
+    assert swapped.overall.tau == pytest.approx(found.modelled.tau)
 
 
 def test_the_ceiling_is_of_the_trainings_from_another_seed(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
