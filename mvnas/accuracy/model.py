@@ -14,7 +14,7 @@ from mvnas.accuracy.process import Observations, Part, Places, Prior, Process
 PARTS = (Part(0, False), Part(1, False), Part(2, False), Part(0, True), Part(2, True))  # orders, kinds, costs
 SHAPING = 150  # most networks, evenly from all, that variances and lengths are fitted to
 SPECIAL = Prior.at(0.05, 2.7)  # share of the differences between scores that no feature explains
-SEEDS = 0.05  # deviation of logits between seeds that is thought likely: 1.2 points of accuracy at 60 %
+SEEDS = 0.1  # deviation of logits between seeds that is thought likely: 2.4 points of accuracy at 60 %
 UNSURE = 4.5  # factor within which the variance of noise is thought to lie by two thirds
 WIDTH = 1.6449  # deviations to either side that hold 90 %
 NODES = 9  # of quadrature
