@@ -104,8 +104,8 @@ def score_of(trial: FrozenTrial, setup: Setup, model: Latency | None = None) -> 
     device = model.device if model else setup.device
     precision = "" if arch.precision == FLOAT else f", at {arch.precision}"
     of = f"{setup.schedule['epochs']:g} epochs of training" if setup.scores == SHORT else SCORES[setup.scores]
-    trained = f"{of} on {setup.data}{precision}"
-    how, seen = f"expected by all candidates of the study, of {trained}", f"measured on validation images, of {trained}"
+    seen = f"measured on validation images of {setup.data}, {of}{precision}"
+    how = f"expected by all candidates of the study on validation images of {setup.data}, {of}{precision}"
     return Score(
         arch=arch,
         quality=Quality(trial.values[0], name=setup.quality.name, observed=(trial.values[0],)),

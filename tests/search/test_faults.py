@@ -45,7 +45,7 @@ def command(
 def finished(place: Path) -> dict[int, tuple[object, ...]]:
     """Number of every training that has ended, with what is known of it."""
     study = Study.load(str(place))
-    scores = {score.number: (score.arch, score.quality.value, score.costs["latency"].value) for score in study.scores()}
+    scores = {trial.number: (trial.params, trial.values) for trial in study.trials(TrialState.COMPLETE)}
     rests = {trial.number: (trial.params, trial.intermediate_values) for trial in study.trials(TrialState.PRUNED)}
     return scores | rests | {number: (reason,) for number, reason in study.failures().items()}
 
