@@ -21,7 +21,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
@@ -213,7 +213,7 @@ def main() -> None:
         for part, work in parts.items():
             print(f"{part:>16} {took(timer, work):6.2f} s")
         print(f"{'in all':>16} {timer() - begun:6.2f} s, {len(study.scores())} candidates")
-        surrogate, history = strategy("surrogate")(problem.context(None)), study.told
+        surrogate, history = strategy("surrogate")(replace(problem.context(None), repeats=False)), study.told
         proposing = []
         for number in range(len(history), len(history) + args.asks):
             begun = timer()

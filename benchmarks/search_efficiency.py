@@ -95,7 +95,7 @@ def volume(points: list[tuple[float, float]], worst: float) -> float:
 def replay(name: str, record: Record, *, seed: int, trainings: int) -> Iterator[Event]:
     """The replay of a strategy, one training after another, as a search runs it."""
     shares = record.shares if name == "rungs" else (1.0,)
-    context = Context(record.space, record.cost, record.excess, record.validation, shares, trainings)
+    context = Context(record.space, record.cost, record.excess, record.validation, shares, trainings, repeats=False)
     chooser = strategy({"rungs": "surrogate", "nsga2": "nsgaii"}.get(name, name))(context)
     history: list[Told] = []
     spent, candidates = 0.0, 0
