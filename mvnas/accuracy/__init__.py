@@ -3,6 +3,17 @@ any, with an interval.
 """
 
 from mvnas.accuracy.features import Features, Groups
-from mvnas.accuracy.model import LEAST, AccuracyModel, Expected, Validation, explained, logits
+from mvnas.accuracy.model import LEAST, MOST, PATIENCE, AccuracyModel, Expected, Validation, explained, logits
 
-__all__ = ["LEAST", "AccuracyModel", "Expected", "Features", "Groups", "Validation", "explained", "logits"]
+__all__ = [
+    "LEAST",
+    "MOST",
+    "PATIENCE",
+    "AccuracyModel",
+    "Expected",
+    "Features",
+    "Groups",
+    "Validation",
+    "explained",
+    "logits",
+]

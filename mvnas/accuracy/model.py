@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mvnas.accuracy.features import Array, Groups
-from mvnas.accuracy.process import Observations, Part, Places, Prior, Process
+from mvnas.accuracy.features import Groups
+from mvnas.accuracy.process import Array, Observations, Part, Places, Prior, Process
 
 PARTS = (Part(0, False), Part(1, False), Part(2, False), Part(0, True), Part(2, True))  # orders, kinds, costs
+MOST = 500  # networks that a model is fitted to, of more than there are: half the best, half evenly from the others
+PATIENCE = 100  # a model is good for this share of more trainings, so that there is one for several of a long study
 SHAPING = 150  # most networks, evenly from all, that variances and lengths are fitted to
 SPECIAL = Prior.at(0.05, 2.7)  # share of the differences between scores that no feature explains
 SEEDS = 0.1  # deviation of logits between seeds that is thought likely: 2.4 points of accuracy at 60 %
@@ -105,19 +107,16 @@ class AccuracyModel:
                 means=observed.means[some], counts=observed.counts[some], unsure=observed.unsure[some]
             )
             shape = Process.fit(parts, [group[some] for group in groups], few, *priors).theta
-        process = Process.fit(parts, groups, observed, *priors, theta=shape)
+        if shape is None:
+            process = Process.fit(parts, groups, observed, *priors)
+        else:
+            process = Process.of(parts, groups, observed, shape)
         return cls(process, centres, scales, mean, deviation, validation)
 
     @property
     def noise(self) -> float:
         """Variance of the logits of trainings about that of their network."""
         return self.process.noise * self.deviation**2
-
-    @property
-    def noise_points(self) -> float:
-        """Deviation of accuracy between trainings of a network that is as good as the average, in [0, 1]."""
-        usual = 1 / (1 + np.exp(-self.mean))
-        return float(self.noise**0.5 * usual * (1 - usual))
 
     def expect(
         self, features: Groups, places: Places | None = None, later: Sequence[Sequence[float]] | None = None
@@ -167,8 +166,7 @@ class AccuracyModel:
             counts=np.append(told.counts, np.ones(count)),
             unsure=np.append(told.unsure, np.zeros(count)),
         )
-        again = Process.fit(process.parts, groups, observed, SPECIAL, SPECIAL, theta=process.theta)
-        return replace(self, process=again)
+        return replace(self, process=Process.of(process.parts, groups, observed, process.theta))
 
     def _scaled(self, features: Groups) -> list[Array]:
         return [(group - at) / by for group, at, by in zip(features, self.centres, self.scales, strict=True)]

@@ -79,7 +79,7 @@ class Observations(NamedTuple):
 
 @dataclass(frozen=True)
 class Process:
-    """The posterior of a process by what was observed: made by `Process.fit`.
+    """The posterior of a process by what was observed: made by `fit` or `of`.
 
     `theta` are the logarithms of what `parts` need in turn, a variance and of a smooth one a length, then the variance
     of what is special to a network, and that of noise.
@@ -100,11 +100,13 @@ class Process:
         observed: Observations,
         special: Prior,
         noise: Prior,
-        theta: Array | None = None,
     ) -> Process:
-        """The process that explains best what was observed; its variances and lengths are `theta` if that is given."""
-        if theta is None:
-            theta = _most_probable(parts, groups, observed, special, noise)
+        """The process that explains best what was observed, by priors of what is special to a network and of noise."""
+        return cls.of(parts, groups, observed, _most_probable(parts, groups, observed, special, noise))
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], groups: Sequence[Array], observed: Observations, theta: Array) -> Process:
+        """The process of these variances and lengths."""
         covariance, _ = _covariance(parts, theta, groups, groups)
         covariance[np.diag_indices_from(covariance)] += _own(theta, observed)
         factor: Array = np.linalg.cholesky(covariance).astype(float)

@@ -93,8 +93,7 @@ def _draw_frontier(axes: Axes, front: Frontier, right: float) -> None:
 def _ends(front: Frontier) -> list[list[float]]:
     """How far the intervals of the qualities of a frontier reach down and up, in per cent."""
     told = [score.quality for score in front.scores]
-    down = [100 * (one.value - (one.value if one.low is None else one.low)) for one in told]
-    return [down, [100 * ((one.value if one.high is None else one.high) - one.value) for one in told]]
+    return [[100 * abs(one.ends[end] - one.value) for one in told] for end in (0, 1)]
 
 
 def _draw_names(axes: Axes, front: Frontier, named: Sequence[Score]) -> None:

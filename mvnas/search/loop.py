@@ -21,14 +21,14 @@ from mvnas.spaces.rows import Picks
 from mvnas.strategies import Maker, Noting, Proposal, Strategy, key_of
 from mvnas.studies.faults import written
 from mvnas.studies.prepared import prepared
-from mvnas.studies.setup import SHORT
+from mvnas.studies.setup import SHORT, SUPERNET
 from mvnas.studies.storage import HEARTBEAT, owned
 from mvnas.studies.study import SLACK, Study
 from mvnas.studies.trials import candidate_of, describe, notes_of, picks_of, repeat_of, rung_of
 from mvnas.system.stop import Stop
 from mvnas.training import Schedule
 
-TRIALS, JUDGED = 20, 200  # candidates where nothing is said: trained, and judged with slices of a supernet
+TRIALS = {SHORT: 20, SUPERNET: 200}  # candidates where nothing is said, by what their scores are of
 TICK = 0.25  # seconds between two looks at what the user and other drivers do
 PATIENCE = 2  # how often a search may be asked to stop before it is interrupted where it is
 TOLD = 160  # characters of what was raised that a sentence quotes
@@ -66,8 +66,7 @@ def search(
             candidates are not charged.
         KeyboardInterrupt: the user stopped it; the candidates in training will be the next ones when it is continued.
     """
-    usual = TRIALS if problem.setup.scores == SHORT else JUDGED
-    total = trials if trials is not None or seconds is not None else usual
+    total = trials if trials is not None or seconds is not None else TRIALS[problem.setup.scores]
     looked = _Looked(problem)
     context = replace(problem.context(total), excess=looked.excess)
     chooser = strategies.made(strategy or strategies.strategy(strategies.DEFAULT), context)
@@ -209,14 +208,12 @@ class _Run:
             study.drop(number)
             return
         setup, rung = self.problem.setup, proposal.rung
-        short = setup.scores == SHORT
+        short = setup.scores == SHORT  # else nothing is trained, and all are calibrated on the same images
         job = Job(
             arch,
             Schedule(**setup.schedule),
             setup.factor,
-            seed_of(arch, setup.seed, proposal.repeat)
-            if short
-            else setup.seed,  # all are calibrated on the same images
+            seed_of(arch, setup.seed, proposal.repeat) if short else setup.seed,
             until=self.shares[rung] if short else 0.0,
             begin=study.files.checkpoint(proposal.picks, rung - 1) if rung and not proposal.repeat else None,
             task=setup.task,
@@ -331,7 +328,7 @@ class _Run:
                 study.files.save_checkpoint(training.picks, training.rung, trained.checkpoint)
             study.rest(event.key, training.rung, trained.quality, seconds=trained.seconds)
         else:
-            before = None if training.candidate is None else study.score_of(training.candidate)
+            before = None if training.candidate is None else study.candidate(training.candidate)
             if before is None or trained.quality > before.quality.kept:
                 study.files.save_weights(before.number if before else event.key, trained.state)
             told = {"measures": dict(trained.measures)} if trained.measures else {}

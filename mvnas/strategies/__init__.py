@@ -122,7 +122,10 @@ class Asked(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A candidate that was trained to a rung, and its accuracy there; None if that failed."""
+    """A candidate that was trained to a rung, and its accuracy there; None if that failed.
+
+    All trainings of a candidate have its number: those to one rung after the other, and its repeats.
+    """
 
     number: int
     picks: Picks

@@ -19,15 +19,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mvnas.accuracy import LEAST, AccuracyModel, Validation
+from mvnas.accuracy import LEAST, MOST, AccuracyModel, Validation
 from mvnas.strategies._points import Points, Row
-from mvnas.strategies.pareto import Array, by_crowding, ranks
+from mvnas.strategies.pareto import Array, by_crowding, few, ranks
 from mvnas.strategies.rungs import Accuracies, lift
 
 POPULATION = 100
 GENERATIONS = 20
 NEWCOMERS = 20  # of the first population, that descend from no candidate
-SCORES = 500  # most that the process holds: half the best by rank, half evenly from the others
 BEYOND = 3.0  # times the greatest cost, up to where volume counts: the best network within the budget adds to it too
 NONE: Mapping[int, Sequence[float]] = {}
 LISTED = 10  # for each point to propose, those of most promise by itself that it is chosen from
@@ -101,10 +100,9 @@ def propose(
 
     `rows` are the candidates that there ever were, by number; `rungs` the accuracies of those that finished each rung
     of training length, the full length last; `repeats` those of their other full trainings; `pending` are those in
-    training. `begun` is the share of a full training that a new candidate begins with, 0 if
-    none is to be trained again. Of a candidate that has come to
-    be over the budget, since predictions differ a little from machine to machine, the accuracy tells of others, but it
-    is none of the frontier.
+    training. `begun` is the share of a full training that a new candidate begins with, 0 if none is to be trained
+    again. Of a candidate that has come to be over the budget, since predictions differ a little from machine to
+    machine, the accuracy tells of others, but it is none of the frontier.
     """
     lifted = lift(rungs)
     numbers = sorted(lifted)
@@ -112,7 +110,7 @@ def propose(
     accuracy, variance = np.array([lifted[number] for number in numbers]).T
     scores = [[score, *repeats.get(number, ())] for number, score in zip(numbers, accuracy.tolist(), strict=True)]
     costs = points.look(trained)[:, 0]
-    kept = _few(np.column_stack([accuracy, costs]))
+    kept = few(np.column_stack([-accuracy, costs]), MOST)
     model = AccuracyModel.fit(
         points.features([trained[i] for i in kept]), [scores[i] for i in kept], validation, variance[kept]
     )
@@ -172,15 +170,11 @@ def _again(
     The frontier is of what is expected. Another training moves what is expected of one candidate up or down by `learns`
     at a time; it is on the frontier then, or leaves it to those behind.
     """
-    front = np.column_stack([expected, costs])
-    near = improvement(_best(front[fits]), costs, expected, learns, worst) if fits.any() else expected
-    on = ranks(front * (-1, 1)) == 0
-    likely = [int(i) for i in (-near).argsort(kind="stable")[:LISTED] if fits[i]]
-    for place in dict.fromkeys([*np.flatnonzero(on & fits).tolist(), *likely]):
-        others = fits.copy()
-        others[place] = False
-        rest = _best(front[others]) if others.any() else np.zeros((0, 2))
-        one = slice(place, place + 1)
+    points, within = np.column_stack([expected, costs]), np.flatnonzero(fits)
+    near = improvement(_best(points[within]), costs[within], expected[within], learns[within], worst)
+    on = within[ranks(points[within] * (-1, 1)) == 0]
+    for place in dict.fromkeys([*on.tolist(), *within[(-near).argsort(kind="stable")[:LISTED]].tolist()]):
+        rest, one = _best(points[within[within != place]]), slice(place, place + 1)
         here = improvement(rest, costs[one], expected[one], np.array([LEAST**0.5]), worst)
         yield place, float((improvement(rest, costs[one], expected[one], learns[one], worst) - here)[0])
 
@@ -217,10 +211,3 @@ def _together(
 def _best(front: Array) -> Array:
     """Those of (accuracy, cost) that no other beats: (m, 2)."""
     return front[ranks(front * (-1, 1)) == 0]  # type: ignore[no-any-return]
-
-
-def _few(front: Array) -> NDArray[np.int64]:
-    """Indices of at most SCORES of (accuracy, cost): half the best by rank, the others evenly from the rest."""
-    order = by_crowding(front * (-1, 1))
-    best, rest = order[: SCORES // 2], np.sort(order[SCORES // 2 :])
-    return np.sort(np.append(best, rest[np.linspace(0, len(rest) - 1, min(SCORES // 2, len(rest))).astype(int)]))

@@ -51,6 +51,15 @@ def by_crowding(points: Array) -> Places:
     return np.lexsort((-distance, fronts))
 
 
+def few(points: Array, most: int) -> Places:
+    """Places of at most `most` points, ascending: half the best by rank, the others evenly from the rest."""
+    if len(points) <= most:
+        return np.arange(len(points))
+    order = by_crowding(points)
+    best, rest = order[: most // 2], np.sort(order[most // 2 :])
+    return np.sort(np.append(best, rest[np.linspace(0, len(rest) - 1, most - most // 2).astype(int)]))
+
+
 def by_net(points: Array) -> Places:
     """Places of the points, best first: by rank, and within a front each the farthest from those before it.
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from mvnas.accuracy import PATIENCE
 from mvnas.strategies import Asked, Context, Proposal, Told
 from mvnas.strategies._points import Points, Row
 from mvnas.strategies._proposing import Choice, propose
@@ -14,7 +15,7 @@ from mvnas.strategies.rungs import promote, rivals
 
 FIRST = 3  # candidates that fill the space before a model chooses, the very first the cheapest of as many draws
 DRAWS = 20  # of which each other one is the farthest from all before
-PATIENCE = 100  # a model chooses for this share of a study at a time: one candidate until there are twice as many
+
 BEHIND = "behind"  # notes behind how many candidates another training of one was chosen
 
 

@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mvnas.accuracy import AccuracyModel, Expected, Features, Groups, Validation, explained
+from mvnas.accuracy import MOST, PATIENCE, AccuracyModel, Expected, Features, Groups, Validation, explained
 from mvnas.spaces.rows import Picks
-from mvnas.strategies.pareto import by_crowding
+from mvnas.strategies.pareto import few
 from mvnas.studies.score import Quality, Score
-
-PATIENCE = 100  # the model is fitted anew when there are more trainings by this share of them
-MODELLED = 500  # most candidates that it is fitted to: half the best by rank, half evenly from the others
 
 Choices = Mapping[str, Sequence[Any]]
 
@@ -37,7 +34,7 @@ class Expectations:
     def __init__(self, objective: str, validation: Validation) -> None:
         self.objective, self.validation = objective, validation
         self.model: AccuracyModel | None = None
-        self._fitted = 0  # trainings, of which the first were used
+        self._fitted: Sequence[Training] = ()
         self._places: dict[int, int] = {}  # of candidates in the model
         self._known: dict[int, tuple[int, Quality]] = {}  # by the number of trainings of a candidate
 
@@ -46,12 +43,11 @@ class Expectations:
         count = len(trainings)
         fitted = count - count % max(1, count // PATIENCE)
         features = Features(choices)
-        if fitted != self._fitted or self.model is None:
+        if trainings[:fitted] != self._fitted:
             self._fit(scores, trainings[:fitted], features)
-            self._fitted = fitted
         observed = _by_candidate(trainings)
         unseen = _by_candidate(trainings[fitted:])
-        for number in self._left_out(trainings[:fitted]):
+        for number in observed.keys() - self._places.keys():  # of those that are too many for the model it saw none
             unseen[number] = observed[number]
         left = [number for number in scores if self._known.get(number, (0,))[0] != len(observed[number])]
         if left and self.model:
@@ -66,23 +62,25 @@ class Expectations:
 
     def explained(self, scores: Mapping[int, Score], trainings: Sequence[Training], choices: Choices) -> float | None:
         """Share of the differences between candidates that choices and costs explain (R2); None of too few."""
-        observed, picks = _by_candidate(trainings), {one.candidate: one.picks for one in trainings}
-        numbers = _few({number: (fmean(its), self._cost(scores[number])) for number, its in observed.items()})
-        groups = self._groups(Features(choices), scores, numbers, picks)
-        return explained(groups, [observed[number] for number in numbers], self.validation)
+        _, groups, observed = self._shown(scores, trainings, Features(choices))
+        return explained(groups, observed, self.validation)
 
     def _fit(self, scores: Mapping[int, Score], trainings: Sequence[Training], features: Features) -> None:
         """Fit the model to the candidates of some trainings."""
-        observed, picks = _by_candidate(trainings), {one.candidate: one.picks for one in trainings}
-        numbers = _few({number: (fmean(its), self._cost(scores[number])) for number, its in observed.items()})
-        groups = self._groups(features, scores, numbers, picks)
-        self.model = AccuracyModel.fit(groups, [observed[number] for number in numbers], self.validation)
+        numbers, groups, observed = self._shown(scores, trainings, features)
+        self.model = AccuracyModel.fit(groups, observed, self.validation)
+        self._fitted, self._known = trainings, {}
         self._places = {number: place for place, number in enumerate(numbers)}
-        self._known = {}
 
-    def _left_out(self, trainings: Sequence[Training]) -> set[int]:
-        """Candidates that are too many for the model."""
-        return {one.candidate for one in trainings} - self._places.keys()
+    def _shown(
+        self, scores: Mapping[int, Score], trainings: Sequence[Training], features: Features
+    ) -> tuple[list[int], Groups, list[list[float]]]:
+        """What a model is fitted to: numbers of candidates, MOST at most, their features, and their accuracies."""
+        observed, picks = _by_candidate(trainings), {one.candidate: one.picks for one in trainings}
+        numbers = sorted(observed)
+        points = [(-fmean(observed[number]), scores[number].costs[self.objective].value) for number in numbers]
+        chosen = [numbers[place] for place in few(np.array(points), MOST)]
+        return chosen, self._groups(features, scores, chosen, picks), [observed[number] for number in chosen]
 
     def _groups(
         self, features: Features, scores: Mapping[int, Score], numbers: Sequence[int], picks: Mapping[int, Picks]
@@ -92,9 +90,6 @@ class Expectations:
         costs = np.array([[scores[number].costs[name].value for name in names] for number in numbers], float)
         return features.at([picks[number] for number in numbers], costs)
 
-    def _cost(self, score: Score) -> float:
-        return score.costs[self.objective].value
-
 
 def _by_candidate(trainings: Sequence[Training]) -> dict[int, list[float]]:
     """Accuracies of each candidate."""
@@ -102,17 +97,6 @@ def _by_candidate(trainings: Sequence[Training]) -> dict[int, list[float]]:
     for one in trainings:
         found.setdefault(one.candidate, []).append(one.accuracy)
     return found
-
-
-def _few(points: Mapping[int, tuple[float, float]]) -> list[int]:
-    """At most MODELLED numbers of candidates with accuracies and costs."""
-    numbers = sorted(points)
-    if len(numbers) <= MODELLED:
-        return numbers
-    order = by_crowding(np.array([(-points[number][0], points[number][1]) for number in numbers]))
-    best, rest = order[: MODELLED // 2], np.sort(order[MODELLED // 2 :])
-    evenly = rest[np.linspace(0, len(rest) - 1, MODELLED // 2).astype(int)]
-    return sorted(numbers[place] for place in (*best, *evenly))
 
 
 def _quality(expected: Expected, place: int, quality: Quality, observed: Sequence[float]) -> Quality:

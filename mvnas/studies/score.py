@@ -34,6 +34,11 @@ class Quality:
     observed: tuple[float, ...] = ()
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the interval, the value itself where nobody knows them."""
+        return (self.value if self.low is None else self.low), (self.value if self.high is None else self.high)
+
+    @property
     def kept(self) -> float:
         """What the training came to whose weights are kept: the best of them."""
         return max(self.observed, default=self.value)
@@ -99,7 +104,7 @@ class Frontier:
         """At most so many others that would be on the frontier at the upper end of their interval, the widest first."""
         apart = []
         for score in scores:
-            high = score.quality.value if score.quality.high is None else score.quality.high
+            high = score.quality.ends[1]
             near = [one.quality.value for one in self.scores if self.cost(one) <= self.cost(score)]
             if score not in self.scores and high > max(near, default=0.0):
                 apart.append((high - max(near, default=0.0), -score.number, score))

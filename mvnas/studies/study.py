@@ -352,6 +352,8 @@ class Study:
                     self._trainings[trial.number] = Training(candidate, trial.params, trial.values[0])
                     if not repeat_of(trial):
                         self._observed[candidate] = self._score(trial)
+                    elif candidate not in self._observed:
+                        raise damaged(self.place, f"trial {trial.number} repeats a candidate that has not finished")
             self._scores = self._expectations.of(self._observed, self._in_order(), choices)
             self._frontier = Frontier.of(self._scores.values(), [self.setup.objective])
         return self._frontier
@@ -371,10 +373,10 @@ class Study:
         """Full trainings in the order in which they were begun."""
         return [self._trainings[number] for number in sorted(self._trainings)]
 
-    def score_of(self, candidate: int) -> Score | None:
-        """The score of a candidate by its number, which is that of the first of its trials; None if it has none."""
+    def candidate(self, number: int) -> Score | None:
+        """The score of the candidate with the number of the first of its trials; None if it has none."""
         self.frontier()
-        return self._scores.get(candidate)
+        return self._scores.get(number)
 
     def _score(self, trial: FrozenTrial) -> Score:
         try:
@@ -393,7 +395,7 @@ class Study:
             return self.frontier().pick(what)
         trials = self.trials()
         again = int(what) < len(trials) and repeat_of(trials[int(what)])
-        mine = self.score_of(candidate_of(trials[int(what)])) if again else None
+        mine = self.candidate(candidate_of(trials[int(what)])) if again else None
         found = [score for score in scores if score.number == (mine.number if mine else int(what))]
         if not found:
             reason = self.failures().get(int(what))

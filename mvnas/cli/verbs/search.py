@@ -251,7 +251,7 @@ def _lasting(args: argparse.Namespace, problem: Problem) -> Problem:
         problem, why = length.lasting(problem, known.setup.schedule["epochs"]), "as the study began"
     elif chosen and speed:
         default = problem.setup.schedule["epochs"]
-        found = length.fitted(speed, args.time, trials=args.trials or TRIALS, default=default, workers=workers)
+        found = length.fitted(speed, args.time, trials=args.trials or TRIALS[SHORT], default=default, workers=workers)
         problem, why = length.lasting(problem, found.epochs), found.told
     elif chosen:
         why = "how fast it goes is not known here, so that --time only stops it"
@@ -259,7 +259,7 @@ def _lasting(args: argparse.Namespace, problem: Problem) -> Problem:
         return problem
     if args.epochs is None:
         print(f"training {problem.length}; {why}")
-    total = args.trials if args.trials is not None or args.time is not None else TRIALS
+    total = args.trials if args.trials is not None or args.time is not None else TRIALS[SHORT]
     left = None if total is None else total - (known.finished if known else 0)
     if speed and (left is None or left > 0):
         epochs = problem.setup.schedule["epochs"]
